@@ -8,7 +8,7 @@ fields of an answer are ignored, so that an older client can talk to a newer ser
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 TypeName = Annotated[str, StringConstraints(pattern=rf"^{limits.TYPE_NAME}$")]
 DiskName = Annotated[str, StringConstraints(pattern=rf"^{limits.DISK_NAME}$")]
+DisplayName = Annotated[str, StringConstraints(max_length=limits.NAME_MAX, strip_whitespace=True)]
 Note = Annotated[str, StringConstraints(max_length=limits.NOTE_MAX, strip_whitespace=True)]
 Hours = Annotated[float, Field(gt=0, le=limits.HOURS_MAX, allow_inf_nan=False)]
 
@@ -182,8 +183,8 @@ class Reservation(Answer):
     """One reservation as its owner sees it.
 
     `promised_start` is an upper bound that only improves; `expires_at` is the lease's end.
-    `extendable_until` says until when the lease could be extended at this moment, and
-    `extension_limited_by` why not longer. `url` opens the server. Times that have not come are None.
+    `extension` (only where one reservation is asked for) says how far the lease could be extended
+    at this moment. `url` opens the server. Times that have not come are None.
     """
 
     id: str
@@ -212,6 +213,7 @@ class Reservation(Answer):
     )
     placement: list[NodePlacement] = []
     extended_hours: float = 0.0
+    extension: ExtensionOffer | None = None
     url: str | None = None
     simulated: bool = False
 
@@ -436,11 +438,10 @@ class PolicyView(Answer):
 
 def as_utc(moment: datetime) -> datetime:
     """`moment` in UTC; ValueError for a naive one."""
-    from datetime import UTC
-
     if moment.tzinfo is None:
         raise ValueError("a time needs its time zone")
     return moment.astimezone(UTC)
 
 
+Reservation.model_rebuild()
 Me.model_rebuild()

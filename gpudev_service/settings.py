@@ -1,0 +1,194 @@
+"""What an operator configures, as validated values: GPU types, nodes, policy, limits.
+
+The traits in `config.py` are read into one `Settings`; everything else takes it from there. Each
+fact (a type's GPUs, a policy's hours) stands once, in the configuration, and reaches every surface
+through the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from gpudev_client import limits
+from gpudev_client.models import PolicyView, TypeName
+
+NodeName = Annotated[str, StringConstraints(pattern=rf"^{limits.NODE_NAME}$")]
+
+
+class Setting(BaseModel):
+    """Base of what an operator writes: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GpuTypeSpec(Setting):
+    """A named kind of capacity.
+
+    `gpus_per_node` is 0 for a type without GPUs; then `shares_per_node` people share a node.
+    `cpus` and `memory_gb` are a whole node's. `max_nodes` above 1 allows requests for several whole
+    nodes. `counts` are the GPU counts that may be asked for on one node (default: 1 to all).
+    """
+
+    name: TypeName
+    label: str = ""
+    description: str = ""
+    gpus_per_node: int = Field(ge=0, le=1024)
+    shares_per_node: int = Field(default=1, ge=1, le=1024)
+    max_nodes: int = Field(default=1, ge=1, le=10_000)
+    counts: tuple[int, ...] = ()
+    cpus: int = Field(ge=1)
+    memory_gb: int = Field(ge=1)
+    gpu_memory_gb: int | None = None
+    max_hours: float | None = None
+    maintenance: str | None = None
+
+    @model_validator(mode="after")
+    def _shape(self) -> Self:
+        if self.gpus_per_node and self.shares_per_node != 1:
+            raise ValueError("shares_per_node is for types without GPUs (gpus_per_node = 0)")
+        if any(not 1 <= count <= self.gpus_per_node for count in self.counts):
+            raise ValueError(f"counts must lie between 1 and {self.gpus_per_node}")
+        return self
+
+    @property
+    def units_per_node(self) -> int:
+        """How many leases' worth of capacity a node has: GPUs, or shares without GPUs."""
+        return self.gpus_per_node or self.shares_per_node
+
+    @property
+    def valid_counts(self) -> list[int]:
+        """Numbers of GPUs that can be asked for, ascending."""
+        if not self.gpus_per_node:
+            return [0]
+        single = sorted(set(self.counts)) or list(range(1, self.gpus_per_node + 1))
+        return single + [n * self.gpus_per_node for n in range(2, self.max_nodes + 1)]
+
+    def shape(self, gpus: int) -> tuple[int, int]:
+        """(nodes, units per node) of a request for `gpus`, one of `valid_counts`."""
+        if gpus <= self.gpus_per_node:
+            return 1, max(gpus, 1)
+        return gpus // self.gpus_per_node, self.gpus_per_node
+
+
+class NodeSpec(Setting):
+    """A machine of the fleet. `gpu_ids` are what `CUDA_VISIBLE_DEVICES` takes, by unit."""
+
+    name: NodeName
+    gpu_type: TypeName
+    gpu_ids: tuple[str, ...] = ()
+    simulated: bool = False
+    ready: bool = True
+    reason: str | None = None
+
+
+class PolicyRule(Setting):
+    """Limits for a Hub group; a field left out does not change what the default says.
+
+    A user in several groups gets the most generous value of each.
+    """
+
+    max_hours: float | None = Field(default=None, gt=0)
+    max_extension_hours: float | None = Field(default=None, ge=0)
+    max_total_hours: float | None = Field(default=None, gt=0)
+    max_reservations: int | None = Field(default=None, ge=0)
+    max_gpus: int | None = Field(default=None, ge=0)
+    max_disks: int | None = Field(default=None, ge=0)
+    priority: int | None = Field(default=None, ge=-1000, le=1000)
+    disk_retention_days: int | None = Field(default=None, ge=0)
+    snapshots_kept: int | None = Field(default=None, ge=1)
+
+
+class Policy(Setting):
+    """The default limits and those of groups."""
+
+    min_hours: float = Field(default=5 / 60, gt=0)
+    default_hours: float = Field(default=2.0, gt=0)
+    default: PolicyRule = PolicyRule(
+        max_hours=24,
+        max_extension_hours=24,
+        max_total_hours=48,
+        priority=0,
+        disk_retention_days=30,
+        snapshots_kept=10,
+    )
+    groups: Mapping[str, PolicyRule] = {}
+
+    def of(self, groups: Iterable[str]) -> PolicyView:
+        """The limits of a user in `groups`."""
+        rules = [self.groups[g] for g in groups if g in self.groups]
+        base = self.default
+
+        def best(field: str, fallback: float | None) -> float | None:
+            named = [v for r in rules if (v := getattr(r, field)) is not None]
+            own = getattr(base, field)
+            if own is None:  # no limit by default; a group may only name one if nothing else does
+                return max(named) if named else fallback
+            return max([own, *named])
+
+        def whole(field: str, fallback: int | None) -> int | None:
+            value = best(field, fallback)
+            return None if value is None else int(value)
+
+        max_hours = best("max_hours", 24.0) or 24.0
+        extension = best("max_extension_hours", 0.0) or 0.0
+        return PolicyView(
+            max_hours=max_hours,
+            max_extension_hours=extension,
+            max_total_hours=best("max_total_hours", None) or max_hours + extension,
+            max_reservations=whole("max_reservations", None),
+            max_gpus=whole("max_gpus", None),
+            max_disks=whole("max_disks", None),
+            priority=whole("priority", 0) or 0,
+            disk_retention_days=whole("disk_retention_days", 30) or 0,
+            snapshots_kept=whole("snapshots_kept", 10) or 1,
+        )
+
+
+class Times(Setting):
+    """The spans that promises are built from, in seconds.
+
+    `turnover`: between a lease's end and the next start on the same GPUs; part of every promise.
+    `start_limit`: how long a server may take to come up. `crash_grace`: how long a lease waits for
+    its crashed server to be started again. `warnings`: minutes before the end.
+    """
+
+    turnover: float = Field(default=15.0, ge=0)
+    start_limit: float = Field(default=120.0, gt=0)
+    crash_grace: float = Field(default=600.0, ge=0)
+    warnings: tuple[int, ...] = (30, 15, 5)
+    hub_patience: float = Field(default=3.0, gt=0)
+    sweep: float = Field(default=1.0, gt=0)
+    reconcile: float = Field(default=15.0, gt=0)
+    retention: float = Field(default=3600.0, gt=0)
+
+    @property
+    def turnover_span(self) -> timedelta:
+        return timedelta(seconds=self.turnover)
+
+
+class Settings(Setting):
+    """Everything that operations decide with."""
+
+    gpu_types: Mapping[str, GpuTypeSpec]
+    nodes: tuple[NodeSpec, ...] = ()
+    policy: Policy = Policy()
+    times: Times = Times()
+    data_dir: Path = Path("gpudev-data")
+    disk_limit_gb: int | None = 100
+    public_url: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.gpu_type not in self.gpu_types:
+                raise ValueError(f"node {node.name}: there is no GPU type {node.gpu_type!r}")
+            if node.name in seen:
+                raise ValueError(f"node {node.name} stands twice")
+            seen.add(node.name)
+        return self

@@ -1,0 +1,285 @@
+"""The tables. What must never be wrong is a constraint here, so that wrong code is refused:
+
+- one lease per GPU: the primary key of `lease_units` is (node, unit);
+- one live reservation per disk, and per server of a user: partial unique indexes;
+- one disk of a name per user among those that are not deleted: a partial unique index;
+- a lease has an end after its start, a state is one of the known ones: check constraints.
+
+Rows are named `...Row` to keep them apart from the API's models. Datetimes are aware and UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from gpudev_client.states import LIVE, State
+
+from .types import Json, UtcDateTime
+
+# Named constraints, so that migrations can address them on both databases.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# Literals, since an index's condition must be a constant; built from the enum, not typed again.
+_STATES = ", ".join(f"'{state}'" for state in State)
+_LIVE = ", ".join(f"'{state}'" for state in State if state in LIVE)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[Any]: Json}
+
+
+class ReservationRow(Base):
+    """One reservation from submission to its end.
+
+    `target` is what `state` should become (`active`, or a final state while it is being stopped).
+    `duration_s` is the length that was asked for, `extension_s` what was added. `groups` are the
+    owner's Hub groups at submission, for policy and group admins. `planned_start` and
+    `planned_nodes` are the slot that the planner last promised; `first_promise` never changes.
+    `server_handle` is how the server is found and stopped without the Hub.
+    """
+
+    __tablename__ = "reservations"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    user: Mapped[str] = mapped_column(String(255))
+    groups: Mapped[list[Any]] = mapped_column(default=list)
+    server_name: Mapped[str] = mapped_column(String(255))
+    gpu_type: Mapped[str] = mapped_column(String(63))
+    gpus: Mapped[int] = mapped_column(Integer)
+    nodes: Mapped[int] = mapped_column(Integer, default=1)
+    units_per_node: Mapped[int] = mapped_column(Integer)
+    hours: Mapped[float]
+    duration_s: Mapped[int] = mapped_column(Integer)
+    extension_s: Mapped[int] = mapped_column(Integer, default=0)
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    disk_id: Mapped[str | None] = mapped_column(ForeignKey("disks.id"))
+
+    state: Mapped[str] = mapped_column(String(16))
+    target: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+    submitted_at: Mapped[datetime]
+    booked_for: Mapped[datetime | None]
+    planned_start: Mapped[datetime | None]
+    planned_nodes: Mapped[list[Any] | None]
+    first_promise: Mapped[datetime | None]
+    position: Mapped[int | None] = mapped_column(Integer)
+    starts_at: Mapped[datetime | None]
+    active_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    stopping_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    server_lost_at: Mapped[datetime | None]
+    server_handle: Mapped[dict[str, Any] | None]
+    #: Minutes before the end for which the warning has been given, for this `expires_at`.
+    warned: Mapped[list[Any]] = mapped_column(default=list)
+    #: Counts every change of the row: the guard of updates that worked outside a transaction.
+    version: Mapped[int] = mapped_column(Integer, default=1)
+
+    __mapper_args__ = {"version_id_col": version}
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_STATES})", name="state_known"),
+        CheckConstraint(f"target IN ({_STATES})", name="target_known"),
+        CheckConstraint("gpus >= 0", name="gpus_not_negative"),
+        CheckConstraint("nodes >= 1 AND units_per_node >= 1", name="shape"),
+        CheckConstraint("duration_s >= 1 AND extension_s >= 0", name="duration_positive"),
+        CheckConstraint(
+            "expires_at IS NULL OR (starts_at IS NOT NULL AND expires_at > starts_at)",
+            name="lease_ends_after_start",
+        ),
+        CheckConstraint(
+            "state NOT IN ('preparing', 'active', 'stopping') OR expires_at IS NOT NULL",
+            name="lease_has_an_end",
+        ),
+        Index(
+            "uq_reservations_live_disk",
+            "disk_id",
+            unique=True,
+            sqlite_where=text(f"disk_id IS NOT NULL AND state IN ({_LIVE})"),
+            postgresql_where=text(f"disk_id IS NOT NULL AND state IN ({_LIVE})"),
+        ),
+        Index(
+            "uq_reservations_live_server",
+            "user",
+            "server_name",
+            unique=True,
+            sqlite_where=text(f"state IN ({_LIVE})"),
+            postgresql_where=text(f"state IN ({_LIVE})"),
+        ),
+        Index("ix_reservations_state", "state", "gpu_type"),
+        Index("ix_reservations_user", "user", "submitted_at"),
+        Index("ix_reservations_submitted_at", "submitted_at", "id"),
+    )
+
+
+class LeaseUnitRow(Base):
+    """One GPU (or share) that a lease holds. The row exists exactly as long as it is held."""
+
+    __tablename__ = "lease_units"
+
+    node: Mapped[str] = mapped_column(String(253), primary_key=True)
+    unit: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    gpu_type: Mapped[str] = mapped_column(String(63))
+    gpu_id: Mapped[str] = mapped_column(String(128))
+    rank: Mapped[int] = mapped_column(Integer, default=0)
+    reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"), index=True)
+
+
+class PlacementRow(Base):
+    """Where a lease ran, kept after its end (`lease_units` is emptied then)."""
+
+    __tablename__ = "placements"
+
+    reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"), primary_key=True)
+    rank: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    node: Mapped[str] = mapped_column(String(253))
+    units: Mapped[list[Any]]
+    gpu_ids: Mapped[list[Any]]
+
+
+class HistoryRow(Base):
+    """What happened to a reservation; also the event that the streams send (`id` is its cursor)."""
+
+    __tablename__ = "history"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"))
+    at: Mapped[datetime]
+    #: `transition`, `promise`, `warning`, `extension`, `server`, `note`.
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(255))
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+    __table_args__ = (Index("ix_history_reservation_id", "reservation_id", "id"),)
+
+
+class DiskRow(Base):
+    """A named persistent home of one user. `busy` names long work that is under way on it."""
+
+    __tablename__ = "disks"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    user: Mapped[str] = mapped_column(String(255))
+    groups: Mapped[list[Any]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    size_measured_at: Mapped[datetime | None]
+    limit_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    deleted_at: Mapped[datetime | None]
+    purge_after: Mapped[datetime | None]
+    busy: Mapped[str | None] = mapped_column(String(32))
+    version: Mapped[int] = mapped_column(Integer, default=1)
+
+    __mapper_args__ = {"version_id_col": version}
+    __table_args__ = (
+        Index(
+            "uq_disks_user_name",
+            "user",
+            "name",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        CheckConstraint("(deleted_at IS NULL) = (purge_after IS NULL)", name="deletion_has_a_date"),
+    )
+
+
+class SnapshotRow(Base):
+    """A point-in-time copy of a disk; `taking` until its bytes are complete."""
+
+    __tablename__ = "snapshots"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    disk_id: Mapped[str] = mapped_column(ForeignKey("disks.id"))
+    reservation_id: Mapped[str | None] = mapped_column(ForeignKey("reservations.id"))
+    taken_at: Mapped[datetime]
+    #: `end` of a lease, `person` asked, `safety` before a restoration or deletion.
+    cause: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    new_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    files: Mapped[int | None] = mapped_column(Integer)
+    note: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint("state IN ('taking', 'ready', 'failed')", name="state_known"),
+        Index("ix_snapshots_disk_id", "disk_id", "taken_at"),
+    )
+
+
+class NodeDrainRow(Base):
+    """A node on which nothing new is placed. Its running leases go on to their end."""
+
+    __tablename__ = "node_drains"
+
+    node: Mapped[str] = mapped_column(String(253), primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(255))
+    since: Mapped[datetime]
+
+
+class MaintenanceRow(Base):
+    """A GPU type that takes no new reservations, with the operator's message."""
+
+    __tablename__ = "maintenances"
+
+    gpu_type: Mapped[str] = mapped_column(String(63), primary_key=True)
+    message: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(255))
+    since: Mapped[datetime]
+
+
+class IdempotencyRow(Base):
+    """The answer to a mutating call, given again when the caller repeats its key.
+
+    `request_hash` tells a retry from another request under the same key.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None] = mapped_column(Integer)
+    answer: Mapped[str | None] = mapped_column(Text)
+
+
+class LoopRunRow(Base):
+    """When a loop last ran, for readiness and for whoever looks after a crash."""
+
+    __tablename__ = "loop_runs"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    ok: Mapped[bool]
+    message: Mapped[str | None] = mapped_column(Text)
