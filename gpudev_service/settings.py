@@ -124,8 +124,8 @@ class Policy(Setting):
         base = self.default
 
         def best(field: str, fallback: float | None) -> float | None:
-            named = [v for r in rules if (v := getattr(r, field)) is not None]
-            own = getattr(base, field)
+            named: list[float] = [v for r in rules if (v := getattr(r, field)) is not None]
+            own: float | None = getattr(base, field)
             if own is None:  # no limit by default; a group may only name one if nothing else does
                 return max(named) if named else fallback
             return max([own, *named])

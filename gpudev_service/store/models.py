@@ -85,7 +85,6 @@ class ReservationRow(Base):
     planned_start: Mapped[datetime | None]
     planned_nodes: Mapped[list[Any] | None]
     first_promise: Mapped[datetime | None]
-    position: Mapped[int | None] = mapped_column(Integer)
     starts_at: Mapped[datetime | None]
     active_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
