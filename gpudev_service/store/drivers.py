@@ -1,0 +1,184 @@
+"""The engines: how connections are set up, and how a transaction begins on each database.
+
+Writers and readers have pools of their own, so that readers never keep a writer waiting for a
+connection, and a connection is set up for its purpose once and not at every transaction.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import URL, Connection, NullPool, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from . import address
+
+# Any number will do as long as every gpudev uses the same; advisory locks are per database.
+WRITE_LOCK = 0x67707564
+_LOCK = text("SELECT CAST(pg_current_xact_id() AS text) FROM pg_advisory_xact_lock(:key)")
+
+_READERS = 5
+_MORE_READERS = 15
+# A session that holds the write lock and says nothing for so long is ended by the server.
+_IDLE_LIMIT_MS = 60_000
+# Under what the URL says: notice a server that is gone without a word within seconds.
+_PSYCOPG = {
+    "application_name": "gpudev",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """One engine for write transactions, one for reading."""
+
+    write: AsyncEngine
+    read: AsyncEngine
+
+    async def dispose(self) -> None:
+        await self.write.dispose()
+        await self.read.dispose()
+
+
+def create(url: URL, patience: float) -> Engines:
+    """Engines for `url`; a writer waits at most `patience` seconds for another process's lock."""
+    wait_ms = int(patience * 1000)
+    if address.is_sqlite(url):
+        return _sqlite_engines(url, wait_ms)
+    return _postgres_engines(url, wait_ms)
+
+
+def migration_engine(url: URL, patience: float) -> AsyncEngine:
+    """An engine whose write transactions may change tables; for one use, without a pool.
+
+    SQLite changes a table by copying it, which foreign keys must not be enforced for.
+    """
+    wait_ms = int(patience * 1000)
+    if address.is_sqlite(url):
+        return _sqlite(
+            url, wait_ms, begin="BEGIN IMMEDIATE", foreign_keys=False, poolclass=NullPool
+        )
+    return _postgres(url, wait_ms, isolation_level="READ COMMITTED", poolclass=NullPool)
+
+
+async def begin_write(session: AsyncSession) -> str | None:
+    """Begins the session's transaction and waits until it is the only writer.
+
+    Returns PostgreSQL's id of the transaction, by which its outcome can be asked for later; None
+    on SQLite, where a commit cannot get lost on the way.
+    """
+    connection = await session.connection()
+    if connection.dialect.name == "sqlite":
+        return None  # BEGIN IMMEDIATE has done it
+    return str(await connection.scalar(_LOCK, {"key": WRITE_LOCK}))
+
+
+def _sqlite_engines(url: URL, wait_ms: int) -> Engines:
+    return Engines(
+        write=_sqlite(url, wait_ms, begin="BEGIN IMMEDIATE", pool_size=1, max_overflow=2),
+        read=_sqlite(
+            url,
+            wait_ms,
+            begin="BEGIN DEFERRED",
+            read_only=True,
+            pool_size=_READERS,
+            max_overflow=_MORE_READERS,
+        ),
+    )
+
+
+def _sqlite(
+    url: URL,
+    wait_ms: int,
+    *,
+    begin: str,
+    read_only: bool = False,
+    foreign_keys: bool = True,
+    **pool: Any,
+) -> AsyncEngine:
+    # isolation_level None: the driver's own habit of beginning transactions late, and of
+    # committing them before DDL, is switched off; the listener below begins each one.
+    engine = create_async_engine(
+        url, connect_args={"isolation_level": None}, hide_parameters=True, **pool
+    )
+    pragmas = [
+        f"PRAGMA busy_timeout = {wait_ms}",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",  # in WAL mode NORMAL would lose commits at a power cut
+        f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}",
+        f"PRAGMA query_only = {'ON' if read_only else 'OFF'}",
+    ]
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def create_private(*_: Any) -> None:
+        # SQLite would create the file readable for everybody; the journal takes its mode.
+        os.close(os.open(address.sqlite_file(url), os.O_CREAT | os.O_RDWR, 0o600))
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
+        _execute_all(connection, pragmas)
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgres_engines(url: URL, wait_ms: int) -> Engines:
+    return Engines(
+        # READ COMMITTED on purpose: each statement after the lock sees what the writer before
+        # has committed; a snapshot taken by waiting for the lock would not.
+        write=_postgres(
+            url, wait_ms, isolation_level="READ COMMITTED", pool_size=1, max_overflow=2
+        ),
+        read=_postgres(
+            url,
+            wait_ms,
+            isolation_level="REPEATABLE READ",
+            execution_options={"postgresql_readonly": True},
+            pool_size=_READERS,
+            max_overflow=_MORE_READERS,
+        ),
+    )
+
+
+def _postgres(url: URL, wait_ms: int, **options: Any) -> AsyncEngine:
+    connect_args = {k: v for k, v in _PSYCOPG.items() if k not in url.query}
+    engine = create_async_engine(
+        url, connect_args=connect_args, pool_pre_ping=True, hide_parameters=True, **options
+    )
+    settings = [
+        f"SET lock_timeout = {wait_ms}",
+        f"SET idle_in_transaction_session_timeout = {_IDLE_LIMIT_MS}",
+        # An accepted reservation must outlive the server's crash, whatever its configuration.
+        (
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        ),
+    ]
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
+        # Outside a transaction, so that the settings stay when the first one is rolled back.
+        connection.autocommit = True
+        _execute_all(connection, settings)
+        connection.autocommit = False
+
+    return engine
+
+
+def _execute_all(connection: Any, statements: list[str]) -> None:
+    cursor = connection.cursor()
+    try:
+        for statement in statements:
+            cursor.execute(statement)
+    finally:
+        cursor.close()

@@ -1,0 +1,223 @@
+"""The store: how every transaction of the service is opened, ended and repeated.
+
+All writers form one serial history, across tasks, processes and replicas: tasks of one process
+queue in order for their turn, and the database's own lock (SQLite's write lock, an advisory lock
+on PostgreSQL) keeps processes apart. Admission and planning can therefore read, decide and write
+in one transaction without looking over their shoulder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from . import address, drivers
+from .errors import OutcomeUnknown, StoreUnavailable
+from .transient import is_transient, name_of, pause_after
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+#: Seconds that a task waits for its turn behind the other writers of this process.
+TURN_LIMIT_S = 30.0
+_UNAVAILABLE = "The database cannot be used at the moment."
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """How far one write transaction has come; `xid` is PostgreSQL's name of it."""
+
+    xid: str | None = None
+    committing: bool = False
+
+
+class Store:
+    """The database of one service.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`.
+        patience: seconds that a writer waits for the lock of another process.
+
+    Raises:
+        StoreMisconfigured: the URL cannot work. Nothing is opened before the first use.
+    """
+
+    def __init__(self, url: str | URL, *, patience: float = 5.0) -> None:
+        self._url = address.parse(url)
+        self._patience = patience
+        self._engines = drivers.create(self._url, patience)
+        self._turn = asyncio.Lock()
+        self._holder: asyncio.Task[object] | None = None
+
+    @property
+    def url(self) -> URL:
+        """The address with its async driver. Holds the password; `str(store)` does not."""
+        return self._url
+
+    @property
+    def is_sqlite(self) -> bool:
+        return address.is_sqlite(self._url)
+
+    def __repr__(self) -> str:
+        return f"Store({address.shown(self._url)})"
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A write transaction: commits at the end of the block, rolls back on any exception.
+
+        Not repeated; use `run` where the work can be.
+
+        Raises:
+            StoreUnavailable: a failure that passes; the block may be tried again.
+            OutcomeUnknown: the connection broke while committing.
+            sqlalchemy.exc.IntegrityError: a constraint refused a row.
+        """
+        attempt = _Attempt()
+        try:
+            async with self._write(attempt) as session:
+                yield session
+        except (DBAPIError, PoolTimeoutError) as error:
+            if not is_transient(error):
+                raise
+            if await self._took_place(attempt, error):
+                return
+            raise StoreUnavailable(_UNAVAILABLE) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A read-only transaction that sees one consistent state throughout.
+
+        Raises:
+            StoreUnavailable: a failure that passes.
+        """
+        try:
+            async with self._session(self._engines.read) as session, session.begin():
+                yield session
+        except (DBAPIError, PoolTimeoutError) as error:
+            if not is_transient(error):
+                raise
+            raise StoreUnavailable(_UNAVAILABLE) from error
+
+    async def run(
+        self, work: Callable[[AsyncSession], Awaitable[T]], *, attempts: int = ATTEMPTS
+    ) -> T:
+        """What `work(session)` returns, once its write transaction is committed.
+
+        After a deadlock, a serialization failure, a locked database or a lost connection the whole
+        transaction is repeated, `work` included: it must do nothing outside the session. When the
+        connection breaks while committing, the database is asked what became of the transaction,
+        so that nothing is done twice.
+
+        Raises:
+            StoreUnavailable: `attempts` have failed; chained to the last failure.
+            OutcomeUnknown: the connection broke while committing and nobody can tell.
+            sqlalchemy.exc.IntegrityError: a constraint refused a row; never repeated.
+        """
+        for number in range(1, attempts + 1):
+            attempt = _Attempt()
+            try:
+                async with self._write(attempt) as session:
+                    result = await work(session)
+            except (DBAPIError, PoolTimeoutError) as error:
+                if not is_transient(error):
+                    raise
+                if await self._took_place(attempt, error):
+                    return result
+                if number == attempts:
+                    raise StoreUnavailable(_UNAVAILABLE) from error
+                log.warning(
+                    "transaction failed (%s), attempt %d of %d", name_of(error), number, attempts
+                )
+            else:
+                return result
+            await _pause(number)
+        raise ValueError("attempts must be at least 1")
+
+    async def ping(self) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            StoreUnavailable: there was none.
+        """
+        async with self.reading() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Closes every connection. The store can be used again after it."""
+        await self._engines.dispose()
+
+    def migration_engine(self) -> AsyncEngine:
+        """See `drivers.migration_engine`; the caller disposes of it."""
+        return drivers.migration_engine(self._url, self._patience)
+
+    @asynccontextmanager
+    async def _write(self, attempt: _Attempt) -> AsyncIterator[AsyncSession]:
+        async with (
+            self._my_turn(),
+            self._session(self._engines.write) as session,
+            session.begin(),
+        ):
+            attempt.xid = await drivers.begin_write(session)
+            yield session
+            await session.flush()
+            attempt.committing = True
+
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        """In order of arrival; SQLite's own waiting knows no order, and would starve someone."""
+        task = asyncio.current_task()
+        if self._holder is task:
+            raise RuntimeError("a write transaction inside a write transaction of the same task")
+        try:
+            async with asyncio.timeout(TURN_LIMIT_S):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise StoreUnavailable(_UNAVAILABLE) from error
+        self._holder = task
+        try:
+            yield
+        finally:
+            self._holder = None
+            self._turn.release()
+
+    def _session(self, engine: AsyncEngine) -> AsyncSession:
+        return AsyncSession(engine, expire_on_commit=False)
+
+    async def _took_place(self, attempt: _Attempt, error: Exception) -> bool:
+        """Whether a transaction that ended with `error` is committed all the same."""
+        if not attempt.committing or attempt.xid is None:
+            return False
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        if not lost:
+            return False  # the server itself has said that it did not commit
+        return await self._outcome(attempt.xid, error)
+
+    async def _outcome(self, xid: str, error: Exception) -> bool:
+        question = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+        for number in range(1, ATTEMPTS + 1):
+            try:
+                async with self.reading() as session:
+                    status = await session.scalar(question, {"xid": xid})
+            except StoreUnavailable:
+                status = None
+            if status in ("committed", "aborted"):
+                return bool(status == "committed")
+            log.warning("asking for the outcome of a commit, attempt %d of %d", number, ATTEMPTS)
+            await _pause(number)
+        raise OutcomeUnknown(_UNAVAILABLE) from error
+
+
+async def _pause(number: int) -> None:
+    await asyncio.sleep(pause_after(number, random.random()))  # noqa: S311 - spreads, no secret
