@@ -1,0 +1,87 @@
+# `make help` lists what there is. Everything runs inside this tree: .venv, node_modules and .demo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Recipes and all that they start find this tree's programs first.
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+
+DEMO_PORT ?= 8000
+DEMO_DIR ?= .demo
+# Test files run side by side; each file stays in one process, since it may share one Hub.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
+PYTEST_ARGS ?=
+PYTEST = python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# p1 is offered once benchmarks/p1.py is there, and so on.
+BENCHMARKS := $(sort $(basename $(notdir $(wildcard benchmarks/p[0-9].py benchmarks/p[0-9][0-9].py \
+	benchmarks/r[0-9].py benchmarks/r[0-9][0-9].py))))
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url $(if $(UPGRADE),--upgrade)
+FROM_PROJECT = pyproject.toml --extra all --group dev
+
+.PHONY: help setup demo test check format lint types contracts lock lock-check wheel clean $(BENCHMARKS)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@for name in $(BENCHMARKS); do \
+		printf '  %-12s %s\n' "$$name" "$$(sed -n '/"""/ { s/.*"""//; s/"""$$//; p; q }' "benchmarks/$$name.py")"; \
+	done
+
+setup: ## set up .venv and node_modules as the lock files say (quick when nothing changed)
+	@tools/setup
+
+demo: setup ## run a local Hub with GPU reservations on 127.0.0.1 (DEMO_PORT=8000 DEMO_DIR=.demo)
+	@DEMO_PORT='$(DEMO_PORT)' DEMO_DIR='$(DEMO_DIR)' exec python -m tools.demo
+
+check: setup lint types contracts ## the quick inner loop: lint, types, import contracts, tests without servers
+	@$(PYTEST) -m 'not hub and not hub5 and not browser and not postgres and not slow'
+
+test: ## everything that can run here; SYSTEM=1 (as root on Debian) installs what the full tiers need
+	@tools/system-packages
+	@tools/setup hub5
+	@$(MAKE) lint types contracts
+	@$(PYTEST)
+
+lint: ## ruff
+	@ruff check --quiet . && echo 'lint: clean'
+
+format: setup ## ruff's formatter over the whole tree
+	@ruff format .
+
+types: ## mypy --strict
+	@mypy
+
+contracts: ## who may import whom
+	@lint-imports --no-cache
+
+lock: setup ## write the lock files anew, keeping versions that still fit (UPGRADE=1: the newest)
+	@$(COMPILE) requirements/uv.in -o requirements/uv.txt
+	@$(COMPILE) requirements/node.in -o requirements/node.txt
+	@$(COMPILE) $(FROM_PROJECT) -o requirements/lock.txt
+	@$(COMPILE) $(FROM_PROJECT) -c requirements/hub5.in -o requirements/hub5.txt
+	@npm install --package-lock-only --ignore-scripts --loglevel=error $(if $(UPGRADE),&& npm update --package-lock-only)
+	@git diff --stat -- requirements package-lock.json
+
+lock-check: setup ## are the lock files what pyproject.toml asks for? (asks the package index)
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cp -r pyproject.toml README.md requirements "$$work"; \
+	for name in lock hub5; do \
+		(cd "$$work" && $(COMPILE) $(FROM_PROJECT) $$([[ $$name == lock ]] || echo '-c requirements/hub5.in') \
+			-o "requirements/$$name.txt"); \
+		diff -q "requirements/$$name.txt" "$$work/requirements/$$name.txt"; \
+	done; echo 'lock files: in step with pyproject.toml'
+
+wheel: setup ## build the wheel and the sdist into dist/
+	@rm -rf dist && uv build --quiet --no-build-isolation --python .venv/bin/python --out-dir dist
+	@ls -l dist
+
+$(BENCHMARKS): setup
+	@python -m benchmarks.$@
+
+clean: ## remove caches and what was built; .venv, node_modules and .demo stay
+	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .artifacts/tests
+	@find . -path ./.venv -prune -o -path ./.venv-hub5 -prune -o -path ./node_modules -prune \
+		-o -type d -name __pycache__ -prune -exec rm -rf {} +
