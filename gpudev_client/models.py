@@ -436,6 +436,22 @@ class PolicyView(Answer):
     snapshots_kept: int
 
 
+class CliTokenRequest(Request):
+    """Trades the one-time code of a browser login for a token; `verifier` is PKCE's (S256)."""
+
+    code: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{22,128}$")]
+    verifier: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{43,128}$")]
+
+
+class CliToken(Answer):
+    """A token for the command line: whose it is, what it may do, until when (None: no end)."""
+
+    token: str = Field(repr=False)
+    name: str
+    scopes: list[str] = []
+    expires_at: AwareDatetime | None = None
+
+
 def as_utc(moment: datetime) -> datetime:
     """`moment` in UTC; ValueError for a naive one."""
     if moment.tzinfo is None:

@@ -1,0 +1,268 @@
+"""Every call of the REST API, each written once as a flow.
+
+`_client` binds them to the sync and the async client. A function here says which route, which
+request and which answer; how calls are repeated and refused is `_flow`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from . import models
+from ._flow import body, fetch, params, segment
+from ._steps import Call, Flow
+from ._stream import follow
+from .states import State
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[M]):
+    """A paginated list: the call and what its pages look like."""
+
+    call: Call
+    kind: type[models.Page[M]]
+
+
+# --- service ----------------------------------------------------------------------------------
+
+
+def health() -> Flow[models.Health]:
+    """The service's own health; needs no token. Degraded is an answer, not an error."""
+    return fetch(Call("GET", "/health"), models.Health)
+
+
+def me() -> Flow[models.Me]:
+    """Who the token stands for, and the limits that policy sets."""
+    return fetch(Call("GET", "/me"), models.Me)
+
+
+def cluster() -> Flow[models.Cluster]:
+    """Nodes, what runs where, and the queue."""
+    return fetch(Call("GET", "/cluster"), models.Cluster)
+
+
+def exchange_login_code(code: str, verifier: str) -> Flow[models.CliToken]:
+    """Trade the code of a browser login for a token; works once."""
+    request = models.CliTokenRequest(code=code, verifier=verifier)
+    return fetch(Call("POST", "/cli-tokens", body=body(request)), models.CliToken)
+
+
+# --- capacity ---------------------------------------------------------------------------------
+
+
+def gpu_types() -> Listed[models.GpuType]:
+    """The GPU types that the caller may use."""
+    return Listed(Call("GET", "/gpu-types"), models.Page[models.GpuType])
+
+
+def availability(
+    hours: float | None = None, gpu_type: str | None = None
+) -> Listed[models.Availability]:
+    """Per type what is free, how many wait, and the earliest start for a lease of `hours`."""
+    query = params(hours=hours, gpu_type=gpu_type)
+    return Listed(Call("GET", "/availability", query), models.Page[models.Availability])
+
+
+def begin_maintenance(gpu_type: str, message: str) -> Flow[models.GpuType]:
+    """Admins: no new leases of this type, with a message for those who ask."""
+    request = models.MaintenanceRequest(message=message)
+    return fetch(Call("PUT", _maintenance(gpu_type), body=body(request)), models.GpuType)
+
+
+def end_maintenance(gpu_type: str) -> Flow[models.GpuType]:
+    """Admins: leases of this type again."""
+    return fetch(Call("DELETE", _maintenance(gpu_type)), models.GpuType)
+
+
+def drain(node: str, reason: str) -> Flow[models.NodeView]:
+    """Admins: nothing new on this node."""
+    request = models.DrainRequest(reason=reason)
+    return fetch(Call("PUT", _drain(node), body=body(request)), models.NodeView)
+
+
+def undrain(node: str) -> Flow[models.NodeView]:
+    """Admins: the node takes leases again."""
+    return fetch(Call("DELETE", _drain(node)), models.NodeView)
+
+
+# --- reservations -----------------------------------------------------------------------------
+
+
+def plan(request: models.ReservationRequest) -> Flow[models.Plan]:
+    """When and where a request would start; nothing is stored."""
+    return fetch(Call("POST", "/plan", body=body(request)), models.Plan)
+
+
+def reserve(
+    request: models.ReservationRequest, *, idempotency_key: str | None = None
+) -> Flow[models.Reservation]:
+    """Submit a request. The same `idempotency_key` gives the same reservation."""
+    call = Call("POST", "/reservations", body=body(request))
+    return fetch(call, models.Reservation, key=idempotency_key)
+
+
+def reservation(reservation_id: str) -> Flow[models.Reservation]:
+    """One reservation as it stands now."""
+    return fetch(Call("GET", _reservation(reservation_id)), models.Reservation)
+
+
+def reservations(
+    user: str | None = None, states: Collection[State | str] = ()
+) -> Listed[models.Reservation]:
+    """Reservations, newest first: the caller's own, another user's, or everybody's (`"*"`)."""
+    query = params(user=user, state=[str(state) for state in states])
+    return Listed(Call("GET", "/reservations", query), models.Page[models.Reservation])
+
+
+def cancel(reservation_id: str, reason: str | None = None) -> Flow[models.Reservation]:
+    """End a reservation: it leaves the queue, or its server is stopped and its GPUs are freed."""
+    return fetch(
+        Call("DELETE", _reservation(reservation_id), params(reason=reason)), models.Reservation
+    )
+
+
+def extension(reservation_id: str) -> Flow[models.ExtensionOffer]:
+    """How far the lease could be extended now."""
+    return fetch(Call("GET", f"{_reservation(reservation_id)}/extension"), models.ExtensionOffer)
+
+
+def extend(
+    reservation_id: str, hours: float, *, idempotency_key: str | None = None
+) -> Flow[models.Reservation]:
+    """Extend the lease by `hours`."""
+    request = models.ExtensionRequest(hours=hours)
+    call = Call("POST", f"{_reservation(reservation_id)}/extension", body=body(request))
+    return fetch(call, models.Reservation, key=idempotency_key)
+
+
+def history(reservation_id: str) -> Listed[models.HistoryEntry]:
+    """What happened to a reservation, with reasons."""
+    call = Call("GET", f"{_reservation(reservation_id)}/history")
+    return Listed(call, models.Page[models.HistoryEntry])
+
+
+def events(reservation_id: str | None = None, after: int | None = None) -> Flow[None]:
+    """Follow one reservation to its end, or everything that the caller may see without an end.
+
+    The first events carry the present state. `after` resumes behind an event that is known.
+    """
+    if reservation_id is None:
+        return follow("/events", after=after)
+    return follow(f"{_reservation(reservation_id)}/events", after=after, until_final=True)
+
+
+def launch(reservation_id: str) -> Flow[models.ServerLaunch]:
+    """Spawner: environment and home of a reservation's server."""
+    return fetch(Call("GET", f"{_reservation(reservation_id)}/launch"), models.ServerLaunch)
+
+
+def report_server(reservation_id: str, report: models.ServerReport) -> Flow[models.Reservation]:
+    """Spawner: what became of a reservation's server."""
+    call = Call("PUT", f"{_reservation(reservation_id)}/server", body=body(report))
+    return fetch(call, models.Reservation)
+
+
+# --- disks ------------------------------------------------------------------------------------
+
+
+def disks(user: str | None = None, *, deleted: bool = False) -> Listed[models.Disk]:
+    """Disks; with `deleted` those that can still be restored."""
+    return Listed(
+        Call("GET", "/disks", params(user=user, deleted=deleted)), models.Page[models.Disk]
+    )
+
+
+def disk(name: str, user: str | None = None) -> Flow[models.Disk]:
+    """One disk."""
+    return fetch(Call("GET", _disk(name), params(user=user)), models.Disk)
+
+
+def create_disk(name: str, user: str | None = None) -> Flow[models.Disk]:
+    """A new, empty disk."""
+    request = models.DiskRequest(name=name)
+    return fetch(Call("POST", "/disks", params(user=user), body(request)), models.Disk)
+
+
+def rename_disk(name: str, new_name: str, user: str | None = None) -> Flow[models.Disk]:
+    """Give a disk another name."""
+    request = models.DiskRequest(name=new_name)
+    return fetch(Call("PATCH", _disk(name), params(user=user), body(request)), models.Disk)
+
+
+def delete_disk(name: str, user: str | None = None) -> Flow[models.Disk]:
+    """Delete a disk; it can be restored until `purged_after`."""
+    return fetch(Call("DELETE", _disk(name), params(user=user)), models.Disk)
+
+
+def restore_disk(
+    name: str,
+    snapshot: str | None = None,
+    at: datetime | None = None,
+    user: str | None = None,
+) -> Flow[models.Disk]:
+    """Undo a deletion, or put a disk back to a snapshot (by id, or the newest one until `at`)."""
+    request = models.RestoreRequest(snapshot=snapshot, at=at)
+    call = Call("POST", f"{_disk(name)}/restoration", params(user=user), body(request))
+    return fetch(call, models.Disk)
+
+
+def clone_disk(
+    name: str,
+    new_name: str,
+    snapshot: str | None = None,
+    at: datetime | None = None,
+    user: str | None = None,
+) -> Flow[models.Disk]:
+    """A new disk from a disk's present state or from one of its snapshots."""
+    request = models.CloneRequest(name=new_name, snapshot=snapshot, at=at)
+    call = Call("POST", f"{_disk(name)}/clones", params(user=user), body(request))
+    return fetch(call, models.Disk)
+
+
+def snapshots(name: str, user: str | None = None) -> Listed[models.Snapshot]:
+    """A disk's snapshots."""
+    call = Call("GET", f"{_disk(name)}/snapshots", params(user=user))
+    return Listed(call, models.Page[models.Snapshot])
+
+
+def take_snapshot(
+    name: str, note: str | None = None, user: str | None = None
+) -> Flow[models.Snapshot]:
+    """Begin a snapshot; its `state` says when it is ready."""
+    request = models.SnapshotRequest(note=note)
+    call = Call("POST", f"{_disk(name)}/snapshots", params(user=user), body(request))
+    return fetch(call, models.Snapshot)
+
+
+def disk_contents(
+    name: str,
+    path: str = "",
+    snapshot: str | None = None,
+    user: str | None = None,
+) -> Listed[models.DiskEntry]:
+    """The names in one directory of a disk, or of one of its snapshots."""
+    query = params(snapshot=snapshot, path=path or None, user=user)
+    return Listed(Call("GET", f"{_disk(name)}/contents", query), models.Page[models.DiskEntry])
+
+
+def _reservation(reservation_id: str) -> str:
+    return f"/reservations/{segment(reservation_id, 'reservation')}"
+
+
+def _disk(name: str) -> str:
+    return f"/disks/{segment(name, 'disk')}"
+
+
+def _maintenance(gpu_type: str) -> str:
+    return f"/gpu-types/{segment(gpu_type, 'GPU type')}/maintenance"
+
+
+def _drain(node: str) -> str:
+    return f"/cluster/nodes/{segment(node, 'node')}/drain"
