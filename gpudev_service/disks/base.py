@@ -1,0 +1,260 @@
+"""The seam between the operations on disks and what holds their bytes.
+
+The errors, all of them safe to show to a person (no path of the machine in the message):
+
+    DiskError
+     ├─ InvalidDiskId        an id that is not of the expected shape
+     ├─ DiskNotFound
+     ├─ DiskExists
+     ├─ SnapshotNotFound
+     ├─ SnapshotExists
+     ├─ DiskBusy             other work holds the disk or the snapshot; try again later
+     ├─ DiskFull             no space or no inodes left, or a quota of the file system is reached
+     ├─ DiskFailure          the file system refused; the cause is chained
+     ├─ InvalidCursor
+     └─ PathError
+         ├─ InvalidPath      NUL bytes, a wrong escape
+         ├─ PathOutsideDisk  absolute, `..`, a symbolic link or another file system on the way
+         └─ PathNotFound     no directory of that name
+"""
+
+# ruff: noqa: N818 - these errors say what is so, as FileNotFound would; the base has the suffix
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+#: Called with (files done, bytes done) while long work runs; in the event loop, never in a thread.
+#: Numbers never go down; the last call has the totals (a file that shrinks while it is copied may
+#: leave the bytes higher). It must not raise and not block.
+Progress = Callable[[int, int], None]
+
+EntryKind = Literal["file", "directory", "symlink", "other"]
+
+
+class DiskError(Exception):
+    """Anything that a disk backend refuses or fails to do."""
+
+
+class InvalidDiskId(DiskError):
+    """An id of a disk or a snapshot does not have the shape of one."""
+
+
+class DiskNotFound(DiskError):
+    """There is no such disk."""
+
+
+class DiskExists(DiskError):
+    """The disk is already there, complete: disks appear whole, so a repeated call may go on."""
+
+
+class SnapshotNotFound(DiskError):
+    """The disk has no such snapshot."""
+
+
+class SnapshotExists(DiskError):
+    """The snapshot is already there, complete: a repeated call may go on."""
+
+
+class DiskBusy(DiskError):
+    """Other work, perhaps of another process, holds the disk or the snapshot. Try again later."""
+
+
+class DiskFull(DiskError):
+    """There is no room left; what was begun has been removed again."""
+
+
+class DiskFailure(DiskError):
+    """The file system refused. The cause is chained, for the log."""
+
+
+class InvalidCursor(DiskError):
+    """A cursor that no listing has handed out."""
+
+
+class PathError(DiskError):
+    """A path inside a disk cannot be listed."""
+
+
+class InvalidPath(PathError):
+    """The path is not written as paths inside a disk are."""
+
+
+class PathOutsideDisk(PathError):
+    """The path would leave the disk."""
+
+
+class PathNotFound(PathError):
+    """Nothing is there, or it is not a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A complete snapshot.
+
+    `size_bytes` is the sum of the apparent sizes of its regular files, `new_bytes` the part whose
+    content the disk's previous snapshot did not have (what this snapshot costs at most), `files`
+    the number of regular files. What could not be kept is counted, never silent: `skipped` are
+    sockets, FIFOs, devices and what is mounted inside; `vanished` went away during the copy;
+    `unreadable` forbid reading to the account of the service; `changed` were still being written
+    when they were copied, so that the copy may mix two states.
+    """
+
+    id: str
+    taken_at: datetime
+    size_bytes: int
+    new_bytes: int
+    files: int
+    skipped: int = 0
+    vanished: int = 0
+    unreadable: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInfo:
+    """What `clone` or `restore` copied; the counts mean what they mean in `SnapshotInfo`."""
+
+    size_bytes: int
+    files: int
+    skipped: int = 0
+    vanished: int = 0
+    unreadable: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a directory.
+
+    `name` is escaped (see `names.shown`): JSON-safe and reversible whatever its bytes are.
+    `size_bytes` is the apparent size. `modified_at` is UTC; a time that no datetime can hold is
+    moved to the nearest that one can.
+    """
+
+    name: str
+    kind: EntryKind
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the live state of a disk takes.
+
+    `size_bytes` is apparent (what `ls` adds up to), `allocated_bytes` what the file system set
+    aside, directories included. A file with several names counts once. `files` are regular ones.
+    """
+
+    size_bytes: int
+    allocated_bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUp:
+    """What `clean_up` found after a crash: abandoned work removed, restorations completed."""
+
+    abandoned: int
+    restored: int
+
+
+class DiskBackend(Protocol):
+    """Holds disks. The caller decides who may do what, keeps names and states, and sees to it that
+    no server runs on a disk that it restores or purges.
+
+    Every disk and every snapshot appears whole or not at all, also when the process is killed in
+    between; `clean_up` removes what a killed process left. Cancelling a call ends its work at the
+    next file (or piece of a large file), removes what it began, and then raises CancelledError.
+    """
+
+    async def create(self, disk_id: str) -> None:
+        """Make an empty disk. Raises DiskExists, DiskFull."""
+
+    async def exists(self, disk_id: str) -> bool:
+        """Whether the disk is there."""
+
+    def path(self, disk_id: str) -> Path:
+        """The live directory, mode 0700, that a server gets as its home.
+
+        Not checked for existence. A backend whose disks are no directories of this machine raises
+        DiskFailure.
+        """
+
+    async def purge(self, disk_id: str) -> None:
+        """Remove the disk and all its snapshots for good. Raises DiskNotFound, DiskBusy."""
+
+    async def snapshot(
+        self, disk_id: str, snapshot_id: str, progress: Progress | None = None
+    ) -> SnapshotInfo:
+        """Copy the live state. What has not changed since the newest snapshot costs no space.
+
+        A server may run on the disk. Raises DiskNotFound, SnapshotExists, DiskBusy (another
+        snapshot of the disk is being taken), DiskFull.
+        """
+
+    async def snapshots(self, disk_id: str) -> Sequence[SnapshotInfo]:
+        """All complete snapshots in the order in which they were taken. Raises DiskNotFound."""
+
+    async def delete_snapshot(self, disk_id: str, snapshot_id: str) -> None:
+        """Remove one snapshot; the others stay as they are.
+
+        Raises DiskNotFound, SnapshotNotFound, DiskBusy (something is reading it).
+        """
+
+    async def clone(
+        self,
+        disk_id: str,
+        new_disk_id: str,
+        snapshot_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> CopyInfo:
+        """Make `new_disk_id` from a snapshot, or from the live state; without the snapshots.
+
+        Raises DiskNotFound, SnapshotNotFound, DiskExists, DiskBusy, DiskFull.
+        """
+
+    async def restore(
+        self, disk_id: str, snapshot_id: str, progress: Progress | None = None
+    ) -> CopyInfo:
+        """Replace the live state by a snapshot's. The old state is lost: take a snapshot before.
+
+        No server may run on the disk. Raises DiskNotFound, SnapshotNotFound, DiskBusy, DiskFull.
+        """
+
+    async def contents(
+        self,
+        disk_id: str,
+        snapshot_id: str | None = None,
+        path: str = "",
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[list[Entry], str | None]:
+        """One page of a directory of the live state or of a snapshot, by name (as bytes).
+
+        `path` is relative, its parts written as `Entry.name` gives them; "" is the top. `cursor`
+        is None for the first page, then what the page before returned; None after the last.
+        Raises DiskNotFound, SnapshotNotFound, InvalidPath, PathOutsideDisk, PathNotFound,
+        InvalidCursor.
+        """
+
+    async def usage(self, disk_id: str) -> Usage:
+        """Measure the live state. Raises DiskNotFound."""
+
+    async def clean_up(self) -> CleanUp:
+        """Remove what killed processes left, complete a restoration that was decided.
+
+        To be called at start; harmless at any time, beside other processes too.
+        """
+
+
+def bytes_over(usage: Usage, limit_bytes: int | None) -> int:
+    """By how many bytes a disk is over its limit; 0 where there is none.
+
+    A soft limit: a directory cannot refuse a write, so the service can tell a person and refuse
+    new work on the disk, but not stop a running program from filling the file system.
+    """
+    return 0 if limit_bytes is None else max(0, usage.size_bytes - limit_bytes)
