@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from . import address, drivers
-from .errors import OutcomeUnknown, StoreUnavailable
+from .errors import OutcomeUnknown, StoreError, StoreUnavailable
 from .transient import is_transient, name_of, pause_after
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 5
+ALTER_ATTEMPTS = 12
 #: Seconds that a task waits for its turn behind the other writers of this process.
 TURN_LIMIT_S = 30.0
 _UNAVAILABLE = "The database cannot be used at the moment."
@@ -86,7 +87,7 @@ class Store:
         """
         attempt = _Attempt()
         try:
-            async with self._write(attempt) as session:
+            async with self._write(self._engines.write, attempt) as session:
                 yield session
         except (DBAPIError, PoolTimeoutError) as error:
             if not is_transient(error):
@@ -125,10 +126,49 @@ class Store:
             OutcomeUnknown: the connection broke while committing and nobody can tell.
             sqlalchemy.exc.IntegrityError: a constraint refused a row; never repeated.
         """
+        return await self._repeat(self._engines.write, work, attempts)
+
+    async def alter(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Like `run`, for work that changes tables: see `drivers.migration_engine`.
+
+        It is more patient, as somebody else's migration may be under way.
+
+        Raises:
+            StoreError: foreign keys would not hold afterwards (SQLite); nothing is changed.
+        """
+
+        async def checked(session: AsyncSession) -> T:
+            result = await work(session)
+            if self.is_sqlite and (await session.execute(text("PRAGMA foreign_key_check"))).first():
+                raise StoreError("The change would leave rows that point to nothing.")
+            return result
+
+        engine = drivers.migration_engine(self._url, self._patience)
+        try:
+            return await self._repeat(engine, checked, ALTER_ATTEMPTS)
+        finally:
+            await engine.dispose()
+
+    async def ping(self) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            StoreUnavailable: there was none.
+        """
+        async with self.reading() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Closes every connection. The store can be used again after it."""
+        await self._engines.dispose()
+
+    async def _repeat(
+        self, engine: AsyncEngine, work: Callable[[AsyncSession], Awaitable[T]], attempts: int
+    ) -> T:
         for number in range(1, attempts + 1):
             attempt = _Attempt()
             try:
-                async with self._write(attempt) as session:
+                async with self._write(engine, attempt) as session:
                     result = await work(session)
             except (DBAPIError, PoolTimeoutError) as error:
                 if not is_transient(error):
@@ -145,28 +185,11 @@ class Store:
             await _pause(number)
         raise ValueError("attempts must be at least 1")
 
-    async def ping(self) -> None:
-        """Asks the database for a sign of life.
-
-        Raises:
-            StoreUnavailable: there was none.
-        """
-        async with self.reading() as session:
-            await session.execute(text("SELECT 1"))
-
-    async def close(self) -> None:
-        """Closes every connection. The store can be used again after it."""
-        await self._engines.dispose()
-
-    def migration_engine(self) -> AsyncEngine:
-        """See `drivers.migration_engine`; the caller disposes of it."""
-        return drivers.migration_engine(self._url, self._patience)
-
     @asynccontextmanager
-    async def _write(self, attempt: _Attempt) -> AsyncIterator[AsyncSession]:
+    async def _write(self, engine: AsyncEngine, attempt: _Attempt) -> AsyncIterator[AsyncSession]:
         async with (
             self._my_turn(),
-            self._session(self._engines.write) as session,
+            self._session(engine) as session,
             session.begin(),
         ):
             attempt.xid = await drivers.begin_write(session)

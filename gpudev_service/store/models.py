@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -70,7 +71,7 @@ class ReservationRow(Base):
     gpus: Mapped[int] = mapped_column(Integer)
     nodes: Mapped[int] = mapped_column(Integer, default=1)
     units_per_node: Mapped[int] = mapped_column(Integer)
-    hours: Mapped[float]
+    hours: Mapped[float] = mapped_column(Double)
     duration_s: Mapped[int] = mapped_column(Integer)
     extension_s: Mapped[int] = mapped_column(Integer, default=0)
     priority: Mapped[int] = mapped_column(Integer, default=0)
@@ -175,7 +176,12 @@ class HistoryRow(Base):
     actor: Mapped[str] = mapped_column(String(255))
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
-    __table_args__ = (Index("ix_history_reservation_id", "reservation_id", "id"),)
+    __table_args__ = (
+        Index("ix_history_reservation_id", "reservation_id", "id"),
+        # Without it SQLite gives the highest id again after its row was deleted: a cursor that
+        # a stream already holds would then pass over the new event.
+        {"sqlite_autoincrement": True},
+    )
 
 
 class DiskRow(Base):
