@@ -18,8 +18,9 @@ T = TypeVar("T")
 class Call:
     """One HTTP request; the driver sends back a `Reply` or throws `Unreachable`.
 
-    `path` is below the API's base (or below the service's where `at_service` is set) and its
-    segments are quoted already. With `stream` an answer of 2xx stays open for `Read` steps.
+    `path` is below the API's base and its segments are quoted already. With `stream` an answer of
+    2xx stays open for `Read` steps, and counts as cut after `silence` seconds without a byte (by
+    default after twice what the service needs for a sign of life).
     """
 
     method: str
@@ -28,6 +29,7 @@ class Call:
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
+    silence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ class Timeouts:
     def ordinary(self) -> httpx.Timeout:
         return httpx.Timeout(self.read, connect=self.connect)
 
-    @property
-    def streaming(self) -> httpx.Timeout:
-        return httpx.Timeout(self.read, connect=self.connect, read=STREAM_SILENCE)
+    def streaming(self, silence: float | None) -> httpx.Timeout:
+        longest = STREAM_SILENCE if silence is None else min(STREAM_SILENCE, silence)
+        return httpx.Timeout(self.read, connect=self.connect, read=longest)
 
 
 def _options(url: str, token: str | None, timeouts: Timeouts) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _request(
         params=list(call.params),
         content=call.body,
         headers=dict(call.headers),
-        timeout=timeouts.streaming if call.stream else timeouts.ordinary,
+        timeout=timeouts.streaming(call.silence) if call.stream else timeouts.ordinary,
     )
 
 
