@@ -1,0 +1,32 @@
+"""What every operation and loop works with, put together once by the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .background import Background
+from .clock import Clock
+from .disks import DiskBackend
+from .events import EventBus
+from .fleet import Fleet
+from .hub import Hub
+from .servers import ServerBackend
+from .settings import Settings
+from .store.engine import Store
+from .wake import Wake
+
+
+@dataclass(slots=True)
+class Context:
+    """The service's parts. `wake` tells the loops that something changed which they may act on."""
+
+    settings: Settings
+    store: Store
+    clock: Clock
+    fleet: Fleet
+    disks: DiskBackend
+    servers: ServerBackend
+    hub: Hub
+    events: EventBus = field(default_factory=EventBus)
+    background: Background = field(default_factory=Background)
+    wake: Wake = field(default_factory=Wake)

@@ -1,0 +1,86 @@
+"""What happened, told to whoever listens: event streams, pages, loops.
+
+Events are hints about committed changes. Each carries the whole present state of its reservation,
+so nobody has to have seen the one before; a listener that does not keep up is told to read anew
+instead of growing a buffer without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gpudev_client.models import Event
+
+#: How many events a listener may be behind before it is dropped.
+BACKLOG = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What permissions need to know of a reservation or disk."""
+
+    user: str
+    groups: tuple[str, ...]
+    server_name: str | None = None
+
+
+class Dropped(Exception):  # noqa: N818
+    """The listener was too slow; it should read the present state and listen again."""
+
+
+class Listener:
+    """One listener's bounded queue."""
+
+    def __init__(self, accept: Callable[[Owner], bool]) -> None:
+        self._accept = accept
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(BACKLOG)
+        self._dropped = False
+
+    def offer(self, owner: Owner, event: Event) -> None:
+        if self._dropped or not self._accept(owner):
+            return
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._dropped = True
+
+    async def next(self) -> Event:
+        """The next event; raises `Dropped` once the listener has fallen too far behind."""
+        if self._dropped and self._queue.empty():
+            raise Dropped
+        return await self._queue.get()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[Event]:
+        while True:
+            yield await self.next()
+
+
+class EventBus:
+    """Hands each event to all who listen. Publishing never waits."""
+
+    def __init__(self) -> None:
+        self._listeners: set[Listener] = set()
+
+    def publish(self, owner: Owner, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            listener.offer(owner, event)
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
+    @asynccontextmanager
+    async def listen(self, accept: Callable[[Owner], bool]) -> AsyncIterator[Listener]:
+        """Registers at once, so that nothing is missed between reading the state and listening."""
+        listener = Listener(accept)
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)

@@ -1,0 +1,151 @@
+"""The few calls that the service makes to the JupyterHub API.
+
+Every call has a time limit and says plainly when the Hub could not be asked (`HubAway`), which is
+never a reason for a lease to go on. The token's scopes: `servers` (start, stop), `list:users` with
+`read:users:name` and `read:servers` (see what runs), `read:users:groups` (policy of a user for
+whom somebody else reserves), `delete:servers` (remove rows of servers that
+gpudev named).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+
+class HubAway(Exception):  # noqa: N818 - a state of the world, handled everywhere it is met
+    """The Hub did not answer, or not sensibly."""
+
+
+class HubRefused(Exception):  # noqa: N818
+    """The Hub said no (4xx); `message` is its reason."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True, slots=True)
+class HubServer:
+    """A server as the Hub shows it. `pending` is "spawn", "stop" or None."""
+
+    user: str
+    name: str
+    ready: bool
+    pending: str | None
+    stopped: bool
+    started_at: datetime | None
+    last_activity: datetime | None
+
+
+class Hub:
+    """A client of the Hub's REST API with the service's own token."""
+
+    def __init__(self, api_url: str, token: str, *, patience: float = 10.0) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=api_url.rstrip("/") + "/",
+            headers={
+                "Authorization": f"token {token}",
+                "Accept": "application/jupyterhub-pagination+json",
+            },
+            timeout=httpx.Timeout(patience, connect=min(patience, 3.0)),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def server(self, user: str, name: str) -> HubServer | None:
+        """The server, or None where the Hub has no row of it."""
+        try:
+            answer = await self._ask(
+                "GET", f"users/{quote(user, safe='')}?include_stopped_servers=1"
+            )
+        except HubRefused as refusal:
+            if refusal.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        row = answer.json().get("servers", {}).get(name)
+        return None if row is None else _server(user, name, row)
+
+    async def groups(self, user: str) -> tuple[str, ...] | None:
+        """The Hub groups of a user, sorted; None where the Hub has no such user."""
+        try:
+            answer = await self._ask("GET", f"users/{quote(user, safe='')}")
+        except HubRefused as refusal:
+            if refusal.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        return tuple(sorted(answer.json().get("groups", ())))
+
+    async def servers(self) -> list[HubServer]:
+        """All servers of all users, stopped ones too; page by page."""
+        found: list[HubServer] = []
+        offset: int | None = 0
+        while offset is not None:
+            answer = await self._ask("GET", f"users?include_stopped_servers=1&offset={offset}")
+            page = answer.json()
+            for user in page["items"]:
+                found += [_server(user["name"], n, r) for n, r in user.get("servers", {}).items()]
+            following = page["_pagination"]["next"]
+            offset = following["offset"] if following else None
+        return found
+
+    async def start(self, user: str, name: str, reservation_id: str) -> None:
+        """Starts the server of a reservation; nothing happens if it runs or starts already."""
+        try:
+            await self._ask("POST", _path(user, name), json={"reservation": reservation_id})
+        except HubRefused as refusal:
+            current = await self.server(user, name)
+            if current is None or not (current.ready or current.pending):
+                raise refusal from None
+
+    async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
+        """Stops the server, and removes its row where `remove`; one that is not there is fine."""
+        try:
+            await self._ask("DELETE", _path(user, name), json={"remove": remove})
+        except HubRefused as refusal:
+            if refusal.status != httpx.codes.NOT_FOUND:
+                raise
+
+    async def _ask(self, method: str, path: str, json: Any = None) -> httpx.Response:
+        try:
+            answer = await self._http.request(method, path, json=json)
+        except httpx.HTTPError as error:
+            raise HubAway(type(error).__name__) from error
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise HubAway(f"status {answer.status_code}")
+        if answer.status_code >= httpx.codes.BAD_REQUEST:
+            raise HubRefused(answer.status_code, _message(answer))
+        return answer
+
+
+def _path(user: str, name: str) -> str:
+    owner = quote(user, safe="")
+    return f"users/{owner}/servers/{quote(name, safe='')}" if name else f"users/{owner}/server"
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json().get("message", ""))[:500]
+    except (ValueError, AttributeError):
+        return f"status {answer.status_code}"
+
+
+def _server(user: str, name: str, row: dict[str, Any]) -> HubServer:
+    def moment(key: str) -> datetime | None:
+        value = row.get(key)
+        return datetime.fromisoformat(value) if value else None
+
+    return HubServer(
+        user=user,
+        name=name,
+        ready=bool(row.get("ready")),
+        pending=row.get("pending"),
+        stopped=bool(row.get("stopped", False)),
+        started_at=moment("started"),
+        last_activity=moment("last_activity"),
+    )

@@ -1,0 +1,10 @@
+"""What happens by itself: leases begin and end on time, servers follow, nothing is left behind.
+
+Belongs here: one module per loop, each one idea that can be run once (`run(ctx)`) at any time and
+any number of times, and the runner that repeats them.
+Never here: decisions that a person's call makes too (they are operations).
+"""
+
+from .runner import LOOPS, Runner
+
+__all__ = ["LOOPS", "Runner"]

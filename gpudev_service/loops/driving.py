@@ -1,0 +1,195 @@
+"""Closes the distance between what a reservation is and what it should become.
+
+`preparing` reservations that nobody starts are started through the Hub; `stopping` ones are ended:
+server stopped and verified, GPUs released (the next in line starts in the same transaction), disk
+snapshotted, final state. Each reservation is driven by one task at a time. Every step may be
+repeated, so after a crash the loop simply drives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client import words
+from gpudev_client.states import State
+from gpudev_service.actor import SERVICE
+from gpudev_service.context import Context
+from gpudev_service.hub import HubAway, HubRefused
+from gpudev_service.operations import disks, planning, servers, snapshots, views
+from gpudev_service.operations.reservations import end_in
+from gpudev_service.operations.transitions import note, transition
+from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow, SnapshotRow
+
+log = logging.getLogger(__name__)
+
+#: Between asking a server politely and ending it by force, in seconds.
+GRACE = 1.0
+#: Before a step that did not work is tried again, in seconds.
+PAUSE = 1.0
+
+
+async def run(ctx: Context) -> datetime | None:
+    """Begins a task for every reservation that is not where it should be."""
+    async with ctx.store.reading() as session:
+        rows = list(
+            await session.execute(
+                select(ReservationRow.id, ReservationRow.state, ReservationRow.server_handle).where(
+                    ReservationRow.state.in_((State.PREPARING, State.STOPPING))
+                )
+            )
+        )
+    for key, state, handle in rows:
+        if state == State.STOPPING:
+            ctx.background.start(f"end:{key}", end(ctx, key))
+        elif handle is None:
+            ctx.background.start(f"begin:{key}", begin(ctx, key))
+    return None
+
+
+async def begin(ctx: Context, key: str) -> None:
+    """Starts the server of a lease through the Hub, unless a spawn of it is already under way."""
+    row = await _row(ctx, key)
+    if row.state != State.PREPARING or row.server_handle is not None:
+        return
+    try:
+        server = await ctx.hub.server(row.user, row.server_name)
+        if server is None or server.pending is None:
+            await ctx.hub.start(row.user, row.server_name, key)
+    except HubAway as error:
+        log.warning("the Hub did not take the start of %s: %s", key, error)
+    except HubRefused as refusal:
+        await _refused(ctx, key, refusal)
+        return
+    await asyncio.sleep(PAUSE)
+
+
+async def _refused(ctx: Context, key: str, refusal: HubRefused) -> None:
+    log.warning("the Hub refused to start %s: %s", key, refusal.status)
+
+    async def work(session: AsyncSession) -> list[HistoryRow]:
+        row = await session.get_one(ReservationRow, key)
+        if row.state != State.PREPARING:
+            return []
+        reason = f"The Hub refused to start the server: {refusal.message}"
+        return await end_in(ctx, session, row, State.FAILED, reason, SERVICE, ctx.clock.now())
+
+    await views.publish(ctx, await ctx.store.run(work))
+
+
+async def end(ctx: Context, key: str) -> None:
+    """Ends one reservation that is `stopping`."""
+    row = await _row(ctx, key)
+    if row.state != State.STOPPING:
+        return
+    if not await stop_server(ctx, row):
+        log.error("the server of %s does not end; its GPUs stay held", key)
+        await asyncio.sleep(PAUSE)
+        return
+    await _release(ctx, key)
+    snapshot = await snapshots.take_at_end(ctx, row.disk_id, key) if row.disk_id else None
+    scratch = servers.scratch(ctx, key)
+    if not row.disk_id and scratch.exists():
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    await _finish(ctx, key, snapshot)
+    if row.disk_id:
+        await disks.measure(ctx, row.disk_id)
+    if row.server_name == row.id:
+        await _forget_server(ctx, row)
+
+
+async def stop_server(ctx: Context, row: ReservationRow) -> bool:
+    """Stops the server and verifies that it is gone.
+
+    The Hub is asked first, so that its own view stays right, but not waited for: what still runs
+    after its patience is over is stopped directly.
+    """
+    patience = ctx.settings.times.hub_patience
+    asked = asyncio.create_task(_ask_hub(ctx, row))
+    try:
+        await asyncio.wait_for(asyncio.shield(asked), patience)
+    except TimeoutError:
+        log.info("the Hub takes its time to stop %s", row.id)
+    if not await ctx.servers.alive(row.id, row.server_handle):
+        return True
+    # The handle may have been reported while the Hub was asked.
+    handle = (await _row(ctx, row.id)).server_handle
+    return await ctx.servers.stop(row.id, handle, GRACE)
+
+
+async def _ask_hub(ctx: Context, row: ReservationRow) -> None:
+    try:
+        await ctx.hub.stop(row.user, row.server_name)
+    except HubAway as error:
+        log.warning("the Hub could not be asked to stop %s: %s", row.id, error)
+    except HubRefused as refusal:
+        log.warning("the Hub did not stop %s: %s", row.id, refusal.status)
+
+
+async def _release(ctx: Context, key: str) -> None:
+    """Frees the units; whoever is next starts in the same transaction."""
+
+    async def work(session: AsyncSession) -> list[HistoryRow]:
+        freed = await session.execute(
+            delete(LeaseUnitRow).where(LeaseUnitRow.reservation_id == key)
+        )
+        if not freed.rowcount:  # type: ignore[attr-defined]  # a delete's result has it
+            return []
+        now = ctx.clock.now()
+        row = await session.get_one(ReservationRow, key)
+        what = words.gpus(row.gpus, row.gpu_type)
+        entry = note(
+            session,
+            row,
+            "server",
+            f"The server is gone; {what} given back.",
+            actor=SERVICE.name,
+            now=now,
+        )
+        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        return [entry, *outcome.entries]
+
+    await views.publish(ctx, await ctx.store.run(work))
+
+
+async def _finish(ctx: Context, key: str, snapshot: SnapshotRow | None) -> None:
+    async def work(session: AsyncSession) -> list[HistoryRow]:
+        row = await session.get_one(ReservationRow, key)
+        if row.state != State.STOPPING:
+            return []
+        now = ctx.clock.now()
+        entries = []
+        if snapshot is not None:
+            said = (
+                f"Snapshot taken: {words.size(snapshot.size_bytes or 0)}."
+                if snapshot.state == "ready"
+                else f"No snapshot: {snapshot.note} The disk itself is as you left it."
+            )
+            data = {"snapshot": snapshot.id, "ok": snapshot.state == "ready"}
+            entries.append(
+                note(session, row, "snapshot", said, actor=SERVICE.name, now=now, data=data)
+            )
+        reason = row.reason or ""
+        target = State(row.target)
+        entries.append(transition(session, row, target, reason=reason, actor=SERVICE.name, now=now))
+        return entries
+
+    await views.publish(ctx, await ctx.store.run(work))
+
+
+async def _forget_server(ctx: Context, row: ReservationRow) -> None:
+    """Removes the Hub's row of a server that gpudev named; the reconcile loop tries again."""
+    try:
+        await ctx.hub.stop(row.user, row.server_name, remove=True)
+    except (HubAway, HubRefused) as error:
+        log.info("the server row of %s stays for now: %s", row.id, error)
+
+
+async def _row(ctx: Context, key: str) -> ReservationRow:
+    async with ctx.store.reading() as session:
+        return await session.get_one(ReservationRow, key)

@@ -1,0 +1,72 @@
+"""What is kept for a time goes when its time is over: deleted disks, old snapshots, old keys."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_service.context import Context
+from gpudev_service.disks import base as backend
+from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
+from gpudev_service.operations import snapshots
+from gpudev_service.store.models import DiskRow, IdempotencyRow, SnapshotRow
+
+log = logging.getLogger(__name__)
+
+#: How long the answer to an Idempotency-Key is remembered.
+KEYS_KEPT = timedelta(hours=24)
+
+
+async def run(ctx: Context) -> datetime | None:
+    """Purges what is due, one disk after the other."""
+    now = ctx.clock.now()
+    async with ctx.store.reading() as session:
+        disks = list(await session.scalars(select(DiskRow)))
+    for disk in disks:
+        if disk.purge_after is not None:
+            if disk.purge_after <= now:
+                await snapshots.purge(ctx, disk.id)
+        else:
+            await _snapshots(ctx, disk, now)
+    await ctx.store.run(lambda session: _forget_keys(session, now))
+    return None
+
+
+async def _snapshots(ctx: Context, disk: DiskRow, now: datetime) -> None:
+    """Removes the snapshots that policy no longer keeps; the newest always stays."""
+    policy = ctx.settings.policy.of(disk.groups)
+    async with ctx.store.reading() as session:
+        found = list(
+            await session.scalars(
+                select(SnapshotRow).where(
+                    SnapshotRow.disk_id == disk.id, SnapshotRow.state == "ready"
+                )
+            )
+        )
+    records = [SnapshotRecord(id=row.id, taken_at=row.taken_at) for row in found]
+    keep = RetentionPolicy(policy.snapshots_kept, policy.disk_retention_days)
+    for key in to_delete(records, keep, now):
+        await _remove(ctx, disk.id, key)
+
+
+async def _remove(ctx: Context, disk_id: str, snapshot_id: str) -> None:
+    try:
+        await ctx.disks.delete_snapshot(disk_id, snapshot_id)
+    except (backend.SnapshotNotFound, backend.DiskNotFound):
+        log.info("snapshot %s had no bytes", snapshot_id)
+    except backend.DiskBusy:
+        return  # somebody reads it; the next run tries again
+
+    async def work(session: AsyncSession) -> None:
+        row = await session.get(SnapshotRow, snapshot_id)
+        if row is not None:
+            await session.delete(row)
+
+    await ctx.store.run(work)
+
+
+async def _forget_keys(session: AsyncSession, now: datetime) -> None:
+    await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - KEYS_KEPT))

@@ -1,0 +1,162 @@
+"""Repeats the loops: when one asks to be run, when something changed, and at its longest interval.
+
+A loop that fails is reported (readiness, metrics, log) and tried again with growing pauses; it
+never ends, and it never stops another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import LoopHealth
+from gpudev_service.context import Context
+from gpudev_service.settings import Times
+from gpudev_service.store.models import LoopRunRow
+
+from . import driving, expiry, reconcile, retention, starts, warnings
+
+log = logging.getLogger(__name__)
+
+#: Runs once; returns when it would like to be run again, or None.
+Run = Callable[[Context], Awaitable[datetime | None]]
+
+_STORED_EVERY = timedelta(minutes=1)
+_LONGEST_PAUSE = 30.0
+#: A loop has stalled when it is this many intervals late.
+_STALLED_AFTER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """`interval` is the longest pause between two runs; `eager` loops also run at every change."""
+
+    run: Run
+    interval: Callable[[Times], float]
+    eager: bool = True
+
+
+LOOPS: Mapping[str, Loop] = MappingProxyType(
+    {
+        "expiry": Loop(expiry.run, lambda t: t.sweep),
+        "starts": Loop(starts.run, lambda t: t.sweep),
+        "driving": Loop(driving.run, lambda t: t.sweep),
+        "warnings": Loop(warnings.run, lambda t: t.sweep * 5),
+        "reconcile": Loop(reconcile.run, lambda t: t.reconcile, eager=False),
+        "retention": Loop(retention.run, lambda t: t.retention, eager=False),
+    }
+)
+
+
+async def run_once(ctx: Context, name: str) -> datetime | None:
+    """One run of the loop `name`, recorded; what it raises is recorded and raised."""
+    started = ctx.clock.now()
+    message: str | None = "did not end"
+    try:
+        due = await LOOPS[name].run(ctx)
+        message = None
+        return due
+    except Exception as error:
+        message = f"{type(error).__name__}"
+        raise
+    finally:
+        await _store(ctx, name, started, message)
+
+
+async def _store(ctx: Context, name: str, started: datetime, message: str | None) -> None:
+    async def work(session: AsyncSession) -> None:
+        await session.merge(
+            LoopRunRow(
+                name=name,
+                started_at=started,
+                finished_at=ctx.clock.now(),
+                ok=message is None,
+                message=message,
+            )
+        )
+
+    await ctx.store.run(work)
+
+
+class Runner:
+    """Keeps one task per loop."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last: dict[str, LoopHealth] = {}
+        self._stored: dict[str, tuple[datetime, bool]] = {}
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._ctx.background.close()
+
+    def health(self) -> list[LoopHealth]:
+        """How each loop did last; one that is overdue is not ok."""
+        now = self._ctx.clock.now()
+        found = []
+        for name, loop in LOOPS.items():
+            last = self._last.get(name) or LoopHealth(name=name, last_run_at=None, ok=True)
+            patience = loop.interval(self._ctx.settings.times) * _STALLED_AFTER + _LONGEST_PAUSE
+            if last.ok and last.last_run_at and (now - last.last_run_at).total_seconds() > patience:
+                last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
+            found.append(last)
+        return found
+
+    async def _repeat(self, name: str) -> None:
+        loop, failures = LOOPS[name], 0
+        while True:
+            bell = self._ctx.wake.current
+            due: datetime | None = None
+            try:
+                due = await loop.run(self._ctx)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                log.exception("loop %s failed (%d in a row)", name, failures)
+                await self._ended(name, type(error).__name__)
+            else:
+                await self._ended(name, None)
+            pause = self._pause(loop, due)
+            if failures:
+                await asyncio.sleep(min(_LONGEST_PAUSE, pause * 2 ** min(failures, 8)))
+            elif loop.eager:
+                await _wait(bell, pause)
+            else:
+                await asyncio.sleep(pause)
+
+    def _pause(self, loop: Loop, due: datetime | None) -> float:
+        longest = loop.interval(self._ctx.settings.times)
+        if due is None:
+            return longest
+        return min(longest, max(0.0, (due - self._ctx.clock.now()).total_seconds()))
+
+    async def _ended(self, name: str, message: str | None) -> None:
+        now, ok = self._ctx.clock.now(), message is None
+        self._last[name] = LoopHealth(name=name, last_run_at=now, ok=ok, message=message)
+        before = self._stored.get(name)
+        if before and before[1] == ok and now - before[0] < _STORED_EVERY:
+            return
+        try:
+            await _store(self._ctx, name, now, message)
+            self._stored[name] = (now, ok)
+        except Exception:  # noqa: BLE001 - the database is away; readiness says so by itself
+            log.warning("the run of loop %s could not be recorded", name)
+
+
+async def _wait(bell: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(bell.wait(), seconds)
+    except TimeoutError:
+        return

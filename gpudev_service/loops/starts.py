@@ -1,0 +1,33 @@
+"""Whoever's turn has come starts. Most starts happen in the very transaction that frees capacity;
+this loop is for those that only time brings: bookings, promises, capacity that came back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from gpudev_client.states import WAITING
+from gpudev_service.context import Context
+from gpudev_service.operations import planning, views
+from gpudev_service.store.models import ReservationRow
+
+
+async def run(ctx: Context) -> datetime | None:
+    """Plans the GPU types in which a start is due; returns the next promised start."""
+    now = ctx.clock.now()
+    async with ctx.store.reading() as session:
+        waiting = (
+            await session.execute(
+                select(ReservationRow.gpu_type, func.min(ReservationRow.planned_start))
+                .where(ReservationRow.state.in_(WAITING))
+                .group_by(ReservationRow.gpu_type)
+            )
+        ).all()
+    due = [gpu_type for gpu_type, start in waiting if start is None or start <= now]
+    if due:
+        outcome = await ctx.store.run(
+            lambda session: planning.replan(ctx, session, ctx.clock.now(), due)
+        )
+        await views.publish(ctx, outcome.entries)
+    return min((start for _, start in waiting if start and start > now), default=None)

@@ -1,0 +1,84 @@
+"""Warnings before a lease ends: in history, event streams, terminals and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client import words
+from gpudev_client.states import State
+from gpudev_service.actor import SERVICE
+from gpudev_service.context import Context
+from gpudev_service.operations import views
+from gpudev_service.operations.transitions import note
+from gpudev_service.store.models import HistoryRow, ReservationRow
+
+
+def due(row: ReservationRow, minutes: Sequence[int], now: datetime) -> tuple[int | None, list[int]]:
+    """(The warning to give now, all that count as given after it).
+
+    When several are due at once only the most urgent is given. A lease that was never longer than a
+    warning's time does not get that one: it would come with the start.
+    """
+    if row.expires_at is None or row.starts_at is None or row.expires_at <= now:
+        return None, list(row.warned)
+    length = row.expires_at - row.starts_at
+    fitting = [m for m in minutes if timedelta(minutes=m) < length]
+    passed = [m for m in fitting if row.expires_at - timedelta(minutes=m) <= now]
+    fresh = [m for m in passed if m not in row.warned]
+    return (min(fresh) if fresh else None), sorted({*row.warned, *passed})
+
+
+async def run(ctx: Context) -> datetime | None:
+    """Gives every warning that is due; returns the moment of the next one."""
+    minutes = ctx.settings.times.warnings
+    async with ctx.store.reading() as session:
+        now = ctx.clock.now()
+        rows = list(await session.scalars(_active()))
+    chosen = [row.id for row in rows if due(row, minutes, now)[0] is not None]
+    if chosen:
+        entries = await ctx.store.run(lambda session: _warn(ctx, session, chosen))
+        await views.publish(ctx, entries)
+        for entry in entries:
+            key = f"tell:{entry.reservation_id}"
+            ctx.background.start(key, _tell(ctx, entry.reservation_id, entry.reason))
+    ahead = [
+        row.expires_at - timedelta(minutes=m) for row in rows if row.expires_at for m in minutes
+    ]
+    return min((moment for moment in ahead if moment > now), default=None)
+
+
+def _active() -> Select[Any]:
+    return select(ReservationRow).where(ReservationRow.state == State.ACTIVE)
+
+
+async def _warn(ctx: Context, session: AsyncSession, chosen: list[str]) -> list[HistoryRow]:
+    now = ctx.clock.now()
+    entries = []
+    for row in await session.scalars(_active().where(ReservationRow.id.in_(chosen))):
+        urgent, given = due(row, ctx.settings.times.warnings, now)
+        if urgent is None or row.expires_at is None:
+            continue
+        row.warned = given
+        left = words.duration((row.expires_at - now).total_seconds())
+        entries.append(
+            note(
+                session,
+                row,
+                "warning",
+                f"Your lease on {words.gpus(row.gpus, row.gpu_type)} ends in {left}. "
+                "Save your work, or extend it.",
+                actor=SERVICE.name,
+                now=now,
+                data={"minutes": urgent, "expires_at": row.expires_at.isoformat()},
+            )
+        )
+    return entries
+
+
+async def _tell(ctx: Context, key: str, text: str) -> None:
+    await ctx.servers.tell(key, text)

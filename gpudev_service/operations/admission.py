@@ -1,0 +1,156 @@
+"""Whether a request may be made at all: pure checks against types, policy and quota.
+
+Every refusal names the field and what would be accepted. Whether and when there is room is the
+planner's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gpudev_client.models import PolicyView, ReservationRequest, hours_to_duration
+from gpudev_service.errors import Refusal
+from gpudev_service.settings import GpuTypeSpec, Policy
+
+#: How far ahead a booking may lie.
+BOOKING_HORIZON = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a user already has: live reservations, GPUs in them, disks."""
+
+    reservations: int = 0
+    gpus: int = 0
+    disks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that passed, in the planner's terms."""
+
+    spec: GpuTypeSpec
+    gpus: int
+    nodes: int
+    units_per_node: int
+    duration: timedelta
+    booked_for: datetime | None
+
+
+def admit(
+    request: ReservationRequest,
+    *,
+    types: Mapping[str, GpuTypeSpec],
+    maintenance: Mapping[str, str],
+    policy: Policy,
+    limits: PolicyView,
+    standing: Standing,
+    now: datetime,
+) -> Admitted:
+    """The request in the planner's terms.
+
+    Raises:
+        Refusal: with the field at fault and what would be accepted.
+    """
+    spec = gpu_type(request.gpu_type, types, maintenance)
+    gpus = _gpus(request.gpus, spec)
+    duration = _duration(request.hours, spec, policy, limits)
+    booked_for = _booked_for(request.starts_at, now)
+    _quota(gpus, limits, standing)
+    nodes, units = spec.shape(gpus)
+    return Admitted(spec, gpus, nodes, units, duration, booked_for)
+
+
+def gpu_type(
+    name: str, types: Mapping[str, GpuTypeSpec], maintenance: Mapping[str, str]
+) -> GpuTypeSpec:
+    """The type of that name, when it takes reservations."""
+    spec = types.get(name)
+    if spec is None:
+        raise Refusal(
+            "invalid_input",
+            f"There is no GPU type {name!r}. There are: {', '.join(types) or 'none'}.",
+            field="gpu_type",
+            accepted=list(types),
+        )
+    message = maintenance.get(name) or spec.maintenance
+    if message:
+        open_types = [t for t in types if not (maintenance.get(t) or types[t].maintenance)]
+        raise Refusal(
+            "maintenance",
+            f"{spec.label or name} is in maintenance: {message}",
+            field="gpu_type",
+            accepted=open_types,
+        )
+    return spec
+
+
+def _gpus(asked: int | None, spec: GpuTypeSpec) -> int:
+    counts = spec.valid_counts
+    if asked is None:
+        return counts[0]
+    if asked not in counts:
+        message = (
+            f"{spec.name} has no GPUs: ask for 0."
+            if counts == [0]
+            else f"{asked} GPUs of {spec.name} cannot be asked for. Possible: {_list(counts)}."
+        )
+        raise Refusal("invalid_input", message, field="gpus", accepted=counts)
+    return asked
+
+
+def max_hours(spec: GpuTypeSpec, limits: PolicyView) -> float:
+    """The longest first lease of this type: the type may allow more or less than the group."""
+    return spec.max_hours if spec.max_hours is not None else limits.max_hours
+
+
+def _duration(hours: float, spec: GpuTypeSpec, policy: Policy, limits: PolicyView) -> timedelta:
+    longest = max_hours(spec, limits)
+    if not policy.min_hours <= hours <= longest:
+        raise Refusal(
+            "policy_limit",
+            f"{hours:g} hours is outside what you can ask for on {spec.name}: "
+            f"between {policy.min_hours:.3g} and {longest:g} hours.",
+            field="hours",
+            accepted={"min": policy.min_hours, "max": longest},
+        )
+    return hours_to_duration(hours)
+
+
+def _booked_for(starts_at: datetime | None, now: datetime) -> datetime | None:
+    """A start in the past or present is no booking: the reservation starts as soon as it can."""
+    if starts_at is None or starts_at <= now:
+        return None
+    if starts_at > now + BOOKING_HORIZON:
+        raise Refusal(
+            "policy_limit",
+            f"A booking can lie {BOOKING_HORIZON.days} days ahead at most.",
+            field="starts_at",
+            accepted={"max": (now + BOOKING_HORIZON).isoformat()},
+        )
+    return starts_at
+
+
+def _quota(gpus: int, limits: PolicyView, standing: Standing) -> None:
+    if limits.max_reservations is not None and standing.reservations >= limits.max_reservations:
+        raise Refusal(
+            "quota",
+            f"You have {standing.reservations} live reservations, and {limits.max_reservations} "
+            "is your limit. Cancel one, or wait until one has ended.",
+            accepted={"reservations": limits.max_reservations},
+        )
+    if limits.max_gpus is not None and standing.gpus + gpus > limits.max_gpus:
+        left = max(0, limits.max_gpus - standing.gpus)
+        raise Refusal(
+            "quota",
+            f"Your live reservations have {standing.gpus} GPUs and your limit is "
+            f"{limits.max_gpus}, so you can ask for {left} more now.",
+            field="gpus",
+            accepted={"max": left},
+        )
+
+
+def _list(counts: list[int]) -> str:
+    return ", ".join(map(str, counts))

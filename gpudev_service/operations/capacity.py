@@ -1,0 +1,287 @@
+"""GPU types, what is free when, the fleet and its queue, drains and maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import (
+    Availability,
+    Cluster,
+    EarliestStart,
+    GpuType,
+    NodeView,
+    QueueEntry,
+    UnitUse,
+    hours_to_duration,
+)
+from gpudev_client.states import WAITING
+from gpudev_service import planner
+from gpudev_service.actor import Actor
+from gpudev_service.context import Context
+from gpudev_service.errors import not_found
+from gpudev_service.events import Owner
+from gpudev_service.settings import GpuTypeSpec, NodeSpec
+from gpudev_service.store.models import (
+    LeaseUnitRow,
+    MaintenanceRow,
+    NodeDrainRow,
+    ReservationRow,
+)
+
+from . import admission, planning, views
+from .reservations import maintenance
+
+
+async def gpu_types(ctx: Context, groups: tuple[str, ...]) -> list[GpuType]:
+    """All types, with the caller's limits."""
+    async with ctx.store.reading() as session:
+        messages = await maintenance(session)
+    return [_type_view(ctx, spec, groups, messages) for spec in ctx.fleet.types().values()]
+
+
+def _type_view(
+    ctx: Context, spec: GpuTypeSpec, groups: tuple[str, ...], messages: dict[str, str]
+) -> GpuType:
+    policy = ctx.settings.policy
+    longest = admission.max_hours(spec, policy.of(groups))
+    return GpuType(
+        name=spec.name,
+        label=spec.label or spec.name,
+        description=spec.description,
+        gpus_per_node=spec.gpus_per_node,
+        shares_per_node=spec.shares_per_node,
+        max_nodes=spec.max_nodes,
+        counts=spec.valid_counts,
+        cpus=spec.cpus,
+        memory_gb=spec.memory_gb,
+        gpu_memory_gb=spec.gpu_memory_gb,
+        min_hours=policy.min_hours,
+        max_hours=longest,
+        default_hours=min(policy.default_hours, longest),
+        maintenance=messages.get(spec.name) or spec.maintenance,
+        simulated=_simulated(ctx, spec.name),
+    )
+
+
+def _simulated(ctx: Context, gpu_type: str) -> bool:
+    return any(node.simulated for node in ctx.fleet.nodes() if node.gpu_type == gpu_type)
+
+
+async def availability(
+    ctx: Context, hours: float, groups: tuple[str, ...], gpu_type: str | None = None
+) -> list[Availability]:
+    """Per type what is there, what is free, who waits, and the earliest start for each count."""
+    now = ctx.clock.now()
+    types = ctx.fleet.types()
+    if gpu_type is not None and gpu_type not in types:
+        raise not_found("GPU type")
+    async with ctx.store.reading() as session:
+        messages = await maintenance(session)
+        current = await planning.world(ctx, session, now, None if gpu_type is None else [gpu_type])
+    chosen = [types[gpu_type]] if gpu_type else list(types.values())
+    return [_availability(ctx, spec, current, messages, hours) for spec in chosen]
+
+
+def _availability(
+    ctx: Context,
+    spec: GpuTypeSpec,
+    current: planning.World,
+    messages: dict[str, str],
+    hours: float,
+) -> Availability:
+    now_ms = planning.to_ms(ctx.clock.now())
+    nodes = [node for node in current.nodes if node.pool == spec.name]
+    names = {node.name for node in nodes}
+    used = sum(len(units) for name, units in current.taken.items() if name in names)
+    drained = sum(
+        node.units - len(current.taken.get(node.name, ())) for node in nodes if not node.available
+    )
+    total = sum(node.units for node in nodes)
+    holds = [h for h in current.holds if names & set(h.units)]
+    demands = [d for d in current.demands if d.pool == spec.name]
+    duration = hours_to_duration(hours) + ctx.settings.times.turnover_span
+    shapes = [spec.shape(gpus) for gpus in spec.valid_counts]
+    starts = planner.earliest(
+        nodes,
+        holds,
+        demands,
+        planning.rules(ctx),
+        now_ms,
+        spec.name,
+        shapes,
+        round(duration.total_seconds() * 1000),
+    )
+    return Availability(
+        gpu_type=spec.name,
+        total=total,
+        free=max(0, total - used - drained),
+        drained=drained,
+        queue_length=len(demands),
+        hours=hours,
+        earliest=[
+            EarliestStart(gpus=gpus, starts_at=None, reason="The fleet has no room for so many.")
+            if start is None
+            else EarliestStart(gpus=gpus, starts_at=planning.from_ms(start))
+            for gpus, start in zip(spec.valid_counts, starts, strict=True)
+        ],
+        maintenance=messages.get(spec.name) or spec.maintenance,
+        simulated=_simulated(ctx, spec.name),
+    )
+
+
+async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -> Cluster:
+    """Nodes, what runs where until when, and the queue. Whose it is only where `visible`."""
+    now = ctx.clock.now()
+    async with ctx.store.reading() as session:
+        drains = {row.node: row for row in await session.scalars(select(NodeDrainRow))}
+        held = await _held(session, viewer, visible)
+        waiting = list(
+            await session.scalars(
+                select(ReservationRow)
+                .where(ReservationRow.state.in_(WAITING))
+                .order_by(
+                    ReservationRow.gpu_type,
+                    ReservationRow.planned_start,
+                    ReservationRow.priority.desc(),
+                    ReservationRow.submitted_at,
+                    ReservationRow.id,
+                )
+            )
+        )
+    nodes = [
+        _node_view(ctx, node, held.get(node.name, []), drains.get(node.name))
+        for node in ctx.fleet.nodes()
+    ]
+    counts: dict[str, int] = {}
+    queue: list[QueueEntry] = []
+    for row in waiting:
+        counts[row.gpu_type] = counts.get(row.gpu_type, 0) + 1
+        queue.append(_queue_entry(row, counts[row.gpu_type], viewer, visible(views.owner(row))))
+    simulated = any(node.simulated for node in ctx.fleet.nodes())
+    return Cluster(nodes=nodes, queue=queue, simulated=simulated, at=now)
+
+
+async def _held(
+    session: AsyncSession, viewer: str, visible: Callable[[Owner], bool]
+) -> dict[str, list[UnitUse]]:
+    found = await session.execute(
+        select(LeaseUnitRow, ReservationRow)
+        .join(ReservationRow, ReservationRow.id == LeaseUnitRow.reservation_id)
+        .order_by(LeaseUnitRow.node, LeaseUnitRow.unit)
+    )
+    held: dict[str, list[UnitUse]] = {}
+    for unit, row in found:
+        seen = visible(views.owner(row))
+        held.setdefault(unit.node, []).append(
+            UnitUse(
+                unit=unit.unit,
+                until=row.expires_at or row.submitted_at,  # a constraint: leases have an end
+                reservation=row.id if seen else None,
+                user=row.user if seen else None,
+                mine=row.user == viewer,
+            )
+        )
+    return held
+
+
+def _node_view(
+    ctx: Context, node: NodeSpec, held: list[UnitUse], drain: NodeDrainRow | None
+) -> NodeView:
+    units = ctx.fleet.types()[node.gpu_type].units_per_node
+    closed = drain is not None or not node.ready
+    return NodeView(
+        name=node.name,
+        gpu_type=node.gpu_type,
+        units=units,
+        free=0 if closed else units - len(held),
+        drained=closed,
+        reason=drain.reason if drain else node.reason,
+        simulated=node.simulated,
+        held=held,
+    )
+
+
+def _queue_entry(row: ReservationRow, position: int, viewer: str, seen: bool) -> QueueEntry:
+    return QueueEntry(
+        position=position,
+        gpu_type=row.gpu_type,
+        gpus=row.gpus,
+        hours=row.hours,
+        promised_start=row.planned_start,
+        reservation=row.id if seen else None,
+        user=row.user if seen else None,
+        name=row.name if seen else None,
+        mine=row.user == viewer,
+    )
+
+
+# --- what operators do ------------------------------------------------------------------------
+
+
+async def drain(ctx: Context, node: str, reason: str, actor: Actor) -> NodeView:
+    """Places nothing new on a node. Promises that needed it move, and their histories say why."""
+    return await _change_node(ctx, node, reason, actor)
+
+
+async def undrain(ctx: Context, node: str, actor: Actor) -> NodeView:
+    return await _change_node(ctx, node, None, actor)
+
+
+async def _change_node(ctx: Context, name: str, reason: str | None, actor: Actor) -> NodeView:
+    spec = next((node for node in ctx.fleet.nodes() if node.name == name), None)
+    if spec is None:
+        raise not_found("node")
+
+    async def work(session: AsyncSession) -> planning.Outcome:
+        now = ctx.clock.now()
+        row = await session.get(NodeDrainRow, name)
+        if reason is None and row is not None:
+            await session.delete(row)
+        elif reason is not None:
+            await session.merge(NodeDrainRow(node=name, reason=reason, actor=actor.name, since=now))
+        await session.flush()
+        return await planning.replan(ctx, session, now, [spec.gpu_type])
+
+    outcome = await ctx.store.run(work)
+    await views.publish(ctx, outcome.entries)
+    shown = await cluster(ctx, actor.name, lambda _: True)
+    return next(node for node in shown.nodes if node.name == name)
+
+
+async def set_maintenance(
+    ctx: Context, gpu_type: str, message: str, actor: Actor, groups: tuple[str, ...] = ()
+) -> GpuType:
+    """Takes no new reservations of a type; running and waiting ones stay as they are."""
+    return await _change_type(ctx, gpu_type, message, actor, groups)
+
+
+async def end_maintenance(
+    ctx: Context, gpu_type: str, actor: Actor, groups: tuple[str, ...] = ()
+) -> GpuType:
+    return await _change_type(ctx, gpu_type, None, actor, groups)
+
+
+async def _change_type(
+    ctx: Context, name: str, message: str | None, actor: Actor, groups: tuple[str, ...]
+) -> GpuType:
+    spec = ctx.fleet.types().get(name)
+    if spec is None:
+        raise not_found("GPU type")
+
+    async def work(session: AsyncSession) -> dict[str, str]:
+        row = await session.get(MaintenanceRow, name)
+        if message is None and row is not None:
+            await session.delete(row)
+        elif message is not None:
+            await session.merge(
+                MaintenanceRow(
+                    gpu_type=name, message=message, actor=actor.name, since=ctx.clock.now()
+                )
+            )
+        await session.flush()
+        return await maintenance(session)
+
+    return _type_view(ctx, spec, groups, await ctx.store.run(work))

@@ -1,0 +1,146 @@
+"""Extending a lease, as far as nobody's promised start moves."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import ExtensionOffer, Reservation, hours_to_duration
+from gpudev_client.states import State
+from gpudev_service import planner
+from gpudev_service.actor import Actor
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
+from gpudev_service.store.models import HistoryRow, ReservationRow
+
+from . import planning, views
+from .reservations import load
+from .transitions import note
+
+#: Less than this is not worth offering.
+_LEAST = timedelta(minutes=1)
+
+
+async def offer(ctx: Context, reservation_id: str) -> ExtensionOffer:
+    """How far the lease could be extended now."""
+    async with ctx.store.reading() as session:
+        row = await load(session, reservation_id)
+        return await offer_in(ctx, session, row, ctx.clock.now())
+
+
+async def offer_in(
+    ctx: Context, session: AsyncSession, row: ReservationRow, now: datetime
+) -> ExtensionOffer:
+    """The offer for a row that is already loaded; none where there is no lease to extend."""
+    if State(row.state) not in {State.PREPARING, State.ACTIVE} or row.expires_at is None:
+        return ExtensionOffer(
+            possible_hours=0,
+            extendable_until=row.expires_at,
+            limited_by=f"The reservation is {row.state}; only a running lease can be extended.",
+        )
+    most, why = _policy_limit(ctx, row)
+    granted, blocked = await _room(ctx, session, row, most, now)
+    if granted < most:
+        why = blocked
+    if granted < _LEAST:
+        granted = timedelta(0)
+    return ExtensionOffer(
+        possible_hours=_hours(granted),
+        extendable_until=row.expires_at + granted,
+        limited_by=why,
+    )
+
+
+async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) -> Reservation:
+    """Extends a running lease by `hours`.
+
+    Raises:
+        Refusal: `extension_limited` with the hours that would be possible and what is in the way.
+    """
+    wanted = hours_to_duration(hours)
+
+    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+        now = ctx.clock.now()
+        row = await load(session, reservation_id)
+        if State(row.state) not in {State.PREPARING, State.ACTIVE} or row.expires_at is None:
+            raise Refusal(
+                "wrong_state",
+                f"The reservation is {row.state}; only a running lease can be extended.",
+            )
+        most, why = _policy_limit(ctx, row)
+        if wanted > most:
+            raise _limited(min(most, (await _room(ctx, session, row, most, now))[0]), why)
+        granted, blocked = await _room(ctx, session, row, wanted, now)
+        if granted < wanted:
+            raise _limited(granted, blocked)
+        row.expires_at += wanted
+        row.extension_s += round(wanted.total_seconds())
+        # Warnings that lie ahead again are given again.
+        row.warned = [m for m in row.warned if row.expires_at - timedelta(minutes=m) <= now]
+        entry = note(
+            session,
+            row,
+            "extension",
+            f"Extended by {hours:g} hours by {actor.name}.",
+            actor=actor.name,
+            now=now,
+            data={"hours": hours, "expires_at": row.expires_at.isoformat()},
+        )
+        await session.flush()
+        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        return await views.reservation(ctx, session, row), [entry, *outcome.entries]
+
+    view, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries)
+    return view
+
+
+def _policy_limit(ctx: Context, row: ReservationRow) -> tuple[timedelta, str | None]:
+    """The most that policy leaves, and the policy's words for it."""
+    limits = ctx.settings.policy.of(row.groups)
+    used = timedelta(seconds=row.extension_s)
+    total = timedelta(seconds=row.duration_s) + used
+    by_extension = timedelta(hours=limits.max_extension_hours) - used
+    by_total = timedelta(hours=limits.max_total_hours) - total
+    most = max(timedelta(0), min(by_extension, by_total))
+    if by_total < by_extension:
+        return most, f"A lease may last {limits.max_total_hours:g} hours in all."
+    return most, f"A lease may be extended by {limits.max_extension_hours:g} hours in all."
+
+
+async def _room(
+    ctx: Context, session: AsyncSession, row: ReservationRow, wanted: timedelta, now: datetime
+) -> tuple[timedelta, str]:
+    """How much of `wanted` keeps every promise, and in words what is in the way."""
+    if wanted <= timedelta(0):
+        return timedelta(0), ""
+    current = await planning.world(ctx, session, now, [row.gpu_type])
+    wanted_ms = wanted // timedelta(milliseconds=1)
+    answer = planner.max_extension(
+        current.nodes,
+        current.holds,
+        current.demands,
+        planning.rules(ctx),
+        planning.to_ms(now),
+        row.id,
+        wanted_ms,
+    )
+    granted = timedelta(milliseconds=answer.granted_ms)
+    return granted, "Somebody who waits has been promised these GPUs after that."
+
+
+def _limited(possible: timedelta, why: str | None) -> Refusal:
+    hours = _hours(possible)
+    can = f"{hours:g} hours would be possible now." if hours else "No extension is possible now."
+    return Refusal(
+        "extension_limited",
+        f"{can} {why or ''}".strip(),
+        field="hours",
+        accepted={"max": hours},
+    )
+
+
+def _hours(span: timedelta) -> float:
+    """Hours rounded down to a hundredth, so that what is offered is also granted."""
+    return int(max(span, timedelta(0)).total_seconds() / 36) / 100

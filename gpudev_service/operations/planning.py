@@ -1,0 +1,259 @@
+"""The planner's world read from the database, and its plan written back, inside one transaction.
+
+Every operation that changes capacity or demand calls `replan` before it commits: so a start is
+never promised, and never made, against a state that somebody else changes at the same time. Write
+transactions are serial (see `store.engine`), and the constraints refuse what would still be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.states import LEASED, WAITING, State
+from gpudev_service import planner
+from gpudev_service.actor import SERVICE
+from gpudev_service.context import Context
+from gpudev_service.settings import NodeSpec
+from gpudev_service.store.models import (
+    HistoryRow,
+    LeaseUnitRow,
+    NodeDrainRow,
+    PlacementRow,
+    ReservationRow,
+)
+
+from .admission import Admitted
+from .transitions import note, transition
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since the epoch, rounded up: a promise may be late by none."""
+    return -((_EPOCH - moment) // _MS)
+
+
+def from_ms(value: int) -> datetime:
+    return _EPOCH + value * _MS
+
+
+@dataclass(slots=True)
+class World:
+    """What the planner is asked about, with the rows behind it."""
+
+    nodes: list[planner.Node]
+    holds: list[planner.Hold]
+    demands: list[planner.Demand]
+    rows: dict[str, ReservationRow]
+    taken: dict[str, set[int]]
+    specs: dict[str, NodeSpec]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replan changed: history entries to publish, and requests that can never start."""
+
+    entries: list[HistoryRow] = field(default_factory=list)
+    impossible: dict[str, str] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+
+
+async def world(
+    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str] | None
+) -> World:
+    """Reads nodes, leases and queue; only those of `gpu_types` unless it is None."""
+    wanted = None if gpu_types is None else set(gpu_types)
+    drained = set(await session.scalars(select(NodeDrainRow.node)))
+    types = ctx.fleet.types()
+    specs = {n.name: n for n in ctx.fleet.nodes() if wanted is None or n.gpu_type in wanted}
+    nodes = [
+        planner.Node(
+            name=n.name,
+            pool=n.gpu_type,
+            units=types[n.gpu_type].units_per_node,
+            available=n.ready and n.name not in drained,
+        )
+        for n in specs.values()
+    ]
+    query = select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
+    if wanted is not None:
+        query = query.where(ReservationRow.gpu_type.in_(wanted))
+    rows = {row.id: row for row in await session.scalars(query)}
+    held, taken = await _held(session, wanted)
+    turnover = ctx.settings.times.turnover_span
+    holds = [
+        planner.Hold(id=key, units=units, until_ms=to_ms(_end(rows[key]) + turnover))
+        for key, units in held.items()
+        if key in rows
+    ]
+    demands = [_demand(row, turnover, now) for row in rows.values() if State(row.state) in WAITING]
+    return World(nodes, holds, demands, rows, taken, specs)
+
+
+def _end(row: ReservationRow) -> datetime:
+    if row.expires_at is None:  # a constraint forbids it for a lease
+        raise RuntimeError(f"lease {row.id} has no end")
+    return row.expires_at
+
+
+async def _held(
+    session: AsyncSession, wanted: set[str] | None
+) -> tuple[dict[str, dict[str, int]], dict[str, set[int]]]:
+    query = select(LeaseUnitRow.reservation_id, LeaseUnitRow.node, LeaseUnitRow.unit)
+    if wanted is not None:
+        query = query.where(LeaseUnitRow.gpu_type.in_(wanted))
+    held: dict[str, dict[str, int]] = {}
+    taken: dict[str, set[int]] = {}
+    for reservation_id, node, unit in await session.execute(query):
+        units = held.setdefault(reservation_id, {})
+        units[node] = units.get(node, 0) + 1
+        taken.setdefault(node, set()).add(unit)
+    return held, taken
+
+
+def _demand(row: ReservationRow, turnover: timedelta, now: datetime) -> planner.Demand:
+    # A booking whose time has come is due like any promise; only a future one is fixed in time.
+    booked = row.booked_for if row.booked_for and row.booked_for > now else None
+    promise = None
+    if row.planned_start is not None and row.planned_nodes:
+        promise = planner.Slot(
+            start_ms=to_ms(row.planned_start),
+            nodes=tuple(row.planned_nodes),
+            units_per_node=row.units_per_node,
+        )
+    return planner.Demand(
+        id=row.id,
+        pool=row.gpu_type,
+        nodes=row.nodes,
+        units_per_node=row.units_per_node,
+        duration_ms=to_ms(_EPOCH + timedelta(seconds=row.duration_s) + turnover),
+        priority=row.priority,
+        order=(to_ms(row.submitted_at), row.id),
+        booked_start_ms=to_ms(booked) if booked else None,
+        promise=promise,
+    )
+
+
+def rules(ctx: Context) -> planner.Rules:
+    """How long a lease that should have ended is still counted as occupying."""
+    return planner.Rules(overstay_ms=max(1000, round(ctx.settings.times.turnover * 1000)))
+
+
+async def replan(
+    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str] | None = None
+) -> Outcome:
+    """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start."""
+    current = await world(ctx, session, now, gpu_types)
+    if not current.demands:
+        return Outcome()
+    plan = planner.plan(current.nodes, current.holds, current.demands, rules(ctx), to_ms(now))
+    outcome = Outcome(impossible={key: str(why) for key, why in plan.impossible.items()})
+    for key in plan.start_now:
+        row = current.rows[key]
+        outcome.entries.append(_begin_lease(session, row, plan.slots[key], current, now))
+        outcome.started.append(key)
+    started = set(plan.start_now)
+    for key, slot in plan.slots.items():
+        if key not in started:
+            moved = plan.moved_later.get(key)
+            outcome.entries += _promise(session, current.rows[key], slot, moved, now)
+    return outcome
+
+
+def _begin_lease(
+    session: AsyncSession,
+    row: ReservationRow,
+    slot: planner.Slot,
+    current: World,
+    now: datetime,
+) -> HistoryRow:
+    """Takes the units of `slot` and moves the reservation to `preparing`; the lease begins."""
+    row.starts_at = now
+    row.expires_at = now + timedelta(seconds=row.duration_s)
+    row.first_promise = row.first_promise or now
+    for rank, node in enumerate(slot.nodes):
+        taken = current.taken.setdefault(node, set())
+        capacity = next(n.units for n in current.nodes if n.name == node)
+        units = [unit for unit in range(capacity) if unit not in taken][: slot.units_per_node]
+        ids = current.specs[node].gpu_ids
+        gpu_ids = [ids[unit] for unit in units if unit < len(ids)]
+        taken.update(units)
+        session.add(
+            PlacementRow(reservation_id=row.id, rank=rank, node=node, units=units, gpu_ids=gpu_ids)
+        )
+        for unit in units:
+            session.add(
+                LeaseUnitRow(
+                    node=node,
+                    unit=unit,
+                    gpu_type=row.gpu_type,
+                    gpu_id=ids[unit] if unit < len(ids) else "",
+                    rank=rank,
+                    reservation_id=row.id,
+                )
+            )
+    return transition(
+        session,
+        row,
+        State.PREPARING,
+        reason=f"Your lease has begun on {', '.join(slot.nodes)}; the server is starting.",
+        actor=SERVICE.name,
+        now=now,
+    )
+
+
+def _promise(
+    session: AsyncSession,
+    row: ReservationRow,
+    slot: planner.Slot,
+    moved_later: object | None,
+    now: datetime,
+) -> list[HistoryRow]:
+    """Stores a slot. Improvements are told but fill no history; a broken promise stands in it."""
+    start, nodes = from_ms(slot.start_ms), list(slot.nodes)
+    before = row.planned_start
+    if before == start and row.planned_nodes == nodes:
+        return []
+    row.planned_start, row.planned_nodes = start, nodes
+    row.first_promise = row.first_promise or start
+    if moved_later is None:
+        if before == start:
+            return []
+        return [live_promise(row, now)]
+    reason = f"The promised start had to move: {moved_later}."
+    data = {"from": before.isoformat() if before else None, "to": start.isoformat()}
+    return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
+
+
+def live_promise(row: ReservationRow, now: datetime) -> HistoryRow:
+    """An entry for the event streams only: never added to the session, so never stored."""
+    return HistoryRow(
+        reservation_id=row.id,
+        at=now,
+        kind="promise",
+        state=row.state,
+        reason="The start is now earlier.",
+        actor=SERVICE.name,
+        data={},
+    )
+
+
+def hypothetical(ctx: Context, admitted: Admitted, priority: int, now: datetime) -> planner.Demand:
+    """A request that is not stored, as the planner takes it; last among its equals."""
+    turnover = ctx.settings.times.turnover_span
+    return planner.Demand(
+        id="",
+        pool=admitted.spec.name,
+        nodes=admitted.nodes,
+        units_per_node=admitted.units_per_node,
+        duration_ms=to_ms(_EPOCH + admitted.duration + turnover),
+        priority=priority,
+        order=(to_ms(now), "~"),
+        booked_start_ms=to_ms(admitted.booked_for) if admitted.booked_for else None,
+    )

@@ -1,0 +1,407 @@
+"""Reservations: submit, look, extend, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client import limits
+from gpudev_client.models import HistoryEntry, Page, Plan, Reservation, ReservationRequest
+from gpudev_client.states import FINAL, LEASED, LIVE, WAITING, State
+from gpudev_service import planner
+from gpudev_service.actor import Actor
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal, not_found
+from gpudev_service.events import Owner
+from gpudev_service.ids import new_id
+from gpudev_service.store.models import (
+    DiskRow,
+    HistoryRow,
+    MaintenanceRow,
+    ReservationRow,
+)
+
+from . import admission, cursors, disks, planning, views
+from .transitions import begin, transition
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationFilter:
+    """Which reservations a list shows: those of `users` or of owners in `groups`, or the one of
+    `server` (user, server name); None for `users` means everybody. `states` empty: all."""
+
+    users: frozenset[str] | None = frozenset()
+    groups: frozenset[str] = frozenset()
+    server: tuple[str, str] | None = None
+    states: frozenset[State] = frozenset()
+    gpu_type: str | None = None
+
+
+async def submit(
+    ctx: Context, actor: Actor, request: ReservationRequest, owner_groups: tuple[str, ...]
+) -> Reservation:
+    """Admits and plans a request in one transaction; it starts at once where there is room.
+
+    `request.user` is the owner (the actor where it is None), `owner_groups` are the owner's groups.
+    A repeated request for a server that has a live reservation is refused with its id.
+
+    Raises:
+        Refusal: field, limit and what would be accepted; nothing is stored.
+    """
+    user = request.user or actor.name
+
+    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+        now = ctx.clock.now()
+        admitted = await _admit(ctx, session, user, request, owner_groups, now)
+        row = _row(user, request, owner_groups, admitted, now)
+        row.priority = ctx.settings.policy.of(owner_groups).priority
+        await _claim_server(session, user, row.server_name)
+        row.disk_id = await disks.claim(
+            ctx, session, user, request, owner_groups, now=now, actor=actor
+        )
+        state = State.SCHEDULED if admitted.booked_for else State.QUEUED
+        entries = [begin(session, row, state, actor=actor.name, now=now)]
+        await _flush(session)
+        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        if row.id in outcome.impossible:
+            raise _impossible(admitted, outcome.impossible[row.id])
+        await _flush(session)
+        return await views.reservation(ctx, session, row), entries + outcome.entries
+
+    view, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries)
+    return view
+
+
+async def preview(
+    ctx: Context, actor: Actor, request: ReservationRequest, owner_groups: tuple[str, ...]
+) -> Plan:
+    """When the request would start, had it been submitted now. Nothing is stored."""
+    user = request.user or actor.name
+    now = ctx.clock.now()
+    async with ctx.store.reading() as session:
+        admitted = await _admit(ctx, session, user, request, owner_groups, now)
+        await disks.check(ctx, session, user, request, owner_groups)
+        current = await planning.world(ctx, session, now, [admitted.spec.name])
+    priority = ctx.settings.policy.of(owner_groups).priority
+    demand = planning.hypothetical(ctx, admitted, priority, now)
+    answer = planner.what_if(
+        current.nodes,
+        current.holds,
+        current.demands,
+        planning.rules(ctx),
+        planning.to_ms(now),
+        demand,
+    )
+    if not isinstance(answer, planner.Slot):
+        raise _impossible(admitted, str(answer))
+    starts_at = max(now, planning.from_ms(answer.start_ms))
+    starts_now = answer.start_ms <= planning.to_ms(now)
+    ahead = sum(
+        1
+        for d in current.demands
+        if d.promise is not None and d.promise.start_ms <= answer.start_ms
+    )
+    return Plan(
+        starts_at=starts_at,
+        expires_at=starts_at + admitted.duration,
+        starts_now=starts_now,
+        position=0 if starts_now else ahead + 1,
+        nodes=list(answer.nodes),
+        gpu_type=admitted.spec.name,
+        gpus=admitted.gpus,
+        hours=request.hours,
+    )
+
+
+async def _admit(
+    ctx: Context,
+    session: AsyncSession,
+    user: str,
+    request: ReservationRequest,
+    owner_groups: tuple[str, ...],
+    now: datetime,
+) -> admission.Admitted:
+    return admission.admit(
+        request,
+        types=ctx.fleet.types(),
+        maintenance=await maintenance(session),
+        policy=ctx.settings.policy,
+        limits=ctx.settings.policy.of(owner_groups),
+        standing=await _standing(session, user),
+        now=now,
+    )
+
+
+def _row(
+    user: str,
+    request: ReservationRequest,
+    groups: tuple[str, ...],
+    admitted: admission.Admitted,
+    now: datetime,
+) -> ReservationRow:
+    key = new_id()
+    return ReservationRow(
+        id=key,
+        name=request.name or f"{admitted.spec.name} of {user}",
+        user=user,
+        groups=list(groups),
+        server_name=key if request.server_name is None else request.server_name,
+        gpu_type=admitted.spec.name,
+        gpus=admitted.gpus,
+        nodes=admitted.nodes,
+        units_per_node=admitted.units_per_node,
+        hours=request.hours,
+        duration_s=round(admitted.duration.total_seconds()),
+        booked_for=admitted.booked_for,
+        submitted_at=now,
+    )
+
+
+async def maintenance(session: AsyncSession) -> dict[str, str]:
+    """Messages of the GPU types that take no reservations, by operators' word."""
+    found = await session.execute(select(MaintenanceRow.gpu_type, MaintenanceRow.message))
+    return {row.gpu_type: row.message for row in found}
+
+
+async def _standing(session: AsyncSession, user: str) -> admission.Standing:
+    count, gpus = (
+        await session.execute(
+            select(func.count(), func.coalesce(func.sum(ReservationRow.gpus), 0)).where(
+                ReservationRow.user == user, ReservationRow.state.in_(LIVE)
+            )
+        )
+    ).one()
+    owned = await session.scalar(
+        select(func.count())
+        .select_from(DiskRow)
+        .where(DiskRow.user == user, DiskRow.deleted_at.is_(None))
+    )
+    return admission.Standing(reservations=count, gpus=int(gpus), disks=owned or 0)
+
+
+async def _claim_server(session: AsyncSession, user: str, server_name: str) -> None:
+    live = await session.scalar(
+        select(ReservationRow).where(
+            ReservationRow.user == user,
+            ReservationRow.server_name == server_name,
+            ReservationRow.state.in_(LIVE),
+        )
+    )
+    if live is not None:
+        raise Refusal(
+            "server_in_use",
+            f"This server has the reservation {live.name!r} ({live.id}), which is {live.state}. "
+            "Cancel that one first, or reserve without naming a server.",
+            field="server_name",
+            accepted={"reservation": live.id},
+        )
+
+
+async def _flush(session: AsyncSession) -> None:
+    """Sends what is pending; what a constraint refuses was a race that somebody else has won."""
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        text = str(error.orig).lower()
+        if "live_disk" in text or "disk_id" in text:
+            raise Refusal("disk_in_use", "The disk has just been taken.", field="disk") from error
+        if "live_server" in text or "server_name" in text:
+            raise Refusal("server_in_use", "The server has just been taken.") from error
+        raise
+
+
+def _impossible(admitted: admission.Admitted, why: str) -> Refusal:
+    if admitted.booked_for:
+        return Refusal(
+            "impossible",
+            f"There is no room for {admitted.gpus} {admitted.spec.name} at that time. "
+            "Choose another start, or leave it out to start as soon as possible.",
+            field="starts_at",
+        )
+    drained = "drain" in why
+    message = (
+        f"All {admitted.spec.name} nodes that could hold this are drained at the moment."
+        if drained
+        else f"The fleet has no room for {admitted.gpus} {admitted.spec.name}, even when empty."
+    )
+    return Refusal("impossible", message, field="gpu_type" if drained else "gpus")
+
+
+async def load(session: AsyncSession, reservation_id: str) -> ReservationRow:
+    """The row, or the refusal that says no more than that there is none."""
+    row = await session.get(ReservationRow, reservation_id)
+    if row is None:
+        raise not_found("reservation")
+    return row
+
+
+async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
+    """What permissions need to know; None where there is no such reservation."""
+    if not limits.is_reservation_id(reservation_id):
+        return None
+    async with ctx.store.reading() as session:
+        row = await session.get(ReservationRow, reservation_id)
+        return None if row is None else views.owner(row)
+
+
+async def get(ctx: Context, reservation_id: str) -> Reservation:
+    """One reservation, with how far it could be extended now."""
+    from .extension import offer_in
+
+    async with ctx.store.reading() as session:
+        row = await load(session, reservation_id)
+        view = await views.reservation(ctx, session, row)
+        if State(row.state) in {State.PREPARING, State.ACTIVE}:
+            view.extension = await offer_in(ctx, session, row, ctx.clock.now())
+        return view
+
+
+async def live_of_server(ctx: Context, user: str, server_name: str) -> Reservation | None:
+    """The live reservation of a Hub server, if it has one."""
+    async with ctx.store.reading() as session:
+        row = await session.scalar(
+            select(ReservationRow).where(
+                ReservationRow.user == user,
+                ReservationRow.server_name == server_name,
+                ReservationRow.state.in_(LIVE),
+            )
+        )
+        return None if row is None else await views.reservation(ctx, session, row)
+
+
+async def listing(
+    ctx: Context, chosen: ReservationFilter, limit: int, cursor: str | None
+) -> Page[Reservation]:
+    """Reservations, newest first. The cursor is opaque and stays valid while new ones arrive."""
+    row = ReservationRow
+    query = select(row).order_by(row.submitted_at.desc(), row.id.desc()).limit(limit + 1)
+    for condition in _conditions(ctx, chosen):
+        query = query.where(condition)
+    if cursor:
+        at, key = cursors.moment_and_id(cursor)
+        query = query.where(or_(row.submitted_at < at, and_(row.submitted_at == at, row.id < key)))
+    async with ctx.store.reading() as session:
+        found = list(await session.scalars(query))
+        items = await views.reservations(ctx, session, found[:limit])
+    more = len(found) > limit
+    last = found[limit - 1] if more else None
+    return Page(
+        items=items,
+        next_cursor=cursors.of_moment_and_id(last.submitted_at, last.id) if last else None,
+    )
+
+
+def _conditions(ctx: Context, chosen: ReservationFilter) -> list[ColumnElement[bool]]:
+    row = ReservationRow
+    conditions: list[ColumnElement[bool]] = []
+    if chosen.users is not None:
+        whose: list[ColumnElement[bool]] = [row.user.in_(chosen.users)]
+        whose += [_in_group(ctx, group) for group in sorted(chosen.groups)]
+        if chosen.server:
+            user, name = chosen.server
+            whose.append(and_(row.user == user, row.server_name == name))
+        conditions.append(or_(*whose))
+    if chosen.states:
+        conditions.append(row.state.in_(chosen.states))
+    if chosen.gpu_type:
+        conditions.append(row.gpu_type == chosen.gpu_type)
+    return conditions
+
+
+def _in_group(ctx: Context, group: str) -> ColumnElement[bool]:
+    """Whether the owner was in `group`: each database has its own way to look into a JSON list."""
+    column = ReservationRow.groups
+    if not ctx.store.is_sqlite:
+        return column.contains([group])
+    members = func.json_each(column).table_valued("value", name="member")
+    return exists(select(members.c.value).where(members.c.value == group))
+
+
+async def cancel(
+    ctx: Context, reservation_id: str, actor: Actor, reason: str | None = None
+) -> Reservation:
+    """Ends a reservation: at once while it waits, through `stopping` while it has a lease. One that
+    is over, or is being stopped, is left as it is: cancelling twice is no error."""
+
+    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+        now = ctx.clock.now()
+        row = await load(session, reservation_id)
+        words = reason or (
+            "Cancelled by its owner." if actor.name == row.user else f"Cancelled by {actor.name}."
+        )
+        entries = await end_in(ctx, session, row, State.CANCELLED, words, actor, now)
+        return await views.reservation(ctx, session, row), entries
+
+    view, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries)
+    return view
+
+
+async def end_in(
+    ctx: Context,
+    session: AsyncSession,
+    row: ReservationRow,
+    target: State,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+) -> list[HistoryRow]:
+    """Begins the end of a reservation in an open transaction; nothing to do where it has begun."""
+    state = State(row.state)
+    if state in FINAL or state is State.STOPPING:
+        return []
+    if state in LEASED:
+        return [
+            transition(
+                session,
+                row,
+                State.STOPPING,
+                reason=reason,
+                actor=actor.name,
+                now=now,
+                target=target,
+            )
+        ]
+    entries = [transition(session, row, target, reason=reason, actor=actor.name, now=now)]
+    await session.flush()
+    outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+    return entries + outcome.entries
+
+
+async def history(
+    ctx: Context, reservation_id: str, limit: int, cursor: str | None
+) -> Page[HistoryEntry]:
+    """What happened, oldest first."""
+    after = cursors.number(cursor) if cursor else 0
+    async with ctx.store.reading() as session:
+        await load(session, reservation_id)
+        found = list(
+            await session.scalars(
+                select(HistoryRow)
+                .where(HistoryRow.reservation_id == reservation_id, HistoryRow.id > after)
+                .order_by(HistoryRow.id)
+                .limit(limit + 1)
+            )
+        )
+    page = [views.history_entry(entry) for entry in found[:limit]]
+    more = len(found) > limit
+    return Page(items=page, next_cursor=cursors.of_number(found[limit - 1].id) if more else None)
+
+
+async def present(ctx: Context, visible: Callable[[Owner], bool]) -> list[Reservation]:
+    """All live reservations that `visible` lets through: where an event stream begins."""
+    async with ctx.store.reading() as session:
+        rows = [
+            row
+            for row in await session.scalars(
+                select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
+            )
+            if visible(views.owner(row))
+        ]
+        return await views.reservations(ctx, session, rows)

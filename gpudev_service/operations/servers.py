@@ -1,0 +1,147 @@
+"""What the Hub's spawner needs for a reservation's server, and what it reports about it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import Reservation, ServerLaunch, ServerReport
+from gpudev_client.states import State
+from gpudev_service.actor import SERVICE, Actor
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
+from gpudev_service.store.models import HistoryRow, ReservationRow
+
+from . import disks, views
+from .reservations import end_in, load
+from .transitions import note, transition
+
+_STARTABLE = {State.PREPARING, State.ACTIVE}
+
+
+async def launch(ctx: Context, reservation_id: str) -> ServerLaunch:
+    """Environment and home of a server whose lease runs; makes the disk's directory.
+
+    Raises:
+        Refusal: `wrong_state` where no lease runs: then nothing may be started.
+    """
+    async with ctx.store.reading() as session:
+        row = await load(session, reservation_id)
+        view = await views.reservation(ctx, session, row)
+    if view.state not in _STARTABLE:
+        raise Refusal("wrong_state", f"The reservation is {view.state}; nothing may be started.")
+    home: Path
+    if row.disk_id:
+        await disks.ensure(ctx, row.disk_id)
+        home = ctx.disks.path(row.disk_id)
+    else:
+        home = scratch(ctx, row.id)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ServerLaunch(reservation=view, environment=environment(ctx, view), home=str(home))
+
+
+def scratch(ctx: Context, reservation_id: str) -> Path:
+    """The home of a server without a disk; removed when its lease is over."""
+    return ctx.settings.data_dir / "scratch" / reservation_id
+
+
+def environment(ctx: Context, view: Reservation) -> dict[str, str]:
+    """What a server finds in its environment; documented in the user guide.
+
+    A server of several nodes runs on the first one and sees that node's GPUs. Without GPUs
+    `CUDA_VISIBLE_DEVICES` is empty, which hides all of them.
+    """
+    first = view.placement[0]
+    devices = ",".join(first.gpu_ids)
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": devices,
+        "NVIDIA_VISIBLE_DEVICES": devices or "void",
+        "GPUDEV_RESERVATION": view.id,
+        "GPUDEV_NAME": view.name,
+        "GPUDEV_GPU_TYPE": view.gpu_type,
+        "GPUDEV_GPUS": str(view.gpus),
+        "GPUDEV_NODE": first.node,
+        "GPUDEV_NODES": ",".join(place.node for place in view.placement),
+        "GPUDEV_STARTS_AT": _iso(view.starts_at),
+        "GPUDEV_EXPIRES_AT": _iso(view.expires_at),
+        "GPUDEV_DISK": view.disk or "",
+        "GPUDEV_SIMULATED": "1" if view.simulated else "",
+        "GPUDEV_URL": ctx.settings.public_url.rstrip("/") + "/services/gpudev",
+    }
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
+
+
+async def report(
+    ctx: Context, reservation_id: str, actor: Actor, said: ServerReport
+) -> Reservation:
+    """Takes in what the spawner says; a report that comes twice or too late changes nothing."""
+
+    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+        row = await load(session, reservation_id)
+        now = ctx.clock.now()
+        entries = await _take_in(ctx, session, row, said, now)
+        await session.flush()
+        return await views.reservation(ctx, session, row), entries
+
+    view, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries)
+    return view
+
+
+async def _take_in(
+    ctx: Context, session: AsyncSession, row: ReservationRow, said: ServerReport, now: datetime
+) -> list[HistoryRow]:
+    state = State(row.state)
+    match said.status:
+        case "starting":
+            return _starting(session, row, said, now)
+        case "running":
+            return _running(session, row, now)
+        case "failed" if state is State.PREPARING:
+            words = said.message or "The server did not start."
+            return await end_in(ctx, session, row, State.FAILED, words, SERVICE, now)
+        case "failed" if state is State.ACTIVE:
+            words = said.message or "The server did not start again."
+            return [note(session, row, "server", words, actor=SERVICE.name, now=now)]
+        case "stopped" | "left":
+            owner = Actor(row.user)
+            words = said.message or (
+                "Given back by its owner." if state in _STARTABLE else "Left the queue."
+            )
+            return await end_in(ctx, session, row, State.CANCELLED, words, owner, now)
+    return []
+
+
+def _starting(
+    session: AsyncSession, row: ReservationRow, said: ServerReport, now: datetime
+) -> list[HistoryRow]:
+    """The handle is kept in every state: what was started must be found, and stopped, even when
+    the lease has ended in between. The spawner sees that in the answer's state."""
+    row.server_handle = dict(said.handle) if said.handle else row.server_handle
+    if State(row.state) not in _STARTABLE:
+        return []
+    return [note(session, row, "server", "The server is starting.", actor=SERVICE.name, now=now)]
+
+
+def _running(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
+    if State(row.state) is State.PREPARING:
+        return [
+            transition(
+                session,
+                row,
+                State.ACTIVE,
+                reason="The server is running.",
+                actor=SERVICE.name,
+                now=now,
+            )
+        ]
+    if State(row.state) is State.ACTIVE and row.server_lost_at is not None:
+        row.server_lost_at = None
+        return [note(session, row, "server", "The server runs again.", actor=SERVICE.name, now=now)]
+    return []

@@ -1,0 +1,321 @@
+"""Long work on disks: snapshots, clones, restorations.
+
+Each is written down first (`taking`, `busy`), done in the background, and finished in a second
+transaction. After a crash `resume` takes up what was written down: the backend makes disks and
+snapshots appear whole or not at all, so repeating is always right.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import CloneRequest, Disk, Page, RestoreRequest, Snapshot
+from gpudev_service.actor import Actor
+from gpudev_service.context import Context
+from gpudev_service.disks import base as backend
+from gpudev_service.errors import Refusal, not_found
+from gpudev_service.ids import new_id
+from gpudev_service.store.models import DiskRow, SnapshotRow
+
+from . import cursors, disks
+
+log = logging.getLogger(__name__)
+
+CLONING, RESTORING, PURGING = "being cloned", "being restored", "being removed"
+
+
+async def listing(
+    ctx: Context, user: str, name: str, limit: int, cursor: str | None
+) -> Page[Snapshot]:
+    """A disk's snapshots, newest first."""
+    start = cursors.number(cursor) if cursor else 0
+    async with ctx.store.reading() as session:
+        disk = await disks.require(session, user, name)
+        rows = list(
+            await session.scalars(
+                select(SnapshotRow)
+                .where(SnapshotRow.disk_id == disk.id)
+                .order_by(SnapshotRow.taken_at.desc(), SnapshotRow.id)
+                .offset(start)
+                .limit(limit + 1)
+            )
+        )
+    items = [_view(ctx, row, disk.name) for row in rows[:limit]]
+    following = cursors.of_number(start + limit) if len(rows) > limit else None
+    return Page(items=items, next_cursor=following)
+
+
+async def take(ctx: Context, user: str, name: str, note: str | None, actor: Actor) -> Snapshot:
+    """Begins a snapshot of a disk, used or not; the answer comes before its bytes are there."""
+
+    async def work(session: AsyncSession) -> tuple[SnapshotRow, str]:
+        disk = await disks.require(session, user, name)
+        if disk.busy:
+            raise Refusal("disk_busy", f"The disk {name!r} is {disk.busy} at the moment.")
+        going = await session.scalar(
+            select(SnapshotRow).where(SnapshotRow.disk_id == disk.id, SnapshotRow.state == "taking")
+        )
+        if going is not None:
+            return going, disk.name
+        return _begin(session, disk.id, "person", ctx.clock.now(), note=note), disk.name
+
+    row, shown = await ctx.store.run(work)
+    ctx.background.start(f"snapshot:{row.id}", _copy(ctx, row.disk_id, row.id))
+    return _view(ctx, row, shown)
+
+
+async def take_at_end(ctx: Context, disk_id: str, reservation_id: str) -> SnapshotRow:
+    """The snapshot at a lease's end, waited for. Called again after a crash it goes on with the
+    same one. A snapshot that failed is said so; the disk itself is untouched by that."""
+
+    async def work(session: AsyncSession) -> SnapshotRow:
+        row = await session.scalar(
+            select(SnapshotRow).where(
+                SnapshotRow.reservation_id == reservation_id, SnapshotRow.cause == "end"
+            )
+        )
+        return row or _begin(
+            session, disk_id, "end", ctx.clock.now(), reservation_id=reservation_id
+        )
+
+    row = await ctx.store.run(work)
+    if row.state == "taking":
+        await disks.ensure(ctx, disk_id)
+        await _copy(ctx, disk_id, row.id)
+    async with ctx.store.reading() as session:
+        return await session.get_one(SnapshotRow, row.id)
+
+
+async def clone(
+    ctx: Context,
+    user: str,
+    name: str,
+    request: CloneRequest,
+    groups: tuple[str, ...],
+    actor: Actor,
+) -> Disk:
+    """Begins a new disk from another one, or from one of its snapshots."""
+    async with ctx.store.reading() as session:
+        source = await disks.require(session, user, name)
+        chosen = await _choose(session, source.id, request.snapshot, request.at)
+    await disks.create_row(ctx, user, request.name, groups, busy=CLONING)
+    async with ctx.store.reading() as session:
+        target = await disks.require(session, user, request.name)
+    ctx.background.start(f"disk:{target.id}", _clone(ctx, source.id, target.id, chosen))
+    return await disks.get(ctx, user, request.name)
+
+
+async def restore(
+    ctx: Context,
+    user: str,
+    name: str,
+    request: RestoreRequest,
+    groups: tuple[str, ...],
+    actor: Actor,
+) -> Disk:
+    """Undoes a deletion, or puts a disk back to a snapshot (after a snapshot of its present)."""
+    if request.snapshot is None and request.at is None:
+        return await disks.undelete(ctx, user, name, groups, actor)
+
+    async def work(session: AsyncSession) -> tuple[str, str]:
+        row = await disks.require(session, user, name)
+        await disks.idle(session, row)
+        chosen = await _choose(session, row.id, request.snapshot, request.at)
+        if chosen is None:
+            raise not_found("snapshot")
+        row.busy = RESTORING
+        return row.id, chosen
+
+    disk_id, chosen = await ctx.store.run(work)
+    ctx.background.start(f"disk:{disk_id}", _restore(ctx, disk_id, chosen))
+    return await disks.get(ctx, user, name)
+
+
+async def resume(ctx: Context) -> None:
+    """Takes up what a crash has interrupted. A restoration that had not been decided is given up:
+    the backend left the disk as it was; the person sees it and can ask again."""
+    async with ctx.store.reading() as session:
+        taking = list(
+            await session.scalars(
+                select(SnapshotRow).where(SnapshotRow.state == "taking", SnapshotRow.cause != "end")
+            )
+        )
+        busy = list(await session.scalars(select(DiskRow).where(DiskRow.busy.is_not(None))))
+    for row in taking:
+        ctx.background.start(f"snapshot:{row.id}", _copy(ctx, row.disk_id, row.id))
+    for disk in busy:
+        if ctx.background.running(f"disk:{disk.id}") or disk.busy == PURGING:
+            continue
+        there = await ctx.disks.exists(disk.id)
+        await _settle(ctx, disk.id, drop=not there)
+
+
+async def purge(ctx: Context, disk_id: str) -> bool:
+    """Removes a deleted disk for good, first the bytes, then the rows. False where it was restored
+    meanwhile. Called again after a crash it goes on."""
+
+    async def mark(session: AsyncSession) -> bool:
+        row = await session.get(DiskRow, disk_id)
+        if row is None or row.purge_after is None or row.purge_after > ctx.clock.now():
+            return False
+        row.busy = PURGING
+        return True
+
+    if not await ctx.store.run(mark):
+        return False
+    try:
+        await ctx.disks.purge(disk_id)
+    except backend.DiskNotFound:
+        log.info("disk %s had no directory", disk_id)
+    await _settle(ctx, disk_id, drop=True)
+    return True
+
+
+# --- the work itself --------------------------------------------------------------------------
+
+
+async def _copy(ctx: Context, disk_id: str, snapshot_id: str) -> None:
+    """Takes the bytes of a snapshot that is written down as `taking`."""
+    await disks.ensure(ctx, disk_id)
+    info: backend.SnapshotInfo | None = None
+    note = None
+    try:
+        info = await ctx.disks.snapshot(disk_id, snapshot_id, _progress(ctx, snapshot_id))
+    except backend.SnapshotExists:
+        info = next(s for s in await ctx.disks.snapshots(disk_id) if s.id == snapshot_id)
+    except backend.DiskError as error:
+        note = str(error) or "The snapshot could not be taken."
+        log.warning("snapshot %s failed: %s", snapshot_id, type(error).__name__)
+    finally:
+        ctx.background.progress.pop(snapshot_id, None)
+
+    async def finish(session: AsyncSession) -> None:
+        row = await session.get(SnapshotRow, snapshot_id)
+        if row is None or row.state != "taking":
+            return
+        if info is None:
+            row.state, row.note = "failed", note
+            return
+        row.state = "ready"
+        row.size_bytes, row.new_bytes, row.files = info.size_bytes, info.new_bytes, info.files
+
+    await ctx.store.run(finish)
+
+
+async def _clone(ctx: Context, source: str, target: str, snapshot_id: str | None) -> None:
+    try:
+        await disks.ensure(ctx, source)
+        await ctx.disks.clone(source, target, snapshot_id, _progress(ctx, target))
+    except backend.DiskExists:
+        log.info("disk %s was already complete", target)
+    except backend.DiskError as error:
+        log.warning("cloning to %s failed: %s", target, type(error).__name__)
+        await _settle(ctx, target, drop=True)
+        return
+    finally:
+        ctx.background.progress.pop(target, None)
+    await _settle(ctx, target, drop=False)
+    await disks.measure(ctx, target)
+
+
+async def _restore(ctx: Context, disk_id: str, snapshot_id: str) -> None:
+    """A safety snapshot, then the swap; without the first there is no second."""
+
+    async def begin(session: AsyncSession) -> SnapshotRow:
+        return _begin(session, disk_id, "safety", ctx.clock.now(), note="Before a restoration.")
+
+    try:
+        safety = await ctx.store.run(begin)
+        await _copy(ctx, disk_id, safety.id)
+        async with ctx.store.reading() as session:
+            taken = await session.get_one(SnapshotRow, safety.id)
+        if taken.state == "ready":
+            await ctx.disks.restore(disk_id, snapshot_id, _progress(ctx, disk_id))
+    except backend.DiskError as error:
+        log.warning("restoring %s failed: %s", disk_id, type(error).__name__)
+    finally:
+        ctx.background.progress.pop(disk_id, None)
+        await _settle(ctx, disk_id, drop=False)
+
+
+async def _settle(ctx: Context, disk_id: str, *, drop: bool) -> None:
+    """Ends a disk's `busy`; `drop` removes the rows of one that is not (or no longer) there."""
+
+    async def work(session: AsyncSession) -> None:
+        row = await session.get(DiskRow, disk_id)
+        if row is None:
+            return
+        row.busy = None
+        if drop:
+            await disks.forget(session, row)
+
+    await ctx.store.run(work)
+
+
+def _begin(
+    session: AsyncSession,
+    disk_id: str,
+    cause: str,
+    now: datetime,
+    *,
+    note: str | None = None,
+    reservation_id: str | None = None,
+) -> SnapshotRow:
+    row = SnapshotRow(
+        id=new_id(),
+        disk_id=disk_id,
+        reservation_id=reservation_id,
+        taken_at=now,
+        cause=cause,
+        state="taking",
+        note=note,
+    )
+    session.add(row)
+    return row
+
+
+async def _choose(
+    session: AsyncSession, disk_id: str, wanted: str | None, at: datetime | None
+) -> str | None:
+    """The ready snapshot of that id, or the newest at or before `at`; None where neither is
+    given."""
+    if wanted is None and at is None:
+        return None
+    query = select(SnapshotRow.id).where(
+        SnapshotRow.disk_id == disk_id, SnapshotRow.state == "ready"
+    )
+    if wanted is not None and wanted != "latest":
+        query = query.where(SnapshotRow.id == wanted)
+    if at is not None:
+        query = query.where(SnapshotRow.taken_at <= at)
+    found: str | None = await session.scalar(query.order_by(SnapshotRow.taken_at.desc()).limit(1))
+    if found is None:
+        raise not_found("snapshot")
+    return found
+
+
+def _progress(ctx: Context, key: str) -> Callable[[int, int], None]:
+    def report(files: int, size: int) -> None:
+        ctx.background.progress[key] = f"{files} files, {size / 1e6:.1f} MB copied"
+
+    return report
+
+
+def _view(ctx: Context, row: SnapshotRow, disk: str) -> Snapshot:
+    return Snapshot(
+        id=row.id,
+        disk=disk,
+        taken_at=row.taken_at,
+        cause=row.cause,
+        state=row.state,  # type: ignore[arg-type]  # a constraint allows only these three
+        size_bytes=row.size_bytes,
+        new_bytes=row.new_bytes,
+        files=row.files,
+        progress=ctx.background.progress.get(row.id),
+        note=row.note,
+    )

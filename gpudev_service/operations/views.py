@@ -1,0 +1,185 @@
+"""Rows turned into what the API answers, and published as events after a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from urllib.parse import quote
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import Event, HistoryEntry, NodePlacement, Reservation
+from gpudev_client.states import WAITING, State
+from gpudev_service.context import Context
+from gpudev_service.events import Owner
+from gpudev_service.store.models import DiskRow, HistoryRow, PlacementRow, ReservationRow
+
+
+def owner(row: ReservationRow) -> Owner:
+    return Owner(row.user, tuple(row.groups), row.server_name)
+
+
+def history_entry(row: HistoryRow) -> HistoryEntry:
+    return HistoryEntry(
+        at=row.at,
+        kind=row.kind,
+        state=State(row.state),
+        reason=row.reason,
+        actor=row.actor,
+        data=row.data,
+    )
+
+
+async def reservation(ctx: Context, session: AsyncSession, row: ReservationRow) -> Reservation:
+    """One reservation's view."""
+    return (await reservations(ctx, session, [row]))[0]
+
+
+async def reservations(
+    ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]
+) -> list[Reservation]:
+    """Views of `rows`, in their order; a constant number of queries plus one per waiting row."""
+    disks = await _disk_names(session, {r.disk_id for r in rows if r.disk_id})
+    places = await _placements(session, [r.id for r in rows])
+    return [
+        _view(
+            ctx,
+            row,
+            disks.get(row.disk_id or ""),
+            places.get(row.id, []),
+            await _position(session, row),
+        )
+        for row in rows
+    ]
+
+
+def _view(
+    ctx: Context,
+    row: ReservationRow,
+    disk: str | None,
+    places: list[NodePlacement],
+    position: int | None,
+) -> Reservation:
+    state = State(row.state)
+    simulated = {node.name for node in ctx.fleet.nodes() if node.simulated}
+    grace = timedelta(seconds=ctx.settings.times.crash_grace)
+    restart_until = None
+    if row.server_lost_at and row.expires_at and state is State.ACTIVE:
+        restart_until = min(row.server_lost_at + grace, row.expires_at)
+    where = places or [NodePlacement(node=n, units=[], gpu_ids=[]) for n in row.planned_nodes or []]
+    return Reservation(
+        id=row.id,
+        name=row.name,
+        user=row.user,
+        server_name=row.server_name,
+        gpu_type=row.gpu_type,
+        gpus=row.gpus,
+        nodes=row.nodes,
+        hours=row.hours,
+        disk=disk,
+        state=state,
+        reason=row.reason,
+        submitted_at=row.submitted_at,
+        booked_for=row.booked_for,
+        position=position,
+        promised_start=row.planned_start if state in WAITING else None,
+        first_promised_start=row.first_promise,
+        starts_at=row.starts_at,
+        active_at=row.active_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+        server_lost_at=row.server_lost_at,
+        restart_until=restart_until,
+        placement=places,
+        extended_hours=row.extension_s / 3600,
+        url=_url(ctx, row),
+        simulated=any(place.node in simulated for place in where),
+    )
+
+
+def _url(ctx: Context, row: ReservationRow) -> str:
+    base = ctx.settings.public_url.rstrip("/")
+    user, name = quote(row.user, safe=""), quote(row.server_name, safe="")
+    return f"{base}/user/{user}/{name}/lab" if name else f"{base}/user/{user}/lab"
+
+
+async def _disk_names(session: AsyncSession, ids: set[str]) -> dict[str, str]:
+    if not ids:
+        return {}
+    found = await session.execute(select(DiskRow.id, DiskRow.name).where(DiskRow.id.in_(ids)))
+    return {row.id: row.name for row in found}
+
+
+async def _placements(session: AsyncSession, ids: list[str]) -> dict[str, list[NodePlacement]]:
+    if not ids:
+        return {}
+    found = await session.scalars(
+        select(PlacementRow)
+        .where(PlacementRow.reservation_id.in_(ids))
+        .order_by(PlacementRow.reservation_id, PlacementRow.rank)
+    )
+    places: dict[str, list[NodePlacement]] = {}
+    for row in found:
+        places.setdefault(row.reservation_id, []).append(
+            NodePlacement(node=row.node, units=row.units, gpu_ids=row.gpu_ids)
+        )
+    return places
+
+
+async def _position(session: AsyncSession, row: ReservationRow) -> int | None:
+    """Place in the queue of its type: by promised start, then by who came first."""
+    if State(row.state) not in WAITING or row.planned_start is None:
+        return None
+    other = ReservationRow
+    earlier = or_(
+        other.planned_start < row.planned_start,
+        and_(
+            other.planned_start == row.planned_start,
+            or_(
+                other.priority > row.priority,
+                and_(
+                    other.priority == row.priority,
+                    or_(
+                        other.submitted_at < row.submitted_at,
+                        and_(other.submitted_at == row.submitted_at, other.id < row.id),
+                    ),
+                ),
+            ),
+        ),
+    )
+    ahead = await session.scalar(
+        select(func.count())
+        .select_from(other)
+        .where(other.gpu_type == row.gpu_type, other.state.in_(WAITING), earlier)
+    )
+    return (ahead or 0) + 1
+
+
+async def publish(ctx: Context, entries: Iterable[HistoryRow]) -> None:
+    """Tells listeners about committed history entries, each with the present state, and wakes the
+    loops. Only what somebody may be listening to is read."""
+    ctx.wake.set()
+    waiting = list(entries)
+    if not waiting or not ctx.events.listeners:
+        return
+    async with ctx.store.reading() as session:
+        ids = list({entry.reservation_id for entry in waiting})
+        rows = {
+            row.id: row
+            for row in await session.scalars(
+                select(ReservationRow).where(ReservationRow.id.in_(ids))
+            )
+        }
+        views = dict(zip(rows, await reservations(ctx, session, list(rows.values())), strict=True))
+    for entry in waiting:
+        row = rows.get(entry.reservation_id)
+        if row is not None:
+            event = Event(
+                id=entry.id or 0,
+                kind=entry.kind,
+                at=entry.at,
+                message=entry.reason,
+                reservation=views[row.id],
+            )
+            ctx.events.publish(owner(row), event)

@@ -1,0 +1,29 @@
+"""The seam between the service and whatever runs the servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+Handle = Mapping[str, Any]
+
+
+class ServerBackend(Protocol):
+    """Finds and ends servers by reservation id, with the handle that the spawner reported as a
+    hint. None of it needs the Hub: a lease ends even when the Hub is dead."""
+
+    async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
+        """Whether anything of the reservation's server still runs."""
+        ...
+
+    async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
+        """Ends the server: politely, after `grace` seconds by force. True once nothing is left."""
+        ...
+
+    async def running(self) -> set[str]:
+        """Ids of all reservations of which something runs here."""
+        ...
+
+    async def tell(self, reservation_id: str, text: str) -> int:
+        """Shows `text` in the server's open terminals and notebooks; how many it reached."""
+        ...

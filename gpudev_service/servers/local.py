@@ -1,0 +1,140 @@
+"""Servers as processes of this machine.
+
+A server's processes are known by `GPUDEV_RESERVATION` in their environment, which every kernel,
+terminal and job inherits; the process id alone would miss what has left the server's group, and may
+belong to somebody else after a reboot. This is bookkeeping, not isolation: local servers run under
+the Hub's own account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from .base import Handle
+
+log = logging.getLogger(__name__)
+
+MARK = "GPUDEV_RESERVATION"
+
+
+class LocalServers:
+    """Finds processes in /proc. Scans run in a thread: they read one file per process."""
+
+    async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
+        return bool(await asyncio.to_thread(self._members, reservation_id, handle))
+
+    async def running(self) -> set[str]:
+        return await asyncio.to_thread(lambda: {mark for _, mark in _marked()})
+
+    async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
+        """TERM to all, KILL after `grace` seconds to what is left, in a bounded number of rounds
+        since a process may start another one between the scan and the signal."""
+        await asyncio.to_thread(self._signal, reservation_id, handle, signal.SIGTERM)
+        for _ in range(max(1, round(grace / 0.1))):
+            if not await self.alive(reservation_id, handle):
+                return True
+            await asyncio.sleep(0.1)
+        for _ in range(20):
+            await asyncio.to_thread(self._signal, reservation_id, handle, signal.SIGKILL)
+            if not await self.alive(reservation_id, handle):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    async def tell(self, reservation_id: str, text: str) -> int:
+        return await asyncio.to_thread(self._tell, reservation_id, text)
+
+    def _members(self, reservation_id: str, handle: Handle | None) -> list[psutil.Process]:
+        members = [process for process, mark in _marked() if mark == reservation_id]
+        main = _by_handle(handle)
+        if main is not None and main not in members:
+            members.append(main)
+        return members
+
+    def _signal(self, reservation_id: str, handle: Handle | None, number: int) -> None:
+        for process in self._members(reservation_id, handle):
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue  # gone meanwhile: what we wanted
+            except psutil.AccessDenied:
+                log.warning("no right to stop process %d of %s", process.pid, reservation_id)
+
+    def _tell(self, reservation_id: str, text: str) -> int:
+        line = "".join(c for c in text if c.isprintable())
+        targets: dict[str, str] = {}
+        for process in self._members(reservation_id, None):
+            targets.update(_outlets(process))
+        reached = 0
+        for path in targets.values():
+            if _write(path, f"\r\n\a[gpudev] {line}\r\n"):
+                reached += 1
+        return reached
+
+
+def _marked() -> Iterator[tuple[psutil.Process, str]]:
+    """Living processes with a reservation in their environment."""
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(MARK)
+            if mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield process, mark
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended meanwhile, or another account's: not one of ours
+
+
+def _by_handle(handle: Handle | None) -> psutil.Process | None:
+    """The server's main process, if it is still that very one (same pid and creation time)."""
+    if not handle or handle.get("kind") != "process":
+        return None
+    try:
+        process = psutil.Process(int(handle["pid"]))
+        same = abs(process.create_time() - float(handle["created"])) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _outlets(process: psutil.Process) -> dict[str, str]:
+    """Where a message to this process's user can be written, keyed so that each shows it once.
+
+    A shell's terminal, or the captured standard output of an IPython kernel: what is written into
+    that pipe appears under the notebook's cell that ran last.
+    """
+    base = Path(f"/proc/{process.pid}/fd")
+    try:
+        terminal = process.terminal()
+        if terminal:
+            return {terminal: terminal}
+        if any("ipykernel" in part for part in process.cmdline()[:4]):
+            out = base / "1"
+            return {f"{out.stat().st_dev}:{out.stat().st_ino}": str(out)}
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return {}
+    return {}
+
+
+def _write(path: str, text: str) -> bool:
+    """Writes without ever waiting for a reader; False where it would have to."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        mode = os.fstat(handle).st_mode
+        if not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)):
+            return False  # a log file: nobody looks at it
+        os.write(handle, text.encode())
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
