@@ -39,7 +39,7 @@ def to_delete(
     after it. Incomplete ones neither count nor go: they are not this rule's business.
     """
     complete = sorted((s for s in snapshots if s.complete), key=lambda s: (s.taken_at, s.id))
-    older = complete[: len(complete) - max(1, policy.keep_last)] if complete else []
+    older = complete[: max(0, len(complete) - max(1, policy.keep_last))]
     return [s.id for s in older if _age_days(s, now) > policy.keep_days]
 
 
