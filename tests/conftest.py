@@ -1,3 +1,4 @@
 """What every test may use: the tiers, a database of each kind, a store on it."""
 
-pytest_plugins = ["pytester", "tests.fixtures.postgres", "tests.fixtures.store", "tests.tiers"]
+# The tiers come first: imported by another plugin, their assertions could not be rewritten.
+pytest_plugins = ["pytester", "tests.tiers", "tests.fixtures.postgres", "tests.fixtures.store"]
