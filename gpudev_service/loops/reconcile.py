@@ -3,7 +3,8 @@
 - a lease whose server is gone: noted, and the owner has the grace time to start it again;
 - a server or process without a lease: stopped;
 - rows of servers in the Hub that gpudev named and nobody uses: removed;
-- long work on disks that was interrupted: taken up again.
+- long work on disks that was interrupted: taken up again;
+- somebody who waits without a promised start: planned again.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
 from gpudev_client.limits import is_reservation_id
-from gpudev_client.states import LEASED, LIVE, State
+from gpudev_client.states import LEASED, LIVE, WAITING, State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.hub import HubAway, HubRefused, HubServer
-from gpudev_service.operations import snapshots, views
+from gpudev_service.operations import planning, snapshots, views
 from gpudev_service.operations.transitions import note
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
@@ -36,6 +37,7 @@ async def run(ctx: Context) -> datetime | None:
     """Looks at processes, then at the Hub; a Hub that is away is looked at the next time."""
     await snapshots.resume(ctx)
     await _processes(ctx)
+    await _unplanned(ctx)
     try:
         servers = await ctx.hub.servers()
     except (HubAway, HubRefused) as error:
@@ -67,6 +69,23 @@ async def _processes(ctx: Context) -> None:
         if await _is_over(ctx, key):
             log.warning("stopping what runs without a lease: %s", key)
             await ctx.servers.stop(key, None, grace=2.0)
+
+
+async def _unplanned(ctx: Context) -> None:
+    """Plans again where somebody waits without a promise: nodes may have come back."""
+    async with ctx.store.reading() as session:
+        types = list(
+            await session.scalars(
+                select(ReservationRow.gpu_type)
+                .where(ReservationRow.state.in_(WAITING), ReservationRow.planned_start.is_(None))
+                .distinct()
+            )
+        )
+    if types:
+        outcome = await ctx.store.run(
+            lambda session: planning.replan(ctx, session, ctx.clock.now(), types)
+        )
+        await views.publish(ctx, outcome.entries)
 
 
 async def _is_over(ctx: Context, key: str) -> bool:

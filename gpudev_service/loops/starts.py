@@ -24,7 +24,7 @@ async def run(ctx: Context) -> datetime | None:
                 .group_by(ReservationRow.gpu_type)
             )
         ).all()
-    due = [gpu_type for gpu_type, start in waiting if start is None or start <= now]
+    due = [gpu_type for gpu_type, start in waiting if start is not None and start <= now]
     if due:
         outcome = await ctx.store.run(
             lambda session: planning.replan(ctx, session, ctx.clock.now(), due)

@@ -158,6 +158,8 @@ async def replan(
         row = current.rows[key]
         outcome.entries.append(_begin_lease(session, row, plan.slots[key], current, now))
         outcome.started.append(key)
+    for key in plan.impossible:
+        outcome.entries += _withdrawn(session, current.rows[key], now)
     started = set(plan.start_now)
     for key, slot in plan.slots.items():
         if key not in started:
@@ -228,6 +230,19 @@ def _promise(
         return [live_promise(row, now)]
     reason = f"The promised start had to move: {moved_later}."
     data = {"from": before.isoformat() if before else None, "to": start.isoformat()}
+    return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
+
+
+def _withdrawn(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
+    """A promise that nothing can keep at the moment: the place in the queue stays."""
+    if row.planned_start is None:
+        return []
+    data = {"from": row.planned_start.isoformat(), "to": None}
+    row.planned_start = row.planned_nodes = None
+    reason = (
+        "The promised start had to be taken back: no node that could hold this is in service. "
+        "Your place in the queue is kept."
+    )
     return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
 
 

@@ -32,12 +32,14 @@ from .transitions import begin, transition
 
 @dataclass(frozen=True, slots=True)
 class ReservationFilter:
-    """Which reservations a list shows: those of `users` or of owners in `groups`, or the one of
-    `server` (user, server name); None for `users` means everybody. `states` empty: all."""
+    """Which reservations a list shows: those of `users`, of owners in `groups`, and of `servers`
+    (user, server name); None for `users` means everybody. `of` narrows that to one user's, `states`
+    (empty: all) and `gpu_type` further."""
 
     users: frozenset[str] | None = frozenset()
     groups: frozenset[str] = frozenset()
-    server: tuple[str, str] | None = None
+    servers: frozenset[tuple[str, str]] = frozenset()
+    of: str | None = None
     states: frozenset[State] = frozenset()
     gpu_type: str | None = None
 
@@ -303,10 +305,13 @@ def _conditions(ctx: Context, chosen: ReservationFilter) -> list[ColumnElement[b
     if chosen.users is not None:
         whose: list[ColumnElement[bool]] = [row.user.in_(chosen.users)]
         whose += [_in_group(ctx, group) for group in sorted(chosen.groups)]
-        if chosen.server:
-            user, name = chosen.server
-            whose.append(and_(row.user == user, row.server_name == name))
+        whose += [
+            and_(row.user == user, row.server_name == name)
+            for user, name in sorted(chosen.servers)
+        ]
         conditions.append(or_(*whose))
+    if chosen.of is not None:
+        conditions.append(row.user == chosen.of)
     if chosen.states:
         conditions.append(row.state.in_(chosen.states))
     if chosen.gpu_type:
