@@ -1,0 +1,118 @@
+"""Whether a caller may use a route, found out before anything about its object is revealed.
+
+"Not yours" and "not there" are one answer: whoever may not see an object learns nothing of it, not
+even from what is wrong with their request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal, not_found
+from gpudev_service.events import Owner
+from gpudev_service.operations import reservations
+
+from .auth import Caller
+from .people import People
+from .permissions import PREFIX, Right
+from .route import Access
+
+#: The Hub's own scope for its metrics opens ours too.
+HUB_METRICS_SCOPE = "read:metrics"
+
+#: What a route's access needs, and the name of the smallest scope that gives it.
+_NEEDS: Mapping[Access, tuple[Right, str]] = {
+    Access.RESERVATION_READ: (Right.READ, "read"),
+    Access.RESERVATION_WRITE: (Right.WRITE, "reserve"),
+    Access.SPAWNER: (Right.LAUNCH, "spawner"),
+    Access.DISK_READ: (Right.DISK_READ, "read"),
+    Access.DISK_WRITE: (Right.DISK_WRITE, "reserve"),
+    Access.CREATE: (Right.CREATE, "reserve"),
+    Access.ADMIN: (Right.ADMIN, "admin"),
+}
+
+
+def check_caller(access: Access, caller: Caller) -> None:
+    """What can be said without an object: whether the caller could ever use such a route.
+
+    Raises:
+        Refusal: `not_allowed`, naming the scope that is missing.
+    """
+    if access is Access.PUBLIC:
+        return
+    if access is Access.METRICS:
+        if not (caller.admin or HUB_METRICS_SCOPE in caller.scopes):
+            raise _missing("admin")
+        return
+    if not caller.grants:
+        raise _missing("read")
+    if access is Access.READ:
+        return
+    right, scope = _NEEDS[access]
+    enough = (
+        caller.grants.everywhere(right)
+        if access is Access.ADMIN
+        else caller.grants.somewhere(right)
+    )
+    if not enough:
+        raise _missing(scope)
+
+
+async def reservation_owner(
+    ctx: Context, access: Access, caller: Caller, reservation_id: str
+) -> Owner:
+    """The owner of a reservation that the caller may use in this way.
+
+    Raises:
+        Refusal: `not_found` for one that is not there or that the caller may not see,
+            `not_allowed` for one that they may only see.
+    """
+    owner = await reservations.owner_of(ctx, reservation_id)
+    right, scope = _NEEDS[access]
+    if owner is None or not (
+        caller.grants.may(Right.READ, owner) or caller.grants.may(right, owner)
+    ):
+        raise not_found("reservation")
+    if not caller.grants.may(right, owner):
+        raise _missing(scope)
+    return owner
+
+
+async def person(
+    people: People, access: Access, caller: Caller, user: str | None, *, named: str | None = None
+) -> Owner:
+    """Whose disks are meant, or whom a new reservation will belong to.
+
+    Args:
+        user: who was asked for; None means the caller.
+        named: the disk in the path; what the caller may not see is then not there.
+
+    Raises:
+        Refusal: `not_found` or `not_allowed`, whether the Hub has such a user or not.
+    """
+    right, scope = _NEEDS[access]
+    if user is None and caller.kind != "user":
+        raise Refusal("invalid_input", "A service has to say for which user.", field="user")
+    own = user is None or (caller.kind == "user" and user == caller.name)
+    owner = caller.owner if own else Owner(str(user), ())
+    grants = caller.grants
+    if not own and grants.groups(right) | grants.groups(Right.DISK_READ):
+        owner = Owner(owner.user, await people.groups(owner.user) or ())
+    if grants.may(right, owner):
+        return owner
+    if named is not None and not grants.may(Right.DISK_READ, owner):
+        raise not_found("disk")
+    if own:
+        raise _missing(scope)
+    raise Refusal("not_allowed", "You may not do this for that user.", field="user")
+
+
+#: Finds the groups of an owner for whom policy is to be applied.
+GroupsOf = Callable[[str], Awaitable[tuple[str, ...]]]
+
+
+def _missing(scope: str) -> Refusal:
+    return Refusal(
+        "not_allowed", f"Your token lacks the scope {PREFIX}{scope} for this.", accepted=None
+    )

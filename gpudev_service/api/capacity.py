@@ -1,0 +1,101 @@
+"""GPU types, their maintenance, and what is free when."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from gpudev_client import limits
+from gpudev_client.models import Availability, GpuType, MaintenanceRequest, Page
+from gpudev_service.operations import capacity, cursors
+
+from .route import Access, Call, NoQuery, PageQuery, Route
+
+T = TypeVar("T")
+
+
+class AvailabilityQuery(PageQuery):
+    hours: float = Field(
+        default=1.0,
+        gt=0,
+        le=limits.HOURS_MAX,
+        allow_inf_nan=False,
+        description="The length for which the earliest starts are computed.",
+    )
+    gpu_type: str | None = Field(default=None, max_length=63, description="Only this type.")
+
+
+async def gpu_types(call: Call[PageQuery, None]) -> Page[GpuType]:
+    found = await capacity.gpu_types(call.ctx, call.caller.groups)
+    return page_of(found, call.query)
+
+
+async def availability(call: Call[AvailabilityQuery, None]) -> Page[Availability]:
+    query = call.query
+    found = await capacity.availability(call.ctx, query.hours, call.caller.groups, query.gpu_type)
+    return page_of(found, query)
+
+
+async def set_maintenance(call: Call[NoQuery, MaintenanceRequest]) -> GpuType:
+    return await capacity.set_maintenance(
+        call.ctx, call.path["name"], call.body.message, call.actor, call.caller.groups
+    )
+
+
+async def end_maintenance(call: Call[NoQuery, None]) -> GpuType:
+    return await capacity.end_maintenance(
+        call.ctx, call.path["name"], call.actor, call.caller.groups
+    )
+
+
+def page_of(items: list[T], query: PageQuery) -> Page[Any]:
+    """One page of a list that is short and complete in memory."""
+    start = cursors.number(query.cursor) if query.cursor else 0
+    end = start + query.limit
+    following = cursors.of_number(end) if end < len(items) else None
+    return Page(items=items[start:end], next_cursor=following)
+
+
+ROUTES = (
+    Route(
+        "list_gpu_types",
+        "GET",
+        "/gpu-types",
+        Access.READ,
+        gpu_types,
+        "GPU types with the counts and hours that the caller can ask for.",
+        query=PageQuery,
+        answer=Page[GpuType],
+    ),
+    Route(
+        "availability",
+        "GET",
+        "/availability",
+        Access.READ,
+        availability,
+        "Per GPU type what is there, what is free, who waits, and the earliest starts.",
+        query=AvailabilityQuery,
+        answer=Page[Availability],
+        errors=("not_found",),
+    ),
+    Route(
+        "set_maintenance",
+        "PUT",
+        "/gpu-types/{name}/maintenance",
+        Access.ADMIN,
+        set_maintenance,
+        "Take no new reservations of a type, and say why.",
+        body=MaintenanceRequest,
+        answer=GpuType,
+    ),
+    Route(
+        "end_maintenance",
+        "DELETE",
+        "/gpu-types/{name}/maintenance",
+        Access.ADMIN,
+        end_maintenance,
+        "Take reservations of a type again.",
+        answer=GpuType,
+    ),
+)

@@ -1,0 +1,201 @@
+"""A repeated call is done once: the answer under a client's key is kept and given again.
+
+A key belongs to its caller and to one request (method, path, query and body). Its row is written
+before the operation runs. The operation's first transaction that changes anything also marks the
+row, in the same commit, with the ids of what it made; the answer is stored after it. What a crash
+leaves is therefore never ambiguous:
+
+- no mark: nothing was done, a retry does it;
+- a mark without an answer: it was done, a retry finds the present answer by the ids (`recall` of
+  the route) or, for what can simply be repeated, repeats it;
+- an answer: a retry gets it, status and body alike.
+
+Refusals are kept like answers. What says "later" (a busy or failing service) is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, event, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, UOWTransaction
+
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
+from gpudev_service.store.models import IdempotencyRow
+
+#: How long a key is remembered.
+KEPT = timedelta(hours=24)
+#: How many old keys one call clears away at most.
+_SWEEP = 50
+#: A row with a mark but without an answer has this status.
+_MARKED = 0
+
+
+@dataclass(slots=True)
+class Claim:
+    """The right to carry out one request under a key. `made` has the ids of the rows that its
+    effect created, by table; nothing where it only changed some."""
+
+    caller: str
+    key: str
+    made: dict[str, list[str]] = field(default_factory=dict)
+    #: The effect is committed.
+    marked: bool = False
+    #: False once the request is over: what its operation left running belongs to it no more.
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An answer that was given before, as the bytes that were sent."""
+
+    status: int
+    body: str
+
+
+_current: ContextVar[Claim | None] = ContextVar("gpudev_idempotency_claim", default=None)
+
+
+class Idempotency:
+    """Claims keys and keeps answers. One service works on a database at a time, so a row without
+    an answer that this process does not work on is what a crash left."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._working: set[tuple[str, str]] = set()
+
+    @asynccontextmanager
+    async def claim(
+        self, caller: str, key: str, request_hash: str
+    ) -> AsyncIterator[Claim | Stored]:
+        """The claim on a key, or what was answered under it before.
+
+        Raises:
+            Refusal: `idempotency_conflict` where another request had the key, `in_progress` while
+                the first one is being worked on.
+        """
+        slot = (caller, key)
+        if slot in self._working:
+            raise Refusal(
+                "in_progress", "The first call with this Idempotency-Key is still being done."
+            )
+        self._working.add(slot)
+        try:
+            found = await self._begin(caller, key, request_hash)
+            if isinstance(found, Stored):
+                yield found
+                return
+            token = _current.set(found)
+            try:
+                yield found
+            finally:
+                found.open = False
+                _current.reset(token)
+        finally:
+            self._working.discard(slot)
+
+    async def keep(self, claim: Claim, status: int, body: str) -> None:
+        """Stores the answer for retries."""
+
+        async def work(session: AsyncSession) -> None:
+            await session.execute(_row(claim).values(status=status, answer=body))
+
+        _current.set(None)
+        await self._ctx.store.run(work)
+
+    async def release(self, claim: Claim) -> None:
+        """Gives the key back where nothing was done under it."""
+
+        async def work(session: AsyncSession) -> None:
+            row = await session.get(IdempotencyRow, (claim.caller, claim.key))
+            if row is not None and row.status is None:
+                await session.delete(row)
+
+        _current.set(None)
+        await self._ctx.store.run(work)
+
+    async def _begin(self, caller: str, key: str, request_hash: str) -> Claim | Stored:
+        now = self._ctx.clock.now()
+
+        async def work(session: AsyncSession) -> Claim | Stored:
+            old = (
+                select(IdempotencyRow.caller, IdempotencyRow.key)
+                .where(IdempotencyRow.created_at < now - KEPT)
+                .limit(_SWEEP)
+            )
+            for row_caller, row_key in (await session.execute(old)).all():
+                await session.execute(_delete(row_caller, row_key))
+            row = await session.get(IdempotencyRow, (caller, key))
+            if row is None:
+                session.add(
+                    IdempotencyRow(
+                        caller=caller, key=key, request_hash=request_hash, created_at=now
+                    )
+                )
+                return Claim(caller, key)
+            if row.request_hash != request_hash:
+                raise Refusal(
+                    "idempotency_conflict",
+                    "This Idempotency-Key was used for another request. Use a new key for each.",
+                )
+            if row.status is None:
+                return Claim(caller, key)
+            if row.status == _MARKED:
+                return Claim(caller, key, made=json.loads(row.answer or "{}"), marked=True)
+            return Stored(row.status, row.answer or "")
+
+        return await self._ctx.store.run(work)
+
+
+def hash_of(method: str, path: str, query: str, body: bytes) -> str:
+    """Tells one request from another."""
+    head = "\n".join((method, path, query)).encode()
+    return hashlib.sha256(head + b"\n" + body).hexdigest()
+
+
+def _row(claim: Claim) -> Any:
+    return update(IdempotencyRow).where(
+        IdempotencyRow.caller == claim.caller, IdempotencyRow.key == claim.key
+    )
+
+
+def _delete(caller: str, key: str) -> Any:
+    return delete(IdempotencyRow).where(IdempotencyRow.caller == caller, IdempotencyRow.key == key)
+
+
+# A session belongs to one transaction of the store; what it made is collected there, so that a
+# transaction which is repeated after a deadlock starts from nothing again.
+_MADE = "gpudev_made"
+
+
+@event.listens_for(Session, "after_flush")
+def _collect(session: Session, _: UOWTransaction) -> None:
+    claim = _current.get()
+    if claim is None or not claim.open:
+        return
+    made: dict[str, list[str]] = session.info.setdefault(_MADE, {})
+    for row in session.new:
+        state = inspect(row)
+        names = made.setdefault(state.mapper.local_table.name, [])
+        names.append(str(state.mapper.primary_key_from_instance(row)[0]))
+
+
+@event.listens_for(Session, "before_commit")
+def _mark(session: Session) -> None:
+    claim = _current.get()
+    made: dict[str, list[str]] | None = session.info.get(_MADE)
+    if claim is None or not claim.open or made is None:
+        return
+    for table, ids in made.items():
+        claim.made[table] = [*claim.made.get(table, []), *ids]
+    session.execute(_row(claim).values(status=_MARKED, answer=json.dumps(claim.made)))
+    claim.marked = True

@@ -1,0 +1,159 @@
+"""Server-sent events: how the streams keep their promises to readers, and to memory.
+
+A stream begins with what the reader missed (with `Last-Event-ID`) and with the whole present state,
+one message per reservation; then it sends events as they happen. Each message carries a
+reservation's whole state, so a reader may throw away all but the newest. A comment goes out when
+nothing else did, so that a dead connection is noticed. A reader who does not read is dropped once
+`events.BACKLOG` events wait or a message could not be sent for `STUCK` seconds. A stream ends when
+its caller may listen no more; while the Hub cannot be asked it goes on for `TRUST` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from gpudev_client.models import Event
+from gpudev_client.states import FINAL
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
+from gpudev_service.events import Dropped, Listener, Owner
+from gpudev_service.operations import reservations, status
+
+from .auth import Caller
+from .permissions import Right
+
+#: Seconds that one message may wait for the reader to take it.
+STUCK = 30.0
+#: Seconds for which a running stream goes on while the Hub cannot be asked about its caller.
+TRUST = 60.0
+
+#: Kind of the messages that say how things are, not what happened.
+PRESENT = "present"
+
+Send = Callable[[str], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Audience:
+    """Who listens, and whether they still may; asked anew every few seconds.
+
+    Args:
+        again: authenticates the request anew; raises `Refusal`.
+    """
+
+    caller: Caller
+    again: Callable[[], Awaitable[Caller]]
+    recheck: float
+    _checked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    _confirmed: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+
+    def may_see(self, owner: Owner) -> bool:
+        return self.caller.grants.may(Right.READ, owner)
+
+    @property
+    def due(self) -> float:
+        """The loop's time at which to ask again."""
+        return self._checked + self.recheck
+
+    async def still_there(self) -> bool:
+        """Whether the caller may go on listening; takes over what has changed for them."""
+        now = asyncio.get_running_loop().time()
+        if now < self.due:
+            return True
+        self._checked = now
+        try:
+            self.caller = await self.again()
+        except Refusal as refusal:
+            return refusal.code == "unavailable" and now - self._confirmed < TRUST
+        self._confirmed = now
+        return self.caller.grants.somewhere(Right.READ)
+
+
+def message(event: Event) -> str:
+    """One event as the wire has it."""
+    return f"id: {event.id}\ndata: {event.model_dump_json()}\n\n"
+
+
+async def follow(
+    ctx: Context,
+    audience: Audience,
+    send: Send,
+    *,
+    reservation_id: str | None,
+    last_id: int | None,
+    keepalive: float,
+) -> None:
+    """Sends until the reader goes, falls behind, or may listen no more; for one reservation also
+    until it is over."""
+
+    def accept(owner: Owner) -> bool:
+        return audience.may_see(owner)
+
+    async with ctx.events.listen(accept) as listener:
+        async for event in _beginning(ctx, accept, reservation_id, last_id):
+            await _send(send, message(event))
+            if event.kind == PRESENT and _over(event, reservation_id):
+                return
+        await _send(send, ": this was the present state\n\n")
+        await _live(audience, listener, send, reservation_id, keepalive)
+
+
+async def _live(
+    audience: Audience,
+    listener: Listener,
+    send: Send,
+    reservation_id: str | None,
+    keepalive: float,
+) -> None:
+    loop = asyncio.get_running_loop()
+    quiet_since = loop.time()
+    while await audience.still_there():
+        wake = min(quiet_since + keepalive, audience.due)
+        try:
+            async with asyncio.timeout_at(wake):
+                event = await listener.next()
+        except TimeoutError:
+            if loop.time() >= quiet_since + keepalive:
+                await _send(send, ": still there\n\n")
+                quiet_since = loop.time()
+            continue
+        except Dropped:
+            return
+        if reservation_id is not None and event.reservation.id != reservation_id:
+            continue
+        await _send(send, message(event))
+        quiet_since = loop.time()
+        if _over(event, reservation_id):
+            return
+
+
+async def _beginning(
+    ctx: Context,
+    accept: Callable[[Owner], bool],
+    reservation_id: str | None,
+    last_id: int | None,
+) -> AsyncIterator[Event]:
+    """What was missed, then the present state. The newest id is read first: what happens between
+    the two is sent twice rather than never."""
+    newest = await status.last_event(ctx, reservation_id)
+    if last_id is not None:
+        for event in await status.missed(ctx, last_id, accept, reservation_id):
+            yield event
+    now = ctx.clock.now()
+    if reservation_id is not None:
+        present = [await reservations.get(ctx, reservation_id)]
+    else:
+        present = await reservations.present(ctx, accept)
+    for view in present:
+        yield Event(id=newest, kind=PRESENT, at=now, message=view.reason or "", reservation=view)
+
+
+def _over(event: Event, reservation_id: str | None) -> bool:
+    return reservation_id is not None and event.reservation.state in FINAL
+
+
+async def _send(send: Send, text: str) -> None:
+    async with asyncio.timeout(STUCK):
+        await send(text)
