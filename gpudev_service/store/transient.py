@@ -20,7 +20,6 @@ _PASSING = {
     "57P03",  # the server is starting
     "53300",  # too many connections
     "25P03",  # the session idled inside its transaction
-    "25006",  # a standby that has not been promoted yet
 }
 _CONNECTION_CLASS = "08"
 
