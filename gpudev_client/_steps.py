@@ -19,8 +19,8 @@ class Call:
     """One HTTP request; the driver sends back a `Reply` or throws `Unreachable`.
 
     `path` is below the API's base and its segments are quoted already. With `stream` an answer of
-    2xx stays open for `Read` steps, and counts as cut after `silence` seconds without a byte (by
-    default after twice what the service needs for a sign of life).
+    2xx stays open for `Read` steps, and counts as cut after `silence` seconds without a byte, or
+    after the transport's own limit where that is shorter.
     """
 
     method: str

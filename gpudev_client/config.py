@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from .errors import ConfigError
 
@@ -81,6 +81,11 @@ def hub_url(service: str) -> str:
     parts = urlsplit(service)
     base = parts.path.rsplit("/services/", 1)[0]
     return urlunsplit((parts.scheme, parts.netloc, base, "", ""))
+
+
+def absolute(url: str, service: str) -> str:
+    """A server's address as a browser takes it; the service may give it without the host."""
+    return urljoin(service, url)
 
 
 def resolve(

@@ -1,0 +1,288 @@
+"""The verbs around reservations that exist: list, show, connect, edit, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from gpudev_client import words
+from gpudev_client.states import FINAL, LEASED, LIVE, State
+
+from . import pick, say, verbs
+from .app import App, Refused, pass_app
+from .show import details, emit_json, note, out, table
+from .trace import trace
+from .watch import shown
+
+if TYPE_CHECKING:
+    from gpudev_client import models
+
+_STATES = [state.value for state in State]
+
+
+@click.command("list")
+@click.option("-u", "--user", metavar="USER", help="Somebody else's; '*' is everybody's.")
+@click.option(
+    "-s", "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these."
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Those that ended as well.")
+@click.option("--watch", is_flag=True, help="Keep showing changes; Ctrl-C ends it.")
+@verbs.as_json
+@pass_app
+def list_(
+    app: App,
+    user: str | None,
+    states: tuple[str, ...],
+    everything: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """List reservations, newest first."""
+    wanted = frozenset(State(s) for s in states) or (frozenset() if everything else LIVE)
+    found = app.client.reservations(user=user, states=wanted).all()
+    if watch:
+        _watch(app, found, wanted or frozenset(State), user, as_json)
+    elif as_json:
+        emit_json(found)
+    else:
+        out(_listing(app, found, with_user=user is not None))
+
+
+@click.command("show")
+@click.argument("reservation", metavar="[ID]", required=False)
+@click.option("--trace", "traced", is_flag=True, help="Where the time went, step by step.")
+@verbs.as_json
+@pass_app
+def show_(app: App, reservation: str | None, traced: bool, as_json: bool) -> None:
+    """Show a reservation. Without ID, the only live one."""
+    found = pick.reservation(app, reservation)
+    history = app.client.history(found.id).all() if traced or not as_json else []
+    if as_json:
+        emit_json(
+            {**found.model_dump(), "history": history, "trace": trace(history, app.now())}
+            if traced
+            else found
+        )
+        return
+    out(_details(app, found))
+    shown_steps = trace(history, app.now()) if traced else []
+    if shown_steps:
+        rows = [
+            (
+                step.what,
+                words.duration(step.seconds),
+                words.moment(step.began_at, app.now(), app.zone),
+            )
+            for step in shown_steps
+        ]
+        out("\nWhere the time went\n" + table(("STEP", "TOOK", "FROM"), rows, app.width))
+    out("\nHistory\n" + _history(app, history))
+
+
+@click.command()
+@click.argument("reservation", metavar="[ID]", required=False)
+@click.option("--browser", is_flag=True, help="Open it in the browser.")
+@verbs.as_json
+@pass_app
+def connect(app: App, reservation: str | None, browser: bool, as_json: bool) -> None:
+    """Print where a reservation's JupyterLab is.
+
+    Connecting by SSH is not possible with this version.
+    """
+    from gpudev_client.config import absolute
+
+    found = pick.reservation(app, reservation, LEASED)
+    if found.state is not State.ACTIVE or not found.url:
+        standing = say.standing(found, app.now(), app.zone)
+        raise Refused(f"Reservation {found.id} is {found.state.value}: {standing}.")
+    url = absolute(found.url, app.client.url)
+    if as_json:
+        emit_json({"id": found.id, "url": url})
+    else:
+        out(url)
+        note("This is JupyterLab in the browser; SSH is not there yet.", app.error_width)
+    if browser and not click.launch(url) == 0:
+        raise Refused("No browser could be opened.")
+
+
+@click.command()
+@click.argument("reservation", metavar="[ID]", required=False)
+@click.option("--extend", "hours", type=float, metavar="HOURS", help="Extend the lease.")
+@verbs.as_json
+@pass_app
+def edit(app: App, reservation: str | None, hours: float | None, as_json: bool) -> None:
+    """Change a reservation: `--extend HOURS` makes its lease longer.
+
+    Without --extend it says how far the lease could be extended now.
+    """
+    found = pick.reservation_id(app, reservation, LEASED)
+    if hours is None:
+        offer = app.client.extension(found)
+        emit_json(offer) if as_json else out(_offer(app, offer))
+        return
+    if not 0 < hours < float("inf"):
+        raise click.UsageError("--extend takes a number of hours above 0, such as 0.5.")
+    changed = app.client.extend(found, hours)
+    if as_json:
+        emit_json(changed)
+    else:
+        out(f"Extended by {words.hours(hours)}: {say.standing(changed, app.now(), app.zone)}.")
+
+
+@click.command()
+@click.argument("reservation", metavar="[ID]", required=False)
+@click.option("-a", "--all", "everything", is_flag=True, help="All your live reservations.")
+@click.option("--reason", help="Why; it is kept in the history.")
+@verbs.yes
+@verbs.as_json
+@pass_app
+def cancel(
+    app: App,
+    reservation: str | None,
+    everything: bool,
+    reason: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """End a reservation: leave the queue, or stop the server and free its GPUs."""
+    if everything and reservation:
+        raise click.UsageError("Give an ID or --all, not both.")
+    if everything:
+        chosen = app.client.reservations(states=LIVE - {State.STOPPING}).all()
+    else:
+        chosen = [pick.reservation(app, reservation)]
+    over = [r for r in chosen if r.state in FINAL]
+    if over:
+        raise Refused(f"Reservation {over[0].id} is {over[0].state.value} already.")
+    if chosen and not app.confirm(_question(app, chosen), yes=yes):
+        raise Refused("Nothing was cancelled.")
+    ended = [app.client.cancel(r.id, reason) for r in chosen]
+    if as_json:
+        emit_json(ended)
+    elif not ended:
+        out("You have no live reservation.")
+    else:
+        for r in ended:
+            what = "is being stopped" if r.state is State.STOPPING else f"is {r.state.value}"
+            out(f"Reservation {r.id} ({r.name}) {what}.")
+
+
+def _listing(app: App, found: Sequence[models.Reservation], *, with_user: bool) -> str:
+    if not found:
+        return "No reservations."
+    now = app.now()
+    rows = [
+        (
+            r.id,
+            r.name,
+            r.user if with_user else "",
+            r.state.value,
+            say.gpus(r),
+            r.disk or "",
+            say.standing(r, now, app.zone),
+        )
+        for r in found
+    ]
+    return table(("ID", "NAME", "USER", "STATE", "GPUS", "DISK", "TIME"), rows, app.width)
+
+
+def _watch(
+    app: App,
+    found: list[models.Reservation],
+    wanted: frozenset[State],
+    user: str | None,
+    as_json: bool,
+) -> None:
+    known = {r.id: r for r in reversed(found)}
+    mine = None if user else app.client.me().name
+
+    def render() -> str:
+        newest = sorted(known.values(), key=lambda r: r.submitted_at, reverse=True)
+        return _listing(app, newest, with_user=user is not None)
+
+    def fits(r: models.Reservation) -> bool:
+        return r.state in wanted and user in (None, "*", r.user) and mine in (None, r.user)
+
+    if as_json:
+        for event in app.client.events():
+            if fits(event.reservation) or event.reservation.id in known:
+                known[event.reservation.id] = event.reservation
+                emit_json(event, one_line=True)
+        return
+    with shown(render) as screen:
+        screen.update()
+        for event in app.client.events():
+            if fits(event.reservation):
+                known[event.reservation.id] = event.reservation
+            else:
+                known.pop(event.reservation.id, None)
+            screen.update()
+
+
+def _details(app: App, r: models.Reservation) -> str:
+    now, zone = app.now(), app.zone
+
+    def at(moment: object) -> str | None:
+        from datetime import datetime
+
+        return words.moment(moment, now, zone) if isinstance(moment, datetime) else None
+
+    placed = ", ".join(
+        f"{p.node} ({', '.join(str(u) for u in p.units)})" if p.units else p.node
+        for p in r.placement
+    )
+    extension = r.extension
+    return details(
+        [
+            ("id", r.id),
+            ("name", r.name),
+            ("user", r.user),
+            ("state", f"{r.state.value}: {say.standing(r, now, zone)}"),
+            ("reason", r.reason),
+            ("GPUs", say.gpus(r)),
+            ("placed on", placed),
+            ("disk", r.disk or "none, files are not kept"),
+            ("asked for", words.hours(r.hours)),
+            ("extended by", words.hours(r.extended_hours) if r.extended_hours else None),
+            (
+                "extension",
+                _offer(app, extension) if extension and r.state is State.ACTIVE else None,
+            ),
+            ("submitted", at(r.submitted_at)),
+            ("booked for", at(r.booked_for)),
+            ("first promised", at(r.first_promised_start)),
+            ("lease from", at(r.starts_at)),
+            ("lease until", at(r.expires_at)),
+            ("ended", at(r.ended_at)),
+            ("address", r.url if r.state is State.ACTIVE else None),
+        ],
+        app.width,
+    )
+
+
+def _history(app: App, history: Sequence[models.HistoryEntry]) -> str:
+    rows = [
+        (words.moment(entry.at, app.now(), app.zone), entry.state.value, entry.reason)
+        for entry in history
+    ]
+    return details([(f"{when}  {state}", reason or "-") for when, state, reason in rows], app.width)
+
+
+def _offer(app: App, offer: models.ExtensionOffer) -> str:
+    why = f" ({offer.limited_by})" if offer.limited_by else ""
+    if offer.possible_hours <= 0 or offer.extendable_until is None:
+        return f"not possible now{why}"
+    until = words.moment(offer.extendable_until, app.now(), app.zone)
+    return f"up to {words.hours(offer.possible_hours)} more, until {until}{why}"
+
+
+def _question(app: App, chosen: Sequence[models.Reservation]) -> str:
+    now = app.now()
+    told = "; ".join(
+        f"{r.id} ({r.name}, {say.gpus(r)}, {r.state.value}, {say.standing(r, now, app.zone)})"
+        for r in chosen
+    )
+    what = "this reservation" if len(chosen) == 1 else f"these {len(chosen)} reservations"
+    return f"Cancel {what}: {told}?"

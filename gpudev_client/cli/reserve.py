@@ -1,0 +1,227 @@
+"""`gpu-dev reserve`: from flags and answers to a reservation, and waiting for it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from gpudev_client import limits, words
+
+from . import say, verbs, wait
+from .app import App, Refused, pass_app
+from .ask import ask, choose
+from .show import emit_json, note
+
+if TYPE_CHECKING:
+    from gpudev_client import models
+
+_NO_DISK = "none"
+_NEW_DISK = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the flags say; None is open. `disk` may be "none"."""
+
+    gpu_type: str | None
+    gpus: int | None
+    hours: float | None
+    name: str | None
+    disk: str | None
+    create_disk: bool
+
+    @property
+    def complete(self) -> bool:
+        return None not in (self.gpu_type, self.gpus, self.hours)
+
+
+@click.command()
+@click.option("-t", "--gpu-type", metavar="TYPE", help="GPU type; `gpu-dev avail` lists them.")
+@click.option("-g", "--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs.")
+@click.option("-h", "--hours", type=float, metavar="HOURS", help="For how long; 0.5 is 30 minutes.")
+@click.option("-n", "--name", metavar="NAME", help="Your own name for it.")
+@click.option("--disk", metavar="NAME|none", help="The disk that becomes the home directory.")
+@click.option("--create-disk", is_flag=True, help="Create the disk if there is none of this name.")
+@click.option("--no-interactive", is_flag=True, help="Ask nothing; take defaults for what is open.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is active.")
+@verbs.yes
+@verbs.as_json
+@pass_app
+def reserve(
+    app: App,
+    gpu_type: str | None,
+    gpus: int | None,
+    hours: float | None,
+    name: str | None,
+    disk: str | None,
+    create_disk: bool,
+    no_interactive: bool,
+    no_wait: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Reserve GPUs.
+
+    On a terminal it asks for what is missing. Without one, the type is needed, and count and hours
+    are the type's smallest count and usual length. Here -h is --hours; for this text use --help.
+    """
+    if hours is not None and not (math.isfinite(hours) and hours > 0):
+        raise click.UsageError("--hours takes a number above 0, such as 0.5 or 4.")
+    wish = Wish(gpu_type, gpus, hours, name, disk, create_disk)
+    asks = app.interactive(no_interactive)
+    if asks and not wish.complete:
+        request = _request(_asked(app, wish))
+        plan = app.client.plan(request)
+        note(say.plan(plan, app.now(), app.zone), app.error_width)
+        if not yes and not click.confirm("Reserve?", default=True, err=True):
+            raise Refused("Nothing was reserved.")
+    else:
+        request = _request(_defaults(app, wish))
+    made = app.client.reserve(request)
+    _announce(app, made)
+    if not no_wait:
+        made = wait.until_active(app, made, may_ask=asks)
+    if as_json:
+        emit_json(made)
+    else:
+        wait.result(app, made)
+
+
+def _request(wish: Wish) -> models.ReservationRequest:
+    from gpudev_client.sdk import request_for
+
+    return request_for(
+        gpu_type=wish.gpu_type,
+        gpus=wish.gpus,
+        hours=wish.hours,
+        name=wish.name,
+        disk=None if wish.disk in (None, _NO_DISK) else wish.disk,
+        create_disk=wish.create_disk and wish.disk not in (None, _NO_DISK),
+    )
+
+
+def _announce(app: App, made: models.Reservation) -> None:
+    length = words.hours(made.hours)
+    note(f"Reservation {made.id} ({made.name}): {say.gpus(made)} for {length}.", app.error_width)
+    if made.disk is None:
+        note("It has no disk: files in it are gone at its end.", app.error_width)
+
+
+def _defaults(app: App, wish: Wish) -> Wish:
+    if wish.gpu_type is None:
+        known = ", ".join(t.name for t in app.client.gpu_types())
+        raise click.UsageError(f"Say which GPU type with -t. There are: {known}.")
+    if wish.hours is None:
+        wish = replace(wish, hours=_type(app.client.gpu_types().all(), wish.gpu_type).default_hours)
+    return wish
+
+
+def _type(types: list[models.GpuType], name: str) -> models.GpuType:
+    for known in types:
+        if known.name == name:
+            return known
+    told = ", ".join(known.name for known in types)
+    raise Refused(f"There is no GPU type {name!r}. There are: {told}.")
+
+
+def _asked(app: App, wish: Wish) -> Wish:
+    types = app.client.gpu_types().all()
+    if not types:
+        raise Refused("There is no GPU type that you may use.")
+    if wish.gpu_type is None:
+        wish = replace(wish, gpu_type=_ask_type(app, types))
+    gpu_type = _type(types, wish.gpu_type or "")
+    if gpu_type.maintenance:
+        note(f"{gpu_type.name} is in maintenance: {gpu_type.maintenance}", app.error_width)
+    if wish.gpus is None:
+        wish = replace(wish, gpus=_ask_count(gpu_type))
+    if wish.hours is None:
+        wish = replace(wish, hours=_ask_hours(gpu_type))
+    if wish.disk is None:
+        wish = _ask_disk(app, wish)
+    if wish.name is None:
+        name = ask("Name (empty for one that is made up)", str.strip, "")
+        wish = replace(wish, name=name or None)
+    return wish
+
+
+def _ask_type(app: App, types: list[models.GpuType]) -> str:
+    now = app.now()
+    offers = {a.gpu_type: a for a in app.client.availability()}
+
+    def explained(t: models.GpuType) -> str:
+        offer = offers.get(t.name)
+        if t.maintenance:
+            return f"in maintenance: {t.maintenance}"
+        if offer is None:
+            return t.label
+        first = next((e for e in offer.earliest if e.starts_at), None)
+        start = say.earliest(first, now, app.zone).split(": ", 1)[1] if first else "not possible"
+        simulated = ", simulated" if t.simulated else ""
+        return f"{t.label}: {offer.free} of {offer.total} free, earliest start {start}{simulated}"
+
+    note("GPU types:")
+    usable = next((t.name for t in types if not t.maintenance), types[0].name)
+    return choose("GPU type", [(t.name, explained(t)) for t in types], usable)
+
+
+def _ask_count(gpu_type: models.GpuType) -> int:
+    counts = gpu_type.counts
+    if len(counts) == 1:
+        return counts[0]
+    told = ", ".join(str(count) for count in counts)
+
+    def read(text: str) -> int:
+        if text.strip() not in [str(count) for count in counts]:
+            raise click.UsageError(f"Possible with {gpu_type.name}: {told}.")
+        return int(text)
+
+    return ask(f"How many GPUs ({told})", read, str(counts[0]))
+
+
+def _ask_hours(gpu_type: models.GpuType) -> float:
+    low, high = gpu_type.min_hours, gpu_type.max_hours
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise click.UsageError(
+                f"Hours from {low:g} ({words.hours(low)}) to {high:g}; fractions are fine."
+            )
+        return value
+
+    question = f"For how many hours ({low:g} to {high:g})"
+    return ask(question, read, f"{gpu_type.default_hours:g}")
+
+
+def _ask_disk(app: App, wish: Wish) -> Wish:
+    now = app.now()
+    choices = [(_NO_DISK, "files are gone at the end"), (_NEW_DISK, "a new, empty disk")]
+    disks = app.client.disks().all()
+    for d in disks:
+        used = f"in use by {d.in_use_by}" if d.in_use_by else ""
+        last = f"used {words.ago(d.last_used_at, now)}" if d.last_used_at else ""
+        size = words.size(d.size_bytes)
+        choices.append((d.name, ", ".join(part for part in (size, last, used) if part)))
+    note("Disks:")
+    free = [d for d in disks if not d.in_use_by]
+    newest = max(free, key=lambda d: d.last_used_at or d.created_at).name if free else _NO_DISK
+    chosen = choose("Disk", choices, newest)
+    if chosen != _NEW_DISK:
+        return replace(wish, disk=chosen)
+    return replace(wish, disk=ask("Name of the new disk", _disk_name), create_disk=True)
+
+
+def _disk_name(text: str) -> str:
+    if not re.fullmatch(limits.DISK_NAME, text) or text in (_NO_DISK, _NEW_DISK):
+        raise click.UsageError(
+            "Letters, digits, '.', '_' and '-', beginning with a letter or digit."
+        )
+    return text

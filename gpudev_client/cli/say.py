@@ -1,0 +1,76 @@
+"""Reservations, plans and disks in sentences; pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING
+
+from gpudev_client import words
+from gpudev_client.states import State
+
+if TYPE_CHECKING:
+    from gpudev_client import models
+
+
+def gpus(reservation: models.Reservation) -> str:
+    """ "2 x t4", and whether they are simulated."""
+    said = words.gpus(reservation.gpus, reservation.gpu_type, reservation.nodes)
+    return f"{said} (simulated)" if reservation.simulated else said
+
+
+def standing(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
+    """Where a reservation stands, in one sentence without its state's name."""
+    match r.state:
+        case State.SCHEDULED:
+            start = r.booked_for or r.promised_start
+            booked = words.at_moment(start, now, zone) if start else ""
+            return f"booked, starts {booked}".rstrip()
+        case State.QUEUED:
+            start_said = words.start_in_words(r.promised_start, now, zone)
+            return f"{words.queue_place(r.position)}, {start_said}" if r.position else start_said
+        case State.PREPARING:
+            return "the server is starting on its GPUs"
+        case State.ACTIVE:
+            return _active(r, now, zone)
+        case State.STOPPING:
+            return "the server is being stopped"
+        case _:
+            ended = words.at_moment(r.ended_at, now, zone) if r.ended_at else ""
+            return f"ended {ended}".rstrip()
+
+
+def waiting(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
+    """What somebody who waits for a reservation wants to read."""
+    said = f"{r.state.value}: {standing(r, now, zone)}"
+    first, promised = r.first_promised_start, r.promised_start
+    if r.state is State.QUEUED and first and promised and (first - promised).total_seconds() >= 60:  # noqa: PLR2004
+        said += f"; earlier than first promised ({words.moment(first, now, zone)})"
+    return said
+
+
+def plan(p: models.Plan, now: datetime, zone: tzinfo | None) -> str:
+    """When a request would start."""
+    what = words.gpus(p.gpus, p.gpu_type)
+    length = words.hours(p.hours)
+    if p.starts_now:
+        return f"{what} for {length}: starts now, until {words.moment(p.expires_at, now, zone)}."
+    start = words.start_in_words(p.starts_at, now, zone)
+    return f"{what} for {length}: {words.queue_place(p.position)}, {start}."
+
+
+def earliest(start: models.EarliestStart, now: datetime, zone: tzinfo | None) -> str:
+    """One count of GPUs and when it could start: "8: 18:40", "1: now"."""
+    if start.starts_at is None:
+        return f"{start.gpus}: {start.reason or 'not possible'}"
+    soon = (start.starts_at - now).total_seconds() < 60  # noqa: PLR2004
+    return f"{start.gpus}: {'now' if soon else words.moment(start.starts_at, now, zone)}"
+
+
+def _active(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
+    left = words.time_left(r.expires_at, now, zone) if r.expires_at else "ready"
+    if r.server_lost_at is None:
+        return left
+    if r.restart_until is None:
+        return f"the server has stopped; {left}"
+    until = words.moment(r.restart_until, now, zone)
+    return f"the server has stopped and can be started again until {until}; {left}"
