@@ -1,0 +1,452 @@
+"""Reserve, wait, start, release: a Hub spawner whose every server stands on a reservation.
+
+The mixin goes before a spawner class. What differs between local processes and pods is the handle
+by which the service can end a server without the Hub, and how the spawner applies the placement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from jupyterhub.spawner import Spawner
+from jupyterhub.utils import wait_for_http_server
+from traitlets import Callable, Float, Unicode, default
+
+from gpudev_client import errors
+from gpudev_client.models import Reservation, ReservationRequest, ServerLaunch, ServerReport
+from gpudev_client.states import FINAL, WAITING, State
+
+from . import form, names, options, stash
+from .connection import Connection, shared
+from .progress import Message, Phase, message
+from .refusals import PrefillOnly, SpawnRefused, refused
+
+#: The Hub's own limit on a start while it waits in the queue: ten years, in seconds. The limit that
+#: the operator set begins when the waiting is over.
+ENDLESS = 315_360_000
+
+#: Seconds between two messages to somebody who looks at the waiting page; their generator ends with
+#: the first message after they have left.
+_PROGRESS_EVERY = 10.0
+
+
+class GpuDevMixin(Spawner):
+    """A spawner that asks the reservation service before it starts anything."""
+
+    service_url = Unicode(
+        help="""Address of the reservation service, with its prefix and without a trailing slash,
+        for example `http://127.0.0.1:8810/services/gpudev`. Best without the proxy in between."""
+    ).tag(config=True)
+
+    service_token = Unicode(
+        help="""API token of the Hub service that stands for the spawner; it needs the scopes
+        `custom:gpudev:spawner` and `access:services!service=gpudev`."""
+    ).tag(config=True)
+
+    pages_url = Unicode(
+        "/services/gpudev/",
+        help="Where people find the service's pages, as seen from their browser.",
+    ).tag(config=True)
+
+    answer_interval = Float(
+        0.5, help="Seconds between two looks at whether a starting server is still alive."
+    ).tag(config=True)
+
+    _phase = Phase.RESERVING
+    _reservation: Reservation | None = None
+    _asked: options.Asked = None
+    _launch: ServerLaunch | None = None
+    _limit: float = 0.0
+    _failed_start = False
+    _leaving = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._moved = asyncio.Event()
+        self._endless_start()
+        if self.user is not None:
+            self.oauth_client_id = names.client_id(self.user.name, self.name)
+
+    # --- what a subclass says -----------------------------------------------------------------
+
+    def server_handle(self) -> dict[str, str | int | float]:
+        """By what the service can end the server that was just started, without the Hub."""
+        raise NotImplementedError
+
+    def apply_launch(self, launch: ServerLaunch) -> None:
+        """Prepares the start on its placement; environment variables are set already."""
+
+    def failure_reason(self, error: Exception) -> str | None:
+        """Why the server did not come up, for its owner; None for words that fit everything."""
+        return None
+
+    # --- the form -----------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Connection:
+        """The Hub process's connection to the service."""
+        return shared(self.service_url.rstrip("/"), self.service_token)
+
+    options_form = Callable(form.render, help="The reservation form.").tag(config=True)
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        return self._read_form
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        return GpuDevMixin._apply
+
+    async def _read_form(self, form_data: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """The form as `user_options`; refused values come back in the form with a sentence."""
+        values = options.form_values(form_data)
+        stash.drop(self.user)
+        try:
+            asked = options.from_form(values)
+            if isinstance(asked, options.Attach):
+                return {options.ATTACH: asked.reservation}
+            await self.connection.client.plan(self._request(asked))
+        except options.InvalidOptions as error:
+            raise self._back_to_form(values, error.message, error.field) from error
+        except errors.RefusalError as error:
+            refusal = refused(error)
+            raise self._back_to_form(values, refusal.message, refusal.field) from error
+        except errors.GpuDevError as error:
+            raise self._back_to_form(values, refused(error).message, None) from error
+        # Should the reservation be refused after all, the form comes back as it was typed.
+        stash.keep(self.user, stash.Stash(self.name, values))
+        return options.stored(asked)
+
+    def options_from_query(self, query_data: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """A link never starts a server: its arguments fill the form."""
+        values = options.prefill(query_data, form.PRESETS)
+        stash.keep(self.user, stash.Stash(self.name, values))
+        raise PrefillOnly
+
+    def _back_to_form(
+        self, values: options.FormValues, sentence: str, field: str | None
+    ) -> SpawnRefused:
+        faults = {field: sentence} if field else {}
+        stash.keep(self.user, stash.Stash(self.name, values, faults))
+        return SpawnRefused(sentence, field=field)
+
+    async def _apply(self, user_options: Mapping[str, Any]) -> None:
+        """Checks options from every source; the Hub calls it before each start."""
+        # A group's settings may have changed the limit since this object was made.
+        self._endless_start()
+        names.check(self.user.db, self.user.name, self.name)
+        try:
+            self._asked = options.parse(user_options or {})
+        except options.InvalidOptions as error:
+            raise SpawnRefused(error.message, field=error.field) from error
+
+    def _endless_start(self) -> None:
+        if self.start_timeout != ENDLESS:
+            self._limit = float(self.start_timeout)
+            self.start_timeout = ENDLESS
+
+    def _request(self, asked: ReservationRequest) -> ReservationRequest:
+        return asked.model_copy(update={"user": self.user.name, "server_name": self.name})
+
+    # --- start --------------------------------------------------------------------------------
+
+    async def start(self) -> Any:
+        """Reserves, waits for the turn, and starts the server on its placement."""
+        self._move(Phase.RESERVING)
+        self._reservation, self._launch = None, None
+        self._failed_start = self._leaving = False
+        self.connection.arm()
+        try:
+            self._reservation = await self._reserve()
+            await self._wait()
+            stash.drop(self.user)
+            return await self._bring_up(self._reservation)
+        except asyncio.CancelledError:
+            self._cancelled()
+            raise
+        except errors.GpuDevError as error:
+            self.log.warning("%s cannot start: %s", self._log_name, error)
+            raise refused(error) from error
+        finally:
+            self.start_timeout = ENDLESS
+
+    async def _reserve(self) -> Reservation:
+        """The reservation to run: the one that is asked for, the one that lives, or a new one."""
+        asked, user = self._asked, self.user.name
+        if isinstance(asked, options.Attach):
+            return self._mine(await self.connection.client.reservation(asked.reservation))
+        live = await self.connection.live(user, self.name)
+        if live is not None:
+            return self._mine(live)
+        if asked is None:
+            raise SpawnRefused(
+                "Say what to reserve: a GPU type and a number of hours at least. "
+                "“Reserve GPUs” on the Hub's home page asks for all of it.",
+                field="gpu_type",
+            )
+        try:
+            return await self.connection.client.reserve(self._request(asked))
+        except errors.Conflict as error:
+            # Two starts of one server at once: the second one joins the first one's reservation.
+            live = await self.connection.live(user, self.name)
+            if error.code != "server_in_use" or live is None:
+                raise
+            return self._mine(live)
+
+    def _mine(self, reservation: Reservation) -> Reservation:
+        """`reservation`, if it is this server's and can be started."""
+        if (reservation.user, reservation.server_name) != (self.user.name, self.name):
+            raise SpawnRefused("There is no such reservation.", status=HTTPStatus.NOT_FOUND)
+        if reservation.state is State.STOPPING:
+            raise SpawnRefused(
+                "The last reservation of this server is just ending. Try again in a minute.",
+                status=HTTPStatus.CONFLICT,
+            )
+        if reservation.state in FINAL:
+            raise _over(reservation)
+        return reservation
+
+    async def _wait(self) -> None:
+        """Returns when the lease has begun; for as long as that takes."""
+        assert self._reservation is not None  # noqa: S101 - set by start
+        self._move(Phase.WAITING)
+        with self.connection.watch.entry(self._reservation) as entry:
+            # Between the answer that brought us here and the stream something may have happened.
+            await self.connection.watch.read(entry)
+            # Somebody who leaves ends this start in a moment; their cancelled reservation is not a
+            # failure to be shown.
+            while entry.reservation.state in WAITING or self._leaving:
+                self._reservation = entry.reservation
+                await entry.changed()
+            self._reservation = self._mine(entry.reservation)
+
+    async def _bring_up(self, reservation: Reservation) -> Any:
+        """Starts the server within the operator's limit; a failure gives the GPUs back."""
+        self._move(Phase.STARTING)
+        self._launch = await self.connection.client.launch(reservation.id)
+        self._reservation = self._launch.reservation
+        self.start_timeout = max(1, round(self._limit))
+        try:
+            where = await asyncio.wait_for(self._start_server(reservation.id), self._limit)
+        except Exception as error:
+            self._failed_start = True
+            reason = error.message if isinstance(error, SpawnRefused) else self._reason(error)
+            self.log.warning("%s did not come up: %s", self._log_name, reason, exc_info=error)
+            with contextlib.suppress(ProcessLookupError):
+                await super().stop(now=True)
+            await self.connection.report(
+                reservation.id, ServerReport(status="failed", message=reason)
+            )
+            raise SpawnRefused(reason, status=HTTPStatus.CONFLICT) from error
+        self._move(Phase.UP)
+        return where
+
+    async def _start_server(self, reservation_id: str) -> Any:
+        assert self._launch is not None  # noqa: S101 - set by _bring_up
+        self.apply_launch(self._launch)
+        where = await super().start()
+        self._still_ours(
+            await self.connection.report(
+                reservation_id, ServerReport(status="starting", handle=self.server_handle())
+            )
+        )
+        await self._answers(where)
+        self._still_ours(
+            await self.connection.report(reservation_id, ServerReport(status="running"))
+        )
+        return where
+
+    def _move(self, phase: Phase) -> None:
+        self._phase = phase
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _still_ours(self, reservation: Reservation | None) -> None:
+        """Refuses to go on where the lease has ended meanwhile; a service that is away ends it by
+        itself, so its silence is no reason to stop."""
+        if reservation is not None:
+            self._reservation = self._mine(reservation)
+
+    async def _answers(self, where: Any) -> None:
+        """Returns when the server answers over HTTP; raises as soon as it has died."""
+        answer = asyncio.create_task(
+            wait_for_http_server(_api_url(where, self.server.base_url), timeout=self._limit)
+        )
+        try:
+            while not answer.done():
+                await asyncio.wait([answer], timeout=self.answer_interval)
+                status = await self.poll()
+                if status is not None:
+                    raise ServerDied(status)
+            await answer
+        finally:
+            answer.cancel()
+
+    def _reason(self, error: Exception) -> str:
+        specific = self.failure_reason(error)
+        if specific is not None:
+            return specific
+        if isinstance(error, TimeoutError):
+            return (
+                f"JupyterLab did not answer within {self._limit:g} seconds. The GPUs are free "
+                "again; try it once more, and tell an administrator if it happens again."
+            )
+        if isinstance(error, ServerDied):
+            return (
+                f"JupyterLab ended before it was ready (exit code {error.status}). The GPUs are "
+                "free again. An administrator finds the cause in the server's log."
+            )
+        return (
+            "JupyterLab could not be started. The GPUs are free again. "
+            "An administrator finds the cause in the Hub's log."
+        )
+
+    def _cancelled(self) -> None:
+        """Somebody ended this start: a person or the service by a stop, or the Hub by stopping.
+
+        Only a person's stop leaves the queue. A Hub that stops leaves everybody in it: the service
+        starts their servers when their turn comes.
+        """
+        future = cast("asyncio.Task[Any] | None", self._spawn_future)
+        stopped = future is not None and future.cancelling() == 1
+        reservation = self._reservation
+        if reservation is None or not stopped or self.connection.hub_is_stopping():
+            return
+        if self._phase is Phase.WAITING and not self._leaving:
+            # The Hub gives us a second to be gone, so the service is told in the background.
+            self.connection.later(
+                self.connection.report(reservation.id, ServerReport(status="left"))
+            )
+
+    async def leave(self, who: str) -> None:
+        """Cancels the reservation that this start waits for; the caller ends the start.
+
+        Raises:
+            SpawnRefused: the service could not be told, so the place in the queue is kept.
+        """
+        try:
+            # Asked anew: after a restart of the Hub nobody waits here, and the queue goes on.
+            reservation = await self.connection.live(self.user.name, self.name)
+            if reservation is None or reservation.state not in WAITING:
+                return  # its turn has come; ending the start stops it
+            self._leaving = True
+            await self.connection.client.cancel(reservation.id, reason=f"{who} left the queue")
+        except errors.GpuDevError as error:
+            self._leaving = False
+            raise refused(error) from error
+
+    # --- while it runs ------------------------------------------------------------------------
+
+    def get_env(self) -> dict[str, str]:
+        """The spawner's environment; what the service says about the lease goes over everything."""
+        env: dict[str, str] = super().get_env()
+        if self._launch is not None:
+            env.update(self._launch.environment)
+        return env
+
+    def waiting_view(self) -> dict[str, Any]:
+        """What the Hub's waiting page shows before its script has run, or without one."""
+        reservation = self._reservation
+        waiting = self._phase in (Phase.RESERVING, Phase.WAITING)
+        said = message(self._phase, reservation, datetime.now(UTC))
+        title = "Waiting for GPUs" if waiting else "Starting"
+        return {
+            "title": (reservation and reservation.name) or title,
+            "html": said["html_message"],
+            "progress": said["progress"],
+            "waiting": waiting,
+        }
+
+    async def progress(self) -> AsyncIterator[Message]:
+        """The whole state at once, then each change, and a sign of life in between."""
+        while True:
+            yield message(self._phase, self._reservation, datetime.now(UTC))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news(), _PROGRESS_EVERY)
+
+    async def _news(self) -> None:
+        """Returns when there is something new to say."""
+        phase, reservation = self._phase, self._reservation
+        if phase is Phase.WAITING and reservation is not None:
+            with self.connection.watch.entry(reservation) as entry:
+                # Positions move without an event of their own.
+                await self.connection.watch.read(entry, older_than=_PROGRESS_EVERY / 2)
+                if entry.reservation == reservation:
+                    await entry.changed()
+        else:
+            await self._moved.wait()
+
+    async def poll(self) -> int | None:
+        """None while the server runs, else its exit code."""
+        status: int | None = await super().poll()
+        return status
+
+    async def stop(self, now: bool = False) -> None:
+        """Ends the server; a person's stop gives the GPUs back, the service's own stop is known."""
+        reservation = self._reservation
+        await super().stop(now)
+        if reservation is not None and not self._failed_start:
+            await self._give_back(reservation.id)
+
+    async def _give_back(self, reservation_id: str) -> None:
+        try:
+            current = await self.connection.client.reservation(reservation_id)
+        except errors.NotFound:
+            return
+        except errors.GpuDevError as error:
+            self.log.warning("%s: the service does not answer: %s", self._log_name, error)
+        else:
+            if current.state is State.STOPPING or current.state in FINAL:
+                return
+        await self.connection.report(reservation_id, ServerReport(status="stopped"))
+
+    # --- across restarts of the Hub -----------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state()
+        if self._reservation is not None:
+            state["gpudev_reservation"] = self._reservation.model_dump(mode="json")
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        kept = state.get("gpudev_reservation")
+        if kept:
+            self._reservation = Reservation.model_validate(kept)
+            self._phase = Phase.UP
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        self._reservation = None
+        self._launch = None
+
+
+class ServerDied(Exception):  # noqa: N818 - what happened
+    """A starting server ended; `status` is its exit code."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"exit code {status}")
+        self.status = status
+
+
+def _over(reservation: Reservation) -> SpawnRefused:
+    why = f": {reservation.reason.rstrip('.')}" if reservation.reason else ""
+    return SpawnRefused(
+        f"This reservation is over ({reservation.state}{why}). Make a new one to go on working.",
+        status=HTTPStatus.GONE,
+    )
+
+
+def _api_url(where: Any, base_url: str) -> str:
+    if isinstance(where, str):
+        parts = urlsplit(where)
+        return f"{parts.scheme}://{parts.netloc}{base_url}api"
+    host, port = where
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}{base_url}api"

@@ -1,0 +1,242 @@
+"""What somebody asks for when they start a server, validated the same way on every path.
+
+The Hub's form, its REST API (`user_options`) and the service's own starts all end in one of two
+things: a `ReservationRequest`, or the id of a reservation that exists already. Pure functions; what
+policy and capacity say is the service's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from gpudev_client import limits
+from gpudev_client.models import ReservationRequest
+
+#: What a caller may set; the rest of a request is who they are and which server it is.
+FIELDS = ("gpu_type", "gpus", "hours", "disk", "create_disk", "name", "starts_at")
+#: The option that attaches a start to a reservation that exists.
+ATTACH = "reservation"
+#: The Hub's own keys beside the options: 5.x passes them through.
+_HUBS_OWN = frozenset({"display_name"})
+
+_SENTENCES: Mapping[str, str] = {
+    "gpu_type": "Choose one of the GPU types.",
+    "gpus": "Choose how many GPUs, as a whole number.",
+    "hours": "Enter the length as a number of hours above 0, such as 2 or 0.5.",
+    "disk": (
+        "A disk's name begins with a letter or digit and goes on with letters, digits, “.”, “_” "
+        "and “-”; 63 characters at most."
+    ),
+    "create_disk": "Say true or false.",
+    "name": f"A name is one line of printable characters, {limits.NAME_MAX} at most.",
+    "starts_at": "Give the start as a date and time with its time zone.",
+    ATTACH: "Give the id of a reservation.",
+}
+
+
+class InvalidOptions(ValueError):  # noqa: N818 - an answer for a person
+    """Options that cannot become a request: `message` for a person, `field` at fault."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Start the server of a reservation that exists."""
+
+    reservation: str
+
+
+Asked = ReservationRequest | Attach | None
+
+
+def parse(options: Mapping[str, Any]) -> Asked:
+    """What `user_options` ask for; None where they ask for nothing.
+
+    Raises:
+        InvalidOptions: with the field and a sentence.
+    """
+    flat = {key: value for key, value in _flat(options).items() if value is not None}
+    if ATTACH in flat:
+        return _attach(flat)
+    if not flat:
+        return None
+    unknown = sorted(set(flat) - set(FIELDS))
+    if unknown:
+        raise InvalidOptions(
+            f"There is no option {str(unknown[0])[:100]!r}. There are: {', '.join(FIELDS)}."
+        )
+    for needed in ("gpu_type", "hours"):
+        if needed not in flat:
+            raise InvalidOptions(_SENTENCES[needed], needed)
+    try:
+        return ReservationRequest.model_validate(flat)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else None
+        raise InvalidOptions(_SENTENCES.get(field or "", "Please check this."), field) from error
+
+
+def stored(request: ReservationRequest) -> dict[str, Any]:
+    """A request as `user_options`, which the Hub keeps and offers again next time."""
+    return request.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    # Hub 5 hands a nested body through as it came, Hub 6 unpacks it.
+    inner = options.get("user_options")
+    if isinstance(inner, Mapping) and set(options) <= {"user_options"} | _HUBS_OWN:
+        options = inner
+    return {str(key): value for key, value in options.items() if key not in _HUBS_OWN}
+
+
+def _attach(flat: Mapping[str, Any]) -> Attach:
+    reservation = flat[ATTACH]
+    if not isinstance(reservation, str) or not limits.is_reservation_id(reservation):
+        raise InvalidOptions(_SENTENCES[ATTACH], ATTACH)
+    return Attach(reservation)
+
+
+# --- the form ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FormValues:
+    """What stands in the form, as text and as it was typed; what a failed try gives back.
+
+    `hours` is a preset or "other", `disk_choice` is "existing", "new" or "none".
+    """
+
+    gpu_type: str = ""
+    gpus: str = ""
+    hours: str = ""
+    hours_other: str = ""
+    disk_choice: str = ""
+    disk: str = ""
+    new_disk: str = ""
+    name: str = ""
+    reservation: str = ""
+
+
+def form_values(form: Mapping[str, Sequence[str]]) -> FormValues:
+    """The form's fields; of a field that came twice the last one, cut to a sane length."""
+
+    def one(key: str) -> str:
+        values = form.get(key) or [""]
+        return str(values[-1])[:1000]
+
+    gpu_type = one("gpu_type")
+    return FormValues(
+        gpu_type=gpu_type,
+        # Every type has its own choice of counts, so that no script is needed to offer only valid
+        # ones.
+        gpus=one(f"gpus:{gpu_type}") or one("gpus"),
+        hours=one("hours"),
+        hours_other=one("hours_other"),
+        disk_choice=one("disk_choice"),
+        disk=one("disk"),
+        new_disk=one("new_disk"),
+        name=one("name"),
+        reservation=one(ATTACH),
+    )
+
+
+def from_form(values: FormValues) -> ReservationRequest | Attach:
+    """What a filled form asks for.
+
+    Raises:
+        InvalidOptions: with the field and a sentence.
+    """
+    if values.reservation:
+        return _attach({ATTACH: values.reservation})
+    return request_from_form(values)
+
+
+def request_from_form(values: FormValues) -> ReservationRequest:
+    """The new reservation that a filled form asks for; raises `InvalidOptions` as above."""
+    options: dict[str, Any] = {"hours": _hours(values)}
+    options |= {"gpu_type": values.gpu_type or None, "gpus": values.gpus or None}
+    options |= _disk(values)
+    if values.name.strip():
+        options["name"] = values.name
+    asked = parse(options)
+    if not isinstance(asked, ReservationRequest):
+        raise InvalidOptions(_SENTENCES["gpu_type"], "gpu_type")
+    return asked
+
+
+def _hours(values: FormValues) -> float:
+    text = values.hours_other if values.hours in ("other", "") else values.hours
+    hours = parse_hours(text)
+    if hours is None:
+        raise InvalidOptions(_SENTENCES["hours"], "hours")
+    return hours
+
+
+def parse_hours(text: str) -> float | None:
+    """A length as people type it, in hours: "2", "0.5", "1,5", "90 min"; None if it is none."""
+    found = re.fullmatch(
+        r"\s*([0-9]{1,6}(?:[.,][0-9]{1,6})?|[.,][0-9]{1,6})\s*(h|hours?|m|min|minutes?)?\s*",
+        text,
+        re.IGNORECASE,
+    )
+    if found is None:
+        return None
+    number = float(found[1].replace(",", "."))
+    unit = (found[2] or "h").lower()
+    hours = number / 60 if unit.startswith("m") else number
+    return hours if 0 < hours <= limits.HOURS_MAX else None
+
+
+def _disk(values: FormValues) -> dict[str, Any]:
+    if values.disk_choice == "none":
+        return {}
+    if values.disk_choice == "new":
+        return {"disk": values.new_disk.strip(), "create_disk": True}
+    if values.disk_choice == "existing" and values.disk:
+        return {"disk": values.disk}
+    raise InvalidOptions("Choose a disk, a new one, or none.", "disk")
+
+
+def values_of(request: ReservationRequest, presets: Sequence[float]) -> FormValues:
+    """A request as the form shows it."""
+    preset = next((p for p in presets if p == request.hours), None)
+    disk_choice = "none"
+    if request.disk is not None:
+        disk_choice = "new" if request.create_disk else "existing"
+    return FormValues(
+        gpu_type=request.gpu_type,
+        gpus="" if request.gpus is None else str(request.gpus),
+        hours="other" if preset is None else f"{preset:g}",
+        hours_other="" if preset is not None else f"{request.hours:g}",
+        disk_choice=disk_choice,
+        disk="" if request.create_disk else request.disk or "",
+        new_disk=request.disk or "" if request.create_disk else "",
+        name=request.name or "",
+    )
+
+
+def prefill(query: Mapping[str, Sequence[str]], presets: Sequence[float]) -> FormValues:
+    """The form as a link's query arguments fill it; nothing in them is checked here."""
+    plain = {key.removeprefix("opt-"): values for key, values in query.items()}
+    values = form_values(plain)
+    hours = parse_hours(values.hours)
+    preset = next((p for p in presets if p == hours), None)
+    choice = values.disk_choice or ("existing" if values.disk else "")
+    return FormValues(
+        gpu_type=values.gpu_type,
+        gpus=values.gpus,
+        hours=f"{preset:g}" if preset is not None else ("other" if values.hours else ""),
+        hours_other="" if preset is not None else values.hours,
+        disk_choice=choice,
+        disk=values.disk,
+        new_disk=values.new_disk,
+        name=values.name,
+    )

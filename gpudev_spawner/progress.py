@@ -1,0 +1,84 @@
+"""What the Hub's waiting page and progress stream say, in plain words.
+
+A viewer may arrive at any time and nothing is replayed, so every message carries the whole present
+state. The Hub does not know its viewer's time zone: the plain text says UTC, the HTML wraps each
+time into a `<time>` that a script of the page turns into the viewer's own. The HTML goes into the
+page as it is, so every value is escaped here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TypedDict
+
+from markupsafe import Markup
+
+from gpudev_client import words
+from gpudev_client.models import Reservation
+from gpudev_client.states import WAITING
+
+
+class Message(TypedDict):
+    """One event of the Hub's progress stream. `progress` is a percentage."""
+
+    progress: int
+    message: str
+    html_message: str
+
+
+class Phase(Enum):
+    """Where a start stands."""
+
+    RESERVING = "reserving"
+    WAITING = "waiting"
+    STARTING = "starting"
+    UP = "up"
+
+
+def message(phase: Phase, reservation: Reservation | None, now: datetime) -> Message:
+    """The whole present state of one start."""
+    if reservation is None or phase is Phase.RESERVING:
+        return _said(5, "Making the reservation.")
+    what = words.gpus(reservation.gpus, reservation.gpu_type, reservation.nodes)
+    if phase is Phase.WAITING and reservation.state in WAITING:
+        return _waiting(reservation, what, now)
+    if phase is Phase.UP:
+        return _said(90, f"JupyterLab answers on {_where(reservation, what)}. Opening it.")
+    return _said(60, f"Your turn: starting JupyterLab on {_where(reservation, what)}.")
+
+
+def time_html(at: datetime, text: str) -> Markup:
+    """`text` about the time `at`, marked so that the page can show it in the viewer's zone."""
+    moment = at.astimezone(UTC).isoformat(timespec="seconds")
+    return Markup('<time datetime="{}" data-gpudev-time="at">{}</time>').format(moment, text)
+
+
+def start_html(promised_start: datetime | None, now: datetime) -> Markup:
+    """`words.start_in_words` with its time marked."""
+    text = words.start_in_words(promised_start, now, UTC, show_zone=True)
+    begin, latest, rest = text.partition(" at the latest")
+    if promised_start is None or not latest:
+        return Markup("{}").format(text)
+    when = time_html(promised_start, begin.removeprefix("starts "))
+    return Markup("starts {} at the latest{}").format(when, rest)
+
+
+def _waiting(reservation: Reservation, what: str, now: datetime) -> Message:
+    booked = reservation.booked_for is not None and reservation.booked_for > now
+    head = f"{what}: " + (
+        "booked" if booked or not reservation.position else words.queue_place(reservation.position)
+    )
+    start = words.start_in_words(reservation.promised_start, now, UTC, show_zone=True)
+    plain = f"{head}; {start}."
+    html = Markup("{}; {}.").format(head, start_html(reservation.promised_start, now))
+    return Message(progress=20, message=plain, html_message=str(html))
+
+
+def _where(reservation: Reservation, what: str) -> str:
+    nodes = [place.node for place in reservation.placement]
+    return f"{what} ({', '.join(nodes)})" if nodes else what
+
+
+def _said(progress: int, text: str) -> Message:
+    return Message(progress=progress, message=text, html_message=str(Markup("{}").format(text)))

@@ -1,0 +1,53 @@
+// Follows a start on the waiting page. Without it the page shows the state of when it was loaded.
+(function () {
+  "use strict";
+  const root = document.querySelector("[data-gpudev-progress]");
+  if (!root) return;
+  const line = document.getElementById("gpudev-message");
+  const bar = document.getElementById("gpudev-progress");
+  const log = document.getElementById("gpudev-log");
+  const leave = document.getElementById("gpudev-leave");
+  const hint = document.getElementById("gpudev-hint");
+  const QUEUED_AT_MOST = 20; // percent; from there on the GPUs are ours
+  let shown = null;
+
+  function say(event) {
+    const key = event.html_message || event.message;
+    if (!key || key === shown) return; // signs of life repeat what is known
+    shown = key;
+    if (event.html_message) line.innerHTML = event.html_message; // escaped by the Hub's spawner
+    else line.textContent = event.message;
+    window.gpudevTimes.localise(line);
+    const entry = document.createElement("li");
+    const time = document.createElement("span");
+    time.className = "text-body-secondary me-2";
+    time.textContent = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+    entry.append(time, line.textContent);
+    log.append(entry);
+  }
+
+  const source = new EventSource(root.dataset.gpudevProgress);
+  source.onmessage = function (message) {
+    const event = JSON.parse(message.data);
+    if (event.progress === 0) return; // the Hub's own greeting says nothing about the state
+    say(event);
+    if (event.progress !== undefined) {
+      bar.setAttribute("aria-valuenow", event.progress);
+      bar.firstElementChild.style.width = event.progress + "%";
+      const waiting = event.progress <= QUEUED_AT_MOST;
+      if (leave) leave.textContent = waiting ? "Leave the queue" : "Stop";
+      hint.hidden = !waiting;
+    }
+    if (event.ready) {
+      source.close();
+      window.location.reload(); // the Hub redirects to the running server
+    }
+    if (event.failed) {
+      source.close();
+      bar.firstElementChild.classList.add("bg-danger");
+      hint.hidden = true;
+      if (leave) leave.hidden = true;
+      window.location.reload(); // the Hub's page says why, and offers to try again
+    }
+  };
+})();
