@@ -58,7 +58,8 @@ types: ## mypy --strict
 contracts: ## who may import whom
 	@lint-imports --no-cache
 
-lock: setup ## write the lock files anew, keeping versions that still fit (UPGRADE=1: the newest)
+lock: ## write the lock files anew, keeping versions that still fit (UPGRADE=1: the newest)
+	@tools/setup uv
 	@$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	@$(COMPILE) requirements/node.in -o requirements/node.txt
 	@$(COMPILE) $(FROM_PROJECT) -o requirements/lock.txt
@@ -66,7 +67,8 @@ lock: setup ## write the lock files anew, keeping versions that still fit (UPGRA
 	@npm install --package-lock-only --ignore-scripts --loglevel=error $(if $(UPGRADE),&& npm update --package-lock-only)
 	@git diff --stat -- requirements package-lock.json
 
-lock-check: setup ## are the lock files what pyproject.toml asks for? (asks the package index)
+lock-check: ## are the lock files what pyproject.toml asks for? (asks the package index)
+	@tools/setup uv
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cp -r pyproject.toml README.md requirements "$$work"; \
 	for name in lock hub5; do \
 		(cd "$$work" && $(COMPILE) $(FROM_PROJECT) $$([[ $$name == lock ]] || echo '-c requirements/hub5.in') \
