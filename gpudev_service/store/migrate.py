@@ -47,8 +47,10 @@ async def upgrade(store: Store, revision: str = "head") -> str:
 
     Raises:
         DatabaseNewer: a newer gpudev has migrated it; nothing was changed.
+        StoreMisconfigured: there is no such revision.
         StoreUnavailable: the database cannot be reached, or somebody else keeps it locked.
     """
+    _refuse_unknown(revision)
     return await _migrate(store, lambda config: command.upgrade(config, revision)) or ""
 
 
@@ -60,11 +62,7 @@ async def downgrade(store: Store, revision: str) -> str | None:
         StoreMisconfigured: there is no such revision.
         StoreUnavailable: see `upgrade`.
     """
-    if revision != "base":
-        try:
-            _scripts().get_revision(revision)
-        except (CommandError, ResolutionError) as error:
-            raise StoreMisconfigured(f"There is no revision {revision!r}.") from error
+    _refuse_unknown(revision)
     return await _migrate(store, lambda config: command.downgrade(config, revision))
 
 
@@ -81,6 +79,13 @@ async def _migrate(store: Store, step: Callable[[Config], None]) -> str | None:
         return await connection.run_sync(migrate)
 
     return await store.alter(work)
+
+
+def _refuse_unknown(revision: str) -> None:
+    try:
+        _scripts().get_revision(revision)
+    except (CommandError, ResolutionError) as error:
+        raise StoreMisconfigured(f"There is no revision {revision!r}.") from error
 
 
 def _refuse_newer(revision: str | None) -> None:
