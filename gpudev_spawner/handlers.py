@@ -11,7 +11,6 @@ import asyncio
 import secrets
 import string
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, cast
 
 from jupyterhub.handlers.base import BaseHandler
@@ -21,13 +20,10 @@ from tornado.web import HTTPError, StaticFileHandler, authenticated
 
 from gpudev_client import errors
 
-from . import options, stash
+from . import STATIC, options, stash
 from .form import PRESETS, start_view
 from .mixin import GpuDevMixin
 from .refusals import refused
-
-STATIC_DIR = Path(__file__).parent / "static"
-TEMPLATE_DIR = Path(__file__).parent / "hub_templates"
 
 #: Seconds that a start may take to end after it was cancelled.
 _CANCEL_PATIENCE = 10.0
@@ -138,5 +134,5 @@ HANDLERS: list[tuple[Any, ...]] = [
     (r"/gpudev/plan", PlanHandler),
     (r"/gpudev/new", NewHandler),
     (r"/gpudev/leave", LeaveHandler),
-    (r"/gpudev/static/(.*)", StaticFileHandler, {"path": str(STATIC_DIR)}),
+    (r"/gpudev/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
 ]
