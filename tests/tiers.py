@@ -96,6 +96,8 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _postgres,
 }
 
+_FIXTURES = {"browser": "browser", "postgres_server": "postgres"}
+
 
 @functools.cache
 def obstacle(tier: str) -> str | None:
@@ -123,10 +125,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for the server is of its tier, whether or not its author said so."""
+    """A test that asks for a tier's fixture is of that tier, whether or not its author said so."""
     for item in items:
-        if "postgres_server" in getattr(item, "fixturenames", ()):
-            item.add_marker("postgres")
+        for fixture, tier in _FIXTURES.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(tier)
 
 
 @pytest.hookimpl(tryfirst=True)
