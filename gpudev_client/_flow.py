@@ -42,7 +42,7 @@ class Retry:
     def pause(self, failures: int) -> float:
         """Seconds before the next try after `failures` in a row; spread, so that clients that were
         cut off together do not come back together."""
-        base = min(self.longest, self.first * 2.0 ** max(0, failures - 1))
+        base = min(self.longest, self.first * 2.0 ** min(30, max(0, failures - 1)))
         return base * random.uniform(0.75, 1.25)  # noqa: S311 - not a secret
 
 
@@ -51,9 +51,13 @@ RETRY = Retry()
 
 def segment(value: str, what: str) -> str:
     """`value` as one path segment. One that a path would swallow is refused here."""
-    if value in ("", ".", ".."):
+    try:
+        quoted = quote(value, safe="")
+    except UnicodeEncodeError:  # bytes from a command line that are no text
+        quoted = ""
+    if quoted in ("", ".", ".."):
         raise errors.refusal(404, "not_found", f"There is no such {what}.")
-    return quote(value, safe="")
+    return quoted
 
 
 def params(**values: object) -> tuple[tuple[str, str], ...]:

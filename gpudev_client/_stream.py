@@ -96,7 +96,8 @@ def follow(
         opened = clock()
         cause: errors.Unreachable
         try:
-            yield from _open(path, last)
+            if not (yield from _open(path, last)):
+                return
             parser = Parser()
             while chunk := (yield Read()):
                 for message in parser.feed(chunk):
@@ -117,7 +118,8 @@ def follow(
         yield Pause(retry.pause(failures))
 
 
-def _open(path: str, last: int | None) -> Flow[None]:
+def _open(path: str, last: int | None) -> Flow[bool]:
+    """Opens the stream; False where the service says that there is nothing more to come."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last is not None:
         headers["Last-Event-ID"] = str(last)
@@ -127,5 +129,8 @@ def _open(path: str, last: int | None) -> Flow[None]:
         if reply.status == 429:  # noqa: PLR2004 - too many streams for now is worth another try
             raise errors.Unreachable(str(error)) from error
         raise error
+    if reply.status == 204:  # noqa: PLR2004
+        return False
     if not reply.headers.get("content-type", "").startswith("text/event-stream"):
         raise errors.ServerFault("The service answered something else than a stream of events.")
+    return True

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from .errors import ConfigError
 
 #: The service's name in the Hub, thus in its address.
 SERVICE = "gpudev"
+#: What a host name may be made of, and an IPv6 address between its brackets.
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")
 _HUB_PARTS = frozenset({"hub", "user", "services"})
 _FORMAT = 1
 
@@ -56,20 +59,20 @@ def service_url(text: str) -> str:
     http on this machine. Raises ConfigError for anything that is no http address.
     """
     cleaned = text.strip()
-    if "://" not in cleaned:
-        scheme = "http" if _is_local(urlsplit(f"//{cleaned}").hostname) else "https"
-        cleaned = f"{scheme}://{cleaned}"
     try:
+        if "://" not in cleaned:
+            scheme = "http" if _is_local(urlsplit(f"//{cleaned}").hostname) else "https"
+            cleaned = f"{scheme}://{cleaned}"
         parts = urlsplit(cleaned)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"{text!r} is not an address.") from error
-    if parts.scheme not in ("http", "https") or not host or not cleaned.isprintable():
+    if parts.scheme not in ("http", "https") or not host or not _HOST.fullmatch(host):
         raise ConfigError(f"{text!r} is not an http or https address.")
+    if " " in cleaned or not cleaned.isprintable() or "\\" in cleaned:
+        raise ConfigError(f"{text!r} is not an address.")
     if "@" in parts.netloc:
         raise ConfigError("An address must not contain a user name or password.")
-    if " " in cleaned:
-        raise ConfigError(f"{text!r} is not an address.")
     name = f"[{host}]" if ":" in host else host
     default = {"http": 80, "https": 443}[parts.scheme]
     netloc = name if port in (None, default) else f"{name}:{port}"

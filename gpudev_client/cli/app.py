@@ -142,7 +142,7 @@ def in_words(error: GpuDevError) -> str:
 
 def _refusal_in_words(error: RefusalError) -> str:
     message = error.message
-    if error.code == "not_authenticated":
+    if error.code == "not_authenticated" and "gpu-dev login" not in message:
         message = f"{message} Run `gpu-dev login` for a new token."
     accepted = error.accepted
     if accepted is None or accepted in ([], {}):

@@ -46,7 +46,8 @@ _from_time = click.option(
 @pass_app
 def list_(app: App, deleted: bool, user: str | None, as_json: bool) -> None:
     """List disks."""
-    found = app.client.disks(user, deleted=deleted).all()
+    # The service tells deleted ones beside the others.
+    found = [d for d in app.client.disks(user, deleted=deleted) if bool(d.deleted_at) == deleted]
     emit_json(found) if as_json else out(_listing(app, found))
 
 
