@@ -11,10 +11,10 @@ and without "-"; nobody can aim at one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 from jupyterhub import orm
-from sqlalchemy.orm import Session
 
 from gpudev_client import limits
 
@@ -31,11 +31,12 @@ def client_id(user: str, server_name: str) -> str:
     return f"{joined}!{quote(server_name, safe='')}" if server_name else joined
 
 
-def collides(db: Session, user: str, server_name: str) -> bool:
+def collides(db: Any, user: str, server_name: str) -> bool:
     """Whether a person's own server name reads like another server of the Hub.
 
     The default server and names that gpudev made never do. Looked at in both directions: a user
     whose name is ours joined, and another user with a server whose joined name is the same.
+    `db` is the Hub's own database session.
     """
     if not server_name or limits.is_reservation_id(server_name):
         return False
@@ -53,7 +54,7 @@ def collides(db: Session, user: str, server_name: str) -> bool:
     )
 
 
-def check(db: Session, user: str, server_name: str) -> None:
+def check(db: Any, user: str, server_name: str) -> None:
     """Raises `SpawnRefused` where the name collides; says nothing about who the other one is."""
     if collides(db, user, server_name):
         raise SpawnRefused(

@@ -1,0 +1,152 @@
+"""The programs that a demo consists of: started, watched, and ended without leftovers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+
+from gpudev_hub_config import local
+
+from .place import MARK, Place
+
+TREE = Path(__file__).resolve().parents[2]
+#: Seconds for all parts to answer, and for a part to end politely.
+PATIENCE, GRACE = 90.0, 8.0
+_PR_SET_PDEATHSIG = 1
+
+
+class PartFailed(Exception):  # noqa: N818 - says what is the matter
+    """A part of the demo did not start or has ended."""
+
+
+class Parts:
+    """The running demo."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start_proxy(self) -> None:
+        program = shutil.which("configurable-http-proxy", path=_path())
+        if program is None:
+            raise PartFailed("configurable-http-proxy is missing; `make setup` installs it.")
+        command, extra = local.proxy_command(program, self.place.ports, data_dir=self.place.hub_dir)
+        self._start("proxy", command, extra)
+
+    def start_hub(self) -> None:
+        config = TREE / "tools" / "demo" / "hub.py"
+        command = [sys.executable, "-m", "jupyterhub", f"--config={config}"]
+        self._start("hub", command, {})
+
+    def _start(self, name: str, command: Sequence[str], extra: Mapping[str, str]) -> None:
+        environment = {
+            **os.environ,
+            **self.place.environment,
+            **extra,
+            "PATH": _path(),
+            "PYTHONPATH": str(TREE),
+        }
+        with _log(self.place, name).open("ab") as output:
+            self._running[name] = subprocess.Popen(
+                command,
+                cwd=self.place.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is the demo's alone; it ends them in order
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads here
+            )
+
+    def check(self) -> None:
+        """Raises PartFailed when one of the parts has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise PartFailed(
+                    f"The {name} has ended (exit code {process.returncode}). Its last lines:\n"
+                    + _tail(_log(self.place, name))
+                )
+
+    def wait_for(self, what: str, url: str, good: Callable[[httpx.Response], bool]) -> None:
+        """Returns when `url` answers as it should; raises PartFailed when it never does."""
+        deadline = time.monotonic() + PATIENCE
+        with httpx.Client(trust_env=False, timeout=5.0) as http:
+            while time.monotonic() < deadline:
+                self.check()
+                try:
+                    if good(http.get(url)):
+                        return
+                except httpx.HTTPError:
+                    pass  # not up yet
+                time.sleep(0.2)
+        log = _log(self.place, "hub")
+        raise PartFailed(f"{what} does not answer. Last lines of {log}:\n{_tail(log)}")
+
+    def end(self) -> None:
+        """Ends all that carries this demo's mark: the Hub first, then its proxy, then servers."""
+        for name in ("hub", "proxy"):
+            process = self._running.pop(name, None)
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        rest = marked(self.place)
+        for process_left in rest:
+            _signal(process_left, signal.SIGTERM)
+        _, stubborn = psutil.wait_procs(rest, timeout=4.0)
+        for process_left in {*stubborn, *marked(self.place)}:
+            _signal(process_left, signal.SIGKILL)
+
+
+def marked(place: Place) -> list[psutil.Process]:
+    """Everything that runs for this demo, apart from the demo itself."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get(MARK) == str(place.directory)
+            if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended meanwhile, or another account's
+    return found
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return  # what we wanted
+
+
+def _end_with_parent() -> None:
+    """Asks the kernel to end this part when the demo dies, whatever it dies of."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _path() -> str:
+    """This tree's programs first."""
+    ours = [str(Path(sys.executable).parent), str(TREE / "node_modules" / ".bin")]
+    return os.pathsep.join([*ours, os.environ.get("PATH", os.defpath)])
+
+
+def _log(place: Place, name: str) -> Path:
+    return place.logs / f"{name}.log"
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    if not path.exists():
+        return "(nothing)"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
