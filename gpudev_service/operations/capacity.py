@@ -102,18 +102,11 @@ def _availability(
     total = sum(node.units for node in nodes)
     holds = [h for h in current.holds if names & set(h.units)]
     demands = [d for d in current.demands if d.pool == spec.name]
-    duration = hours_to_duration(hours) + ctx.settings.times.turnover_span
-    shapes = [spec.shape(gpus) for gpus in spec.valid_counts]
-    starts = planner.earliest(
-        nodes,
-        holds,
-        demands,
-        planning.rules(ctx),
-        now_ms,
-        spec.name,
-        shapes,
-        round(duration.total_seconds() * 1000),
-    )
+    asked = planner.World(nodes, holds, demands, planning.rules(ctx), now_ms)
+    starts = [
+        asked.what_if(planning.question(ctx, spec, gpus, hours_to_duration(hours), now_ms))
+        for gpus in spec.valid_counts
+    ]
     return Availability(
         gpu_type=spec.name,
         total=total,
@@ -122,9 +115,9 @@ def _availability(
         queue_length=len(demands),
         hours=hours,
         earliest=[
-            EarliestStart(gpus=gpus, starts_at=None, reason="The fleet has no room for so many.")
-            if start is None
-            else EarliestStart(gpus=gpus, starts_at=planning.from_ms(start))
+            EarliestStart(gpus=gpus, starts_at=planning.from_ms(max(start.start_ms, now_ms)))
+            if isinstance(start, planner.Slot)
+            else EarliestStart(gpus=gpus, starts_at=None, reason=planning.WHY_NOT[start])
             for gpus, start in zip(spec.valid_counts, starts, strict=True)
         ],
         maintenance=messages.get(spec.name) or spec.maintenance,

@@ -8,7 +8,7 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
@@ -18,7 +18,7 @@ from gpudev_client.states import LEASED, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
-from gpudev_service.settings import NodeSpec
+from gpudev_service.settings import GpuTypeSpec, NodeSpec
 from gpudev_service.store.models import (
     HistoryRow,
     LeaseUnitRow,
@@ -43,6 +43,28 @@ def from_ms(value: int) -> datetime:
     return _EPOCH + value * _MS
 
 
+#: Why a promise could not be kept, in words.
+_CAUSES = {
+    planner.Reason.NODE_GONE: "a node has left the fleet",
+    planner.Reason.NODE_DRAINED: "a node was taken out of service",
+    planner.Reason.NODE_HELD_LONGER: "GPUs are held longer than they should be",
+    planner.Reason.QUOTA_LOWERED: "a limit was lowered",
+    planner.Reason.STARTED_LATE: "the start was missed while the service was away",
+    planner.Reason.QUEUE_PLANNED_AGAIN: "capacity was lost and the queue was planned again",
+}
+
+
+#: Why something cannot be placed at all, in words.
+WHY_NOT = {
+    planner.Reason.NO_SUCH_POOL: "there is no node of this type",
+    planner.Reason.TOO_MANY_UNITS: "no node has so many GPUs",
+    planner.Reason.TOO_FEW_NODES: "there are not so many nodes",
+    planner.Reason.DRAINED: "the nodes that could hold it are out of service",
+    planner.Reason.QUOTA_TOO_SMALL: "it is more than the quota allows",
+    planner.Reason.BOOKED_START_TAKEN: "there is no room at that time",
+}
+
+
 @dataclass(slots=True)
 class World:
     """What the planner is asked about, with the rows behind it."""
@@ -60,7 +82,7 @@ class Outcome:
     """What a replan changed: history entries to publish, and requests that can never start."""
 
     entries: list[HistoryRow] = field(default_factory=list)
-    impossible: dict[str, str] = field(default_factory=dict)
+    impossible: dict[str, planner.Reason] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
 
 
@@ -153,7 +175,7 @@ async def replan(
     if not current.demands:
         return Outcome()
     plan = planner.plan(current.nodes, current.holds, current.demands, rules(ctx), to_ms(now))
-    outcome = Outcome(impossible={key: str(why) for key, why in plan.impossible.items()})
+    outcome = Outcome(impossible=dict(plan.impossible))
     for key in plan.start_now:
         row = current.rows[key]
         outcome.entries.append(_begin_lease(session, row, plan.slots[key], current, now))
@@ -177,7 +199,9 @@ def _begin_lease(
 ) -> HistoryRow:
     """Takes the units of `slot` and moves the reservation to `preparing`; the lease begins."""
     row.starts_at = now
-    row.expires_at = now + timedelta(seconds=row.duration_s)
+    # A start that is carried out a moment late keeps the end that was planned: those behind it have
+    # been promised that end.
+    row.expires_at = min(now, from_ms(slot.start_ms)) + timedelta(seconds=row.duration_s)
     row.first_promise = row.first_promise or now
     for rank, node in enumerate(slot.nodes):
         taken = current.taken.setdefault(node, set())
@@ -214,7 +238,7 @@ def _promise(
     session: AsyncSession,
     row: ReservationRow,
     slot: planner.Slot,
-    moved_later: object | None,
+    moved_later: planner.Reason | None,
     now: datetime,
 ) -> list[HistoryRow]:
     """Stores a slot. Improvements are told but fill no history; a broken promise stands in it."""
@@ -228,7 +252,7 @@ def _promise(
         if before == start:
             return []
         return [live_promise(row, now)]
-    reason = f"The promised start had to move: {moved_later}."
+    reason = f"The promised start had to move: {_CAUSES[moved_later]}."
     data = {"from": before.isoformat() if before else None, "to": start.isoformat()}
     return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
 
@@ -261,14 +285,22 @@ def live_promise(row: ReservationRow, now: datetime) -> HistoryRow:
 
 def hypothetical(ctx: Context, admitted: Admitted, priority: int, now: datetime) -> planner.Demand:
     """A request that is not stored, as the planner takes it; last among its equals."""
-    turnover = ctx.settings.times.turnover_span
+    demand = question(ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now))
+    booked = to_ms(admitted.booked_for) if admitted.booked_for else None
+    return replace(demand, priority=priority, booked_start_ms=booked)
+
+
+def question(
+    ctx: Context, spec: GpuTypeSpec, gpus: int, duration: timedelta, now_ms: int
+) -> planner.Demand:
+    """ "When could I have this?", as the planner takes it."""
+    nodes, units = spec.shape(gpus)
     return planner.Demand(
         id="",
-        pool=admitted.spec.name,
-        nodes=admitted.nodes,
-        units_per_node=admitted.units_per_node,
-        duration_ms=to_ms(_EPOCH + admitted.duration + turnover),
-        priority=priority,
-        order=(to_ms(now), "~"),
-        booked_start_ms=to_ms(admitted.booked_for) if admitted.booked_for else None,
+        pool=spec.name,
+        nodes=nodes,
+        units_per_node=units,
+        duration_ms=to_ms(_EPOCH + duration + ctx.settings.times.turnover_span),
+        priority=0,
+        order=(now_ms, "~"),
     )

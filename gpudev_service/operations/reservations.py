@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, cast, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -67,12 +69,12 @@ async def submit(
             ctx, session, user, request, owner_groups, now=now, actor=actor
         )
         state = State.SCHEDULED if admitted.booked_for else State.QUEUED
-        entries = [begin(session, row, state, actor=actor.name, now=now)]
-        await _flush(session)
+        async with _races():
+            entries = [await begin(session, row, state, actor=actor.name, now=now)]
         outcome = await planning.replan(ctx, session, now, [row.gpu_type])
         if row.id in outcome.impossible:
             raise _impossible(admitted, outcome.impossible[row.id])
-        await _flush(session)
+        await session.flush()
         return await views.reservation(ctx, session, row), entries + outcome.entries
 
     view, entries = await ctx.store.run(work)
@@ -101,7 +103,7 @@ async def preview(
         demand,
     )
     if not isinstance(answer, planner.Slot):
-        raise _impossible(admitted, str(answer))
+        raise _impossible(admitted, answer)
     starts_at = max(now, planning.from_ms(answer.start_ms))
     starts_now = answer.start_ms <= planning.to_ms(now)
     ahead = sum(
@@ -205,10 +207,11 @@ async def _claim_server(session: AsyncSession, user: str, server_name: str) -> N
         )
 
 
-async def _flush(session: AsyncSession) -> None:
-    """Sends what is pending; what a constraint refuses was a race that somebody else has won."""
+@asynccontextmanager
+async def _races() -> AsyncIterator[None]:
+    """What a constraint refuses here was a race that somebody else has won."""
     try:
-        await session.flush()
+        yield
     except IntegrityError as error:
         text = str(error.orig).lower()
         if "live_disk" in text or "disk_id" in text:
@@ -218,7 +221,7 @@ async def _flush(session: AsyncSession) -> None:
         raise
 
 
-def _impossible(admitted: admission.Admitted, why: str) -> Refusal:
+def _impossible(admitted: admission.Admitted, why: planner.Reason) -> Refusal:
     if admitted.booked_for:
         return Refusal(
             "impossible",
@@ -226,7 +229,7 @@ def _impossible(admitted: admission.Admitted, why: str) -> Refusal:
             "Choose another start, or leave it out to start as soon as possible.",
             field="starts_at",
         )
-    drained = "drain" in why
+    drained = why is planner.Reason.DRAINED
     message = (
         f"All {admitted.spec.name} nodes that could hold this are drained at the moment."
         if drained
@@ -306,8 +309,7 @@ def _conditions(ctx: Context, chosen: ReservationFilter) -> list[ColumnElement[b
         whose: list[ColumnElement[bool]] = [row.user.in_(chosen.users)]
         whose += [_in_group(ctx, group) for group in sorted(chosen.groups)]
         whose += [
-            and_(row.user == user, row.server_name == name)
-            for user, name in sorted(chosen.servers)
+            and_(row.user == user, row.server_name == name) for user, name in sorted(chosen.servers)
         ]
         conditions.append(or_(*whose))
     if chosen.of is not None:
@@ -323,7 +325,7 @@ def _in_group(ctx: Context, group: str) -> ColumnElement[bool]:
     """Whether the owner was in `group`: each database has its own way to look into a JSON list."""
     column = ReservationRow.groups
     if not ctx.store.is_sqlite:
-        return column.contains([group])
+        return cast(column, JSONB).contains([group])
     members = func.json_each(column).table_valued("value", name="member")
     return exists(select(members.c.value).where(members.c.value == group))
 

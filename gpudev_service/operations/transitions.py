@@ -41,14 +41,19 @@ class ForbiddenTransition(Refusal):
         )
 
 
-def begin(
+async def begin(
     session: AsyncSession, row: ReservationRow, state: State, *, actor: str, now: datetime
 ) -> HistoryRow:
-    """Stores a new reservation in its first state."""
+    """Stores a new reservation in its first state.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: its disk or its server has just been taken.
+    """
     if state not in {State.SCHEDULED, State.QUEUED}:
         raise ForbiddenTransition(row, state)
     row.state, row.target = state, State.ACTIVE
     session.add(row)
+    await session.flush()  # the history refers to the row
     word = "Booked" if state is State.SCHEDULED else "Submitted"
     return note(session, row, "transition", f"{word} by {actor}.", actor=actor, now=now)
 
