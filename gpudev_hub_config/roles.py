@@ -79,6 +79,9 @@ LOGIN_SCOPES: Sequence[str] = (
     "custom:gpudev:read",
     "custom:gpudev:reserve",
     "custom:gpudev:admin",
+    # `gpu-dev login`: the service makes the command line's token with the person's own login, and
+    # so needs no right to make tokens for people who have not asked.
+    "tokens!user",
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .background import Background
 from .clock import Clock
-from .disks import DiskBackend
+from .disks.base import DiskBackend
 from .events import EventBus
 from .fleet import Fleet
 from .hub import Hub

@@ -9,7 +9,8 @@ gpudev named).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -40,6 +41,14 @@ class HubServer:
     stopped: bool
     started_at: datetime | None
     last_activity: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that the Hub has just made; it is never shown again."""
+
+    token: str = field(repr=False)
+    expires_at: datetime | None
 
 
 class Hub:
@@ -111,9 +120,26 @@ class Hub:
             if refusal.status != httpx.codes.NOT_FOUND:
                 raise
 
-    async def _ask(self, method: str, path: str, json: Any = None) -> httpx.Response:
+    async def new_token(
+        self, user: str, *, login: str, scopes: Sequence[str], note: str, seconds: int
+    ) -> NewToken:
+        """A token of `user`, made with the token of their own `login`, not with the service's."""
+        answer = await self._ask(
+            "POST",
+            f"users/{quote(user, safe='')}/tokens",
+            json={"note": note, "expires_in": seconds, "scopes": list(scopes)},
+            token=login,
+        )
+        made = answer.json()
+        expires = made.get("expires_at")
+        return NewToken(str(made["token"]), datetime.fromisoformat(expires) if expires else None)
+
+    async def _ask(
+        self, method: str, path: str, json: Any = None, token: str | None = None
+    ) -> httpx.Response:
+        headers = None if token is None else {"Authorization": f"token {token}"}
         try:
-            answer = await self._http.request(method, path, json=json)
+            answer = await self._http.request(method, path, json=json, headers=headers)
         except httpx.HTTPError as error:
             raise HubAway(type(error).__name__) from error
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:

@@ -61,6 +61,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self.call_owner: Any = None
         self._chunks: list[bytes] = []
         self._size = 0
+        self._counted = False
 
     def set_default_headers(self) -> None:
         self.request_id = secrets.token_hex(8)
@@ -76,6 +77,8 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     # --- before the body ----------------------------------------------------------------------
 
     async def prepare(self) -> None:
+        self.service.begun()
+        self._counted = True
         try:
             await self._admit()
         except Refusal as refusal:
@@ -112,8 +115,9 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
 
     def _find(self) -> Route | Refusal:
         """The route, or why there is none."""
-        base = self.application.settings["api_base"]
-        path = (self.request.path or "").removeprefix(base)
+        path = self.request.path or ""
+        for base in ("api_base", "prefix"):
+            path = path.removeprefix(self.application.settings[base].rstrip("/"))
         methods = []
         for route in self.routes:
             parameters = route.match(path)
@@ -283,6 +287,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             )
         )
         self._following = following
+        self.service.streams.add(following)
         try:
             await following
         except (StreamClosedError, TimeoutError, asyncio.CancelledError):
@@ -290,6 +295,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
         finally:
+            self.service.streams.discard(following)
             self.service.metrics.streams.dec()
         if not self._finished:
             self.finish()
@@ -306,8 +312,14 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self.write(text)
         await cast("Awaitable[None]", self.flush())
 
+    def _uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.service.ended()
+
     def on_connection_close(self) -> None:
         """A reader who goes while nothing happens is let go at once."""
+        self._uncount()
         following = getattr(self, "_following", None)
         if following is not None:
             following.cancel()
@@ -366,6 +378,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         )
 
     def on_finish(self) -> None:
+        self._uncount()
         metrics = self.service.metrics
         metrics.requests.labels(self.route_name, str(self.get_status())).inc()
         if self.route is None or not self.route.stream:

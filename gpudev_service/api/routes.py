@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from . import capacity, cluster, disks, documents, events, health, me, reservations
+from . import capacity, cluster, disks, documents, events, health, logins, me, reservations
 from .route import Route
 
 #: Below the service's prefix.
@@ -19,6 +19,7 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *disks.ROUTES,
     *cluster.ROUTES,
+    *logins.ROUTES,
 )
 
 for _what in (

@@ -1,15 +1,19 @@
-"""What the handlers of the API share beside the operations' context."""
+"""What the handlers of the API and of the pages share beside the operations' context."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpudev_client.models import LoopHealth
 from gpudev_service.context import Context
 
 from .auth import Authenticator
 from .idempotency import Idempotency
+from .logins import Logins
 from .metrics import Metrics
 from .people import People
 from .ratelimit import RateLimit
@@ -17,7 +21,7 @@ from .ratelimit import RateLimit
 
 @dataclass(slots=True)
 class Service:
-    """Built once by `web.build`; closed with the application."""
+    """Built once by `web.service`. `prefix` is where the Hub's proxy has the service."""
 
     ctx: Context
     prefix: str
@@ -25,6 +29,7 @@ class Service:
     people: People
     limit: RateLimit
     idempotency: Idempotency
+    logins: Logins
     openapi: bytes
     loops: Callable[[], list[LoopHealth]]
     metrics: Metrics = field(default_factory=Metrics)
@@ -32,3 +37,29 @@ class Service:
     recheck: float = 4.0
     keepalive: float = 15.0
     metrics_public: bool = False
+    #: Event streams that are open.
+    streams: set[asyncio.Task[Any]] = field(default_factory=set)
+    _active: int = 0
+    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end_streams(self) -> None:
+        """Ends every open event stream; their readers come back to whoever serves next."""
+        for stream in tuple(self.streams):
+            stream.cancel()
+
+    def begun(self) -> None:
+        """A request is under way."""
+        self._active += 1
+        self._quiet.clear()
+
+    def ended(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._quiet.set()
+
+    async def idle(self, seconds: float) -> bool:
+        """Waits until no request is under way, at most `seconds`; whether that came about."""
+        if self._active:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), seconds)
+        return not self._active

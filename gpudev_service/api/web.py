@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
+from jupyterhub.services.auth import HubOAuth
 from tornado.web import Application
 
 from gpudev_client.models import LoopHealth
@@ -20,6 +21,7 @@ from .auth import Authenticator
 from .documents import METRICS
 from .handler import ApiHandler
 from .idempotency import Idempotency
+from .logins import Logins
 from .people import People
 from .ratelimit import RateLimit
 from .route import Route
@@ -39,6 +41,7 @@ def service(
     routes: Sequence[Route] = ROUTES,
     anonymous: tuple[float, float] = (ANONYMOUS_RATE, ANONYMOUS_BURST),
     metrics_public: bool = False,
+    login_days: float = 30.0,
 ) -> Service:
     """What the handlers share. `prefix` is where the Hub's proxy has the service, with slashes."""
     limit = RateLimit(*anonymous, time=time.monotonic)
@@ -49,6 +52,7 @@ def service(
         people=People(ctx.hub),
         limit=limit,
         idempotency=Idempotency(ctx),
+        logins=Logins(ctx.hub, login_days, prefix.rstrip("/").rpartition("/")[2]),
         loops=loops,
         openapi=openapi.render(routes, prefix.rstrip("/") + BASE),
         metrics_public=metrics_public,
@@ -67,10 +71,10 @@ def application(
     prefix = shared.prefix
     api = prefix.rstrip("/") + BASE
     mine = {"service": shared, "routes": tuple(routes)}
+    root = {"service": shared, "routes": (METRICS,)}
     handlers = [
-        (f"{api}/.*", ApiHandler, mine),
-        (f"{prefix}metrics", ApiHandler, {"service": shared, "routes": (METRICS,)}),
-        (f"{prefix}oauth_callback", HubOAuthCallbackHandler),
+        (re.escape(api) + "(?:/.*)?", ApiHandler, mine),
+        (re.escape(f"{prefix}metrics"), ApiHandler, root),
         *pages,
         (".*", ApiHandler, {"service": shared, "routes": ()}),
     ]

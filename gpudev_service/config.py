@@ -1,0 +1,210 @@
+"""What an operator can configure: traits with help, read into `Settings`.
+
+Every trait stands in `gpudev_config.py` (`gpudev --generate-config` writes it with all of them)
+and on the command line (`--GpuDev.db_url=...`). A value that cannot work is refused with the
+trait's name and what it accepts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from traitlets import Bool, CaselessStrEnum, Dict, Float, Integer, List, Unicode, default
+from traitlets.config import Configurable
+
+from .settings import GpuTypeSpec, NodeSpec, Policy, Settings, Times
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot work; the message names the trait and what it accepts."""
+
+
+class GpuDev(Configurable):
+    """What there is to reserve, who may reserve how much, and where data lies."""
+
+    gpu_types = Dict(
+        help="""The GPU types by name. Each is a dict with:
+
+        gpus_per_node (0 for a type without GPUs), shares_per_node (people per node, for types
+        without GPUs), max_nodes (above 1: whole nodes can be asked for together), counts (GPU
+        counts that can be asked for; default: 1 to all), cpus and memory_gb (of a whole node),
+        gpu_memory_gb, max_hours (in place of the policy's), label, description, maintenance (a
+        message: takes no new reservations).
+
+            c.GpuDev.gpu_types = {
+                "h100": {"gpus_per_node": 8, "cpus": 192, "memory_gb": 2048},
+                "cpu-x86": {"gpus_per_node": 0, "shares_per_node": 4, "cpus": 32, "memory_gb": 64},
+            }
+        """,
+    ).tag(config=True)
+    nodes = List(
+        Dict(),
+        help="""The machines, in the order in which they are filled. Each is a dict with name,
+        gpu_type, gpu_ids (what CUDA_VISIBLE_DEVICES takes, in order; default: 0, 1, ...), simulated
+        (no real GPUs: said so everywhere), ready (False: nothing new is placed) and reason.
+
+            c.GpuDev.nodes = [{"name": "gpu-1", "gpu_type": "h100"}]
+        """,
+    ).tag(config=True)
+    fleet = CaselessStrEnum(
+        ["static", "nvml"],
+        default_value="static",
+        help="""Where nodes come from: `static` is `nodes` as written; `nvml` is the NVIDIA GPUs of
+        this machine, with the nodes of types without GPUs from `nodes`.""",
+    ).tag(config=True)
+    policy = Dict(
+        help="""Limits: a dict with min_hours, default_hours, default (for everybody) and groups (by
+        Hub group). Limits are max_hours, max_extension_hours, max_total_hours, max_reservations,
+        max_gpus, max_disks, priority, disk_retention_days, snapshots_kept. A user in several groups
+        gets the most generous of each; None means no limit.
+
+            c.GpuDev.policy = {
+                "default": {"max_hours": 24, "max_gpus": 8},
+                "groups": {"lab": {"max_gpus": 32, "priority": 10}},
+            }
+        """,
+    ).tag(config=True)
+    times = Dict(
+        help="""Spans in seconds: turnover (between two leases on the same GPUs), start_limit (for a
+        server to come up), crash_grace (a crashed server can be started again), hub_patience (for
+        an answer of the Hub), sweep, reconcile, retention (between runs of the loops), and warnings
+        (minutes before a lease's end: [30, 15, 5]).""",
+    ).tag(config=True)
+    db_url = Unicode(
+        help="""The database: sqlite:///relative/file, sqlite:////absolute/file or
+        postgresql://USER:PASSWORD@HOST/NAME. Default: $GPUDEV_DB_URL, else gpudev.sqlite in
+        `data_dir`. A password is better given by the environment or by ~/.pgpass.""",
+    ).tag(config=True)
+    data_dir = Unicode(
+        "gpudev-data",
+        help="""Directory of disks, snapshots, the SQLite database and the cookie secret. One
+        service at a time uses it.""",
+    ).tag(config=True)
+    disk_limit_gb = Integer(
+        100, allow_none=True, help="Size of a disk in GB from which on people are told; None: none."
+    ).tag(config=True)
+    public_url = Unicode(
+        help="""Address of the Hub as people reach it, for links, like https://hub.example.org.
+        Default: $JUPYTERHUB_PUBLIC_HUB_URL without /hub, else links are paths."""
+    ).tag(config=True)
+
+    @default("db_url")
+    def _default_db_url(self) -> str:
+        given = os.environ.get("GPUDEV_DB_URL")
+        return given or f"sqlite:///{Path(self.data_dir).absolute() / 'gpudev.sqlite'}"
+
+    @default("public_url")
+    def _default_public_url(self) -> str:
+        hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "")
+        if hub:
+            return hub.rstrip("/").removesuffix("/hub")
+        return os.environ.get("JUPYTERHUB_BASE_URL", "/").rstrip("/")
+
+    def settings(self) -> Settings:
+        """The values of all traits, checked.
+
+        Raises:
+            ConfigurationError: with the trait and what it accepts.
+        """
+        types = {
+            name: self._read("gpu_types", GpuTypeSpec, {"name": name, **_dict(value)}, name)
+            for name, value in self.gpu_types.items()
+        }
+        nodes = tuple(
+            self._read("nodes", NodeSpec, value, str(value.get("name", index)))
+            for index, value in enumerate(self.nodes)
+        )
+        try:
+            return Settings(
+                gpu_types=types,
+                nodes=nodes,
+                policy=self._read("policy", Policy, self._policy()),
+                times=self._read("times", Times, self.times),
+                data_dir=Path(self.data_dir).absolute(),
+                disk_limit_gb=self.disk_limit_gb,
+                public_url=self.public_url,
+            )
+        except ValidationError as error:
+            raise _explained("GpuDev", error, Settings) from None
+
+    def _policy(self) -> dict[str, Any]:
+        """The default rule is completed, not replaced, by what is written."""
+        given = dict(self.policy)
+        if isinstance(given.get("default"), dict):
+            base = Policy().default.model_dump(exclude_none=True)
+            given["default"] = base | given["default"]
+        return given
+
+    def _read(self, trait: str, model: type[Any], value: Any, key: str = "") -> Any:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            place = f"GpuDev.{trait}" + (f"[{key!r}]" if key else "")
+            raise _explained(place, error, model) from None
+
+
+class GpuDevWeb(Configurable):
+    """How the service is reached, and what it lets through."""
+
+    bind_url = Unicode(
+        help="""Where to listen, like http://127.0.0.1:10101. Default: $JUPYTERHUB_SERVICE_URL,
+        which the Hub sets from the service's `url`.""",
+    ).tag(config=True)
+    log_format = CaselessStrEnum(
+        ["json", "text"], default_value="json", help="Logs as JSON lines, or as text for people."
+    ).tag(config=True)
+    log_level = CaselessStrEnum(
+        ["DEBUG", "INFO", "WARNING", "ERROR"], default_value="INFO", help="Least severe log lines."
+    ).tag(config=True)
+    trusted_proxies = List(
+        Unicode(),
+        help="""Addresses of proxies in front of the Hub's own one, whose X-Forwarded-For is
+        believed. The address that remains is what anonymous rate limits count.""",
+    ).tag(config=True)
+    anonymous_rate = Float(
+        10.0, min=0.1, help="Requests per second of an address that shows no valid token."
+    ).tag(config=True)
+    anonymous_burst = Float(60.0, min=1, help="How many of these may come at once.").tag(
+        config=True
+    )
+    authenticate_metrics = Bool(
+        True,
+        help="""Whether /metrics needs a token: of an admin of gpudev, or one with the Hub's own
+        scope read:metrics. False only where nobody else can reach the service.""",
+    ).tag(config=True)
+    permission_seconds = Integer(
+        3,
+        min=1,
+        max=5,
+        help="""How long an answer of the Hub about a token is believed; a revoked token works that
+        long.""",
+    ).tag(config=True)
+    login_days = Float(30.0, min=0.01, help="How long a token of `gpu-dev login` lives.").tag(
+        config=True
+    )
+
+    @default("bind_url")
+    def _default_bind_url(self) -> str:
+        return os.environ.get("JUPYTERHUB_SERVICE_URL") or "http://127.0.0.1:10101"
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {"": value}
+
+
+def _explained(place: str, error: ValidationError, model: type[BaseModel]) -> ConfigurationError:
+    """The first thing that is wrong in one sentence."""
+    details = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in details["loc"])
+    where = f"{place}: {path}" if path else place
+    if details["type"] == "extra_forbidden":
+        known = ", ".join(name for name in model.model_fields if name != "name")
+        return ConfigurationError(f"{where} is not known. Known there: {known}.")
+    if details["type"] == "missing":
+        return ConfigurationError(f"{where} is missing.")
+    words = details["msg"].removeprefix("Value error, ")
+    given = "" if details["type"] == "value_error" else f" (it is {details['input']!r:.60})"
+    return ConfigurationError(f"{where}: {words}{given}.")
