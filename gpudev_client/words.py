@@ -89,14 +89,17 @@ def start_in_words(
     seconds = _seconds(promised_start, now)
     if seconds <= 0:
         return "starts any moment"
-    # A promise of 18:40:30 shown as 18:40 would be one that nobody made.
-    shown = promised_start.astimezone(UTC)
-    rest = shown.second + shown.microsecond / 1e6
-    if rest:
-        shown += timedelta(seconds=_MINUTE - rest)
+    shown = _rounded_up(promised_start)
     minutes = -(-seconds // _MINUTE)
     length = duration(minutes * _MINUTE)
     return f"starts {at_moment(shown, now, zone, show_zone=show_zone)} at the latest (in {length})"
+
+
+def latest(
+    at: datetime, now: datetime, zone: tzinfo | None = None, *, show_zone: bool = False
+) -> str:
+    """An upper bound in time, such as a promised start: like `moment`, but rounded up."""
+    return moment(_rounded_up(at), now, zone, show_zone=show_zone)
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -144,6 +147,13 @@ def queue_place(position: int | None) -> str:
     if not position or position < 0:
         return "not in the queue"
     return "next in the queue" if position == 1 else f"{_ordinal(position)} in the queue"
+
+
+def _rounded_up(at: datetime) -> datetime:
+    # A promise of 18:40:30 shown as 18:40 would be one that nobody made.
+    whole = _aware(at).astimezone(UTC)
+    rest = whole.second + whole.microsecond / 1e6
+    return whole + timedelta(seconds=_MINUTE - rest) if rest else whole
 
 
 def _pair(big: int, big_unit: str, small: int, small_unit: str) -> str:

@@ -135,7 +135,7 @@ def in_words(error: GpuDevError) -> str:
     """An error with what would help, for a person."""
     if isinstance(error, RefusalError):
         return _refusal_in_words(error)
-    if isinstance(error, ServerFault) and error.request_id:
+    if isinstance(error, ServerFault) and error.request_id and error.request_id not in str(error):
         return f"{error} (request {error.request_id})"
     return str(error)
 
@@ -144,13 +144,21 @@ def _refusal_in_words(error: RefusalError) -> str:
     message = error.message
     if error.code == "not_authenticated" and "gpu-dev login" not in message:
         message = f"{message} Run `gpu-dev login` for a new token."
-    accepted = error.accepted
-    if accepted is None or accepted in ([], {}):
-        return message
+    told = [text for text in _accepted(error.accepted) if text not in message]
+    return f"{message} Accepted: {', '.join(told)}." if told else message
+
+
+def _accepted(accepted: Any) -> list[str]:
+    """What would be accepted, piece by piece."""
+    if isinstance(accepted, dict):
+        low, high = accepted.get("min"), accepted.get("max")
+        if low is not None and high is not None:
+            return [f"{_number(low)} to {_number(high)}"]
+        return [_number(value) for value in accepted.values() if value is not None]
     if isinstance(accepted, (list, tuple)):
-        told = ", ".join(str(choice) for choice in accepted)
-    elif isinstance(accepted, dict):
-        told = ", ".join(f"{key}: {value}" for key, value in accepted.items())
-    else:
-        told = str(accepted)
-    return message if told in message else f"{message} Accepted: {told}."
+        return [_number(choice) for choice in accepted]
+    return [] if accepted is None else [_number(accepted)]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -72,7 +72,7 @@ def _availability(app: App, found: Sequence[models.Availability]) -> str:
             a.gpu_type,
             f"{a.free} of {a.total}",
             str(a.queue_length),
-            ", ".join(say.earliest(start, now, app.zone) for start in a.earliest),
+            say.earliest(a.earliest, now, app.zone),
             _remarks(a),
         )
         for a in found

@@ -121,7 +121,7 @@ def restore(
     chosen = _snapshot_id(app, name, snapshot, user)
     restored = app.client.restore_disk(name, chosen, at, user)
     done = "is back at the snapshot" if back else "is restored"
-    emit_json(restored) if as_json else out(_outcome(restored, done))
+    emit_json(restored) if as_json else out(_outcome(restored, done, "is being restored"))
 
 
 @disk.command()
@@ -144,7 +144,9 @@ def clone(
     """Make a new disk from a disk or one of its snapshots."""
     chosen = _snapshot_id(app, name, snapshot, user)
     made = app.client.clone_disk(name, _checked(new_name), chosen, at, user)
-    emit_json(made) if as_json else out(_outcome(made, f"is a copy of {name}"))
+    emit_json(made) if as_json else out(
+        _outcome(made, f"is a copy of {name}", f"becomes a copy of {name}")
+    )
 
 
 @disk.command("snapshot")
@@ -221,8 +223,10 @@ def _snapshot_id(app: App, disk_name: str, given: str | None, user: str | None) 
     return pick.match((s.id for s in app.client.snapshots(disk_name, user)), given, "snapshot")
 
 
-def _outcome(disk: models.Disk, done: str) -> str:
-    return f"Disk {disk.name}: {disk.busy}." if disk.busy else f"Disk {disk.name} {done}."
+def _outcome(disk: models.Disk, done: str, doing: str) -> str:
+    if disk.busy:
+        return f"Disk {disk.name} {doing} ({disk.busy})."
+    return f"Disk {disk.name} {done}."
 
 
 def _listing(app: App, found: Sequence[models.Disk]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -224,15 +225,15 @@ def _watch(
 def _details(app: App, r: models.Reservation) -> str:
     now, zone = app.now(), app.zone
 
-    def at(moment: object) -> str | None:
-        from datetime import datetime
-
-        return words.moment(moment, now, zone) if isinstance(moment, datetime) else None
+    def at(moment: datetime | None) -> str | None:
+        return words.moment(moment, now, zone) if moment else None
 
     placed = ", ".join(
         f"{p.node} ({', '.join(str(u) for u in p.units)})" if p.units else p.node
         for p in r.placement
     )
+    first = r.first_promised_start
+    promised = words.latest(first, now, zone) if first else None
     extension = r.extension
     return details(
         [
@@ -252,7 +253,7 @@ def _details(app: App, r: models.Reservation) -> str:
             ),
             ("submitted", at(r.submitted_at)),
             ("booked for", at(r.booked_for)),
-            ("first promised", at(r.first_promised_start)),
+            ("first promised", promised),
             ("lease from", at(r.starts_at)),
             ("lease until", at(r.expires_at)),
             ("ended", at(r.ended_at)),

@@ -160,7 +160,7 @@ def _ask_type(app: App, types: list[models.GpuType]) -> str:
         if offer is None:
             return t.label
         first = next((e for e in offer.earliest if e.starts_at), None)
-        start = say.earliest(first, now, app.zone).split(": ", 1)[1] if first else "not possible"
+        start = say.start_of(first, now, app.zone) if first else "not possible"
         simulated = ", simulated" if t.simulated else ""
         return f"{t.label}: {offer.free} of {offer.total} free, earliest start {start}{simulated}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def waiting(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
     said = f"{r.state.value}: {standing(r, now, zone)}"
     first, promised = r.first_promised_start, r.promised_start
     if r.state is State.QUEUED and first and promised and (first - promised).total_seconds() >= 60:  # noqa: PLR2004
-        said += f"; earlier than first promised ({words.moment(first, now, zone)})"
+        said += f"; earlier than first promised ({words.latest(first, now, zone)})"
     return said
 
 
@@ -58,12 +59,33 @@ def plan(p: models.Plan, now: datetime, zone: tzinfo | None) -> str:
     return f"{what} for {length}: {words.queue_place(p.position)}, {start}."
 
 
-def earliest(start: models.EarliestStart, now: datetime, zone: tzinfo | None) -> str:
-    """One count of GPUs and when it could start: "8: 18:40", "1: now"."""
+def earliest(starts: Sequence[models.EarliestStart], now: datetime, zone: tzinfo | None) -> str:
+    """Which counts of GPUs could start when: "1 to 4: now, 8: 18:40"; just the time for a type
+    without GPUs."""
+    groups: list[tuple[str, list[int]]] = []
+    for start in starts:
+        said = start_of(start, now, zone)
+        if groups and groups[-1][0] == said:
+            groups[-1][1].append(start.gpus)
+        else:
+            groups.append((said, [start.gpus]))
+    if [start.gpus for start in starts] == [0]:
+        return groups[0][0]
+    return ", ".join(f"{_counts(counts)}: {said}" for said, counts in groups)
+
+
+def start_of(start: models.EarliestStart, now: datetime, zone: tzinfo | None) -> str:
+    """When one count of GPUs could start: "now", "18:40", or why it could not."""
     if start.starts_at is None:
-        return f"{start.gpus}: {start.reason or 'not possible'}"
+        return start.reason or "not possible"
     soon = (start.starts_at - now).total_seconds() < 60  # noqa: PLR2004
-    return f"{start.gpus}: {'now' if soon else words.moment(start.starts_at, now, zone)}"
+    return "now" if soon else words.latest(start.starts_at, now, zone)
+
+
+def _counts(counts: Sequence[int]) -> str:
+    if len(counts) > 2 and counts[-1] - counts[0] == len(counts) - 1:  # noqa: PLR2004
+        return f"{counts[0]} to {counts[-1]}"
+    return "/".join(str(count) for count in counts)
 
 
 def _active(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpudev_client.config import absolute
+from gpudev_client.errors import ServerFault, Unreachable
 from gpudev_client.states import WAITING, State
 
 from . import say
@@ -25,6 +26,12 @@ def until_active(app: App, made: models.Reservation, *, may_ask: bool) -> models
     while True:
         try:
             return _follow(app, current)
+        except (Unreachable, ServerFault):
+            note(
+                f"Reservation {made.id} goes on; `gpu-dev show {made.id[:8]}` tells how it stands.",
+                app.error_width,
+            )
+            raise
         except KeyboardInterrupt:
             current = app.client.reservation(made.id)
             if not may_ask:

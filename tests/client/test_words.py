@@ -121,6 +121,12 @@ def test_a_shown_start_is_never_before_the_promise(seconds: float) -> None:
     assert timedelta(0) <= shown - promised < timedelta(minutes=1)
 
 
+def test_latest_is_rounded_up_and_moment_down() -> None:
+    at = NOW + timedelta(seconds=1)
+    assert (words.moment(at, NOW, UTC), words.latest(at, NOW, UTC)) == ("14:30", "14:31")
+    assert words.latest(NOW, NOW, UTC) == "14:30"
+
+
 def test_ago() -> None:
     assert words.ago(NOW - timedelta(minutes=3), NOW) == "3 min ago"
     assert words.ago(NOW + timedelta(seconds=5), NOW) == "just now"
