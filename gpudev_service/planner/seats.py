@@ -1,0 +1,220 @@
+"""Who sits where: the seats of one pool's demands in its calendar, under its quotas.
+
+`Seating` is the bookkeeping: it seats, lifts and searches, and keeps calendar and quotas in step. In
+which order demands are seated, and who may be moved, is decided in `pool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .calendar import Calendar
+from .model import Demand, Hold, Node, Order, Reason, Rules
+from .quota import Usage
+from .windows import FOREVER, Window
+
+#: (start, nodes by number)
+Place = tuple[int, tuple[int, ...]]
+
+
+class Seat:
+    """A demand and where it sits: [start, end) on `nodes`; `nodes` is empty while it has no seat."""
+
+    __slots__ = ("demand", "end", "key", "nodes", "quotas", "start")
+
+    def __init__(self, demand: Demand, quotas: tuple[Usage, ...]) -> None:
+        self.demand = demand
+        self.quotas = quotas
+        #: Its place in the queue.
+        self.key = queue_key(demand)
+        self.start = 0
+        self.end = 0
+        self.nodes: tuple[int, ...] = ()
+
+    def earliest(self, now: int) -> int:
+        """Before this the demand may not start."""
+        not_before = self.demand.not_before_ms
+        return now if not_before is None or not_before < now else not_before
+
+
+class Seating:
+    """The calendar and the quotas of one pool at one moment."""
+
+    def __init__(self, nodes: Iterable[Node], rules: Rules, now: int) -> None:
+        self.nodes = list(nodes)
+        self.number = {node.name: at for at, node in enumerate(self.nodes)}
+        self._usage = {key: Usage(limit, now) for key, limit in rules.max_units_at_once.items()}
+        self._possible: dict[tuple[int, int], Reason | None] = {}
+        self.clear(now)
+
+    def clear(self, now: int) -> None:
+        """Forgets who sits where; the nodes are as if nothing ran on them."""
+        self.now = now
+        self.calendar = Calendar(
+            now, [node.units for node in self.nodes], [node.available for node in self.nodes]
+        )
+        for usage in self._usage.values():
+            usage.clear(now)
+
+    def new_seat(self, demand: Demand) -> Seat:
+        """A seat for `demand`, which has no place yet."""
+        return Seat(demand, self.quotas(demand.quota_keys))
+
+    def hold(self, hold: Hold, start: int, end: int, sign: int = 1) -> None:
+        """Takes a lease's units over [start, end); with `sign` -1 gives them back."""
+        total = 0
+        for name, units in hold.units.items():
+            node = self.number.get(name)
+            if node is not None:
+                total += units
+                self.calendar.take((node,), start, end, sign * units)
+        for usage in self.quotas(hold.quota_keys):
+            _count(usage, max(start, self.now), end, sign * total)
+
+    def sit(self, seat: Seat, place: Place, duration: int | None = None) -> None:
+        """Takes `place` for `seat`; `duration` differs from the demand's for a late start only."""
+        demand = seat.demand
+        seat.start, seat.nodes = place
+        seat.end = seat.start + (demand.duration_ms if duration is None else duration)
+        self.calendar.take(seat.nodes, seat.start, seat.end, demand.units_per_node)
+        if seat.quotas:
+            self._use(seat, demand.units_per_node * demand.nodes)
+
+    def lift(self, seat: Seat) -> None:
+        """Gives the seat's place back."""
+        demand = seat.demand
+        self.calendar.give(seat.nodes, seat.start, seat.end, demand.units_per_node)
+        if seat.quotas:
+            self._use(seat, -demand.units_per_node * demand.nodes)
+        seat.nodes = ()
+
+    def fits(self, seat: Seat, place: Place, end: int) -> bool:
+        """Whether `place` is free for the demand until `end`, in nodes and quotas."""
+        start, nodes = place
+        begin = max(start, self.now)
+        return self.calendar.fits(nodes, begin, end, seat.demand.units_per_node) and self.in_quota(
+            seat, begin, end
+        )
+
+    def in_quota(self, seat: Seat, start: int, end: int) -> bool:
+        """Whether the demand's quotas have room for it throughout [start, end)."""
+        units = seat.demand.units_per_node * seat.demand.nodes
+        return all(
+            usage.limit >= units and usage.earliest(start, end - start, units) == start
+            for usage in seat.quotas
+        )
+
+    def find(self, seat: Seat, earliest: int, before: int = FOREVER) -> Place | None:
+        """The first place for a seat that has none, with a start in [earliest, before)."""
+        demand = seat.demand
+        if not seat.quotas:
+            return self.calendar.find(
+                demand.nodes, demand.units_per_node, demand.duration_ms, earliest, before
+            )
+        return self._find_in_quota(seat, earliest, before)
+
+    def find_exactly(self, seat: Seat, start: int) -> Place | None:
+        """A place with exactly this start."""
+        return self.find(seat, start, start + 1)
+
+    def better(self, seat: Seat) -> Place | None:
+        """The first place that starts before the seat's own, as if that were given back."""
+        demand = seat.demand
+        earliest = seat.earliest(self.now)
+        if seat.start <= earliest:
+            return None
+        own = self.calendar.freed_by(seat.nodes, seat.start, seat.end, demand.units_per_node)
+        if not seat.quotas:
+            return self.calendar.find(
+                demand.nodes,
+                demand.units_per_node,
+                demand.duration_ms,
+                earliest,
+                seat.start,
+                own,
+            )
+        units = demand.units_per_node * demand.nodes
+        self._use(seat, -units)
+        place = self._find_in_quota(seat, earliest, seat.start, own)
+        self._use(seat, units)
+        return place
+
+    def impossible(self, demand: Demand) -> Reason | None:
+        """Why the fleet can never hold `demand`, even with nothing else on it; None if it can."""
+        shape = demand.nodes, demand.units_per_node
+        if shape not in self._possible:
+            self._possible[shape] = self._why_impossible(*shape)
+        why = self._possible[shape]
+        units = demand.nodes * demand.units_per_node
+        if why is None and any(
+            units > self._usage[key].limit for key in demand.quota_keys if key in self._usage
+        ):
+            return Reason.QUOTA_TOO_SMALL
+        return why
+
+    def quotas(self, keys: tuple[str, ...]) -> tuple[Usage, ...]:
+        """The limited ones among the quotas with these keys."""
+        return tuple(self._usage[key] for key in dict.fromkeys(keys) if key in self._usage)
+
+    def set_available(self, name: str, available: bool) -> None:
+        """Opens a node for new slots, or closes it."""
+        at = self.number[name]
+        node = self.nodes[at]
+        self.nodes[at] = Node(node.name, node.pool, node.units, available)
+        self.calendar.set_open(at, available)
+        self._possible.clear()
+
+    def _why_impossible(self, count: int, units: int) -> Reason | None:
+        if not self.nodes:
+            return Reason.NO_SUCH_POOL
+        big_enough = [node for node in self.nodes if node.units >= units]
+        if not big_enough:
+            return Reason.TOO_MANY_UNITS
+        if len(big_enough) < count:
+            return Reason.TOO_FEW_NODES
+        if sum(node.available for node in big_enough) < count:
+            return Reason.DRAINED
+        return None
+
+    def _find_in_quota(
+        self, seat: Seat, earliest: int, before: int, own: Mapping[int, Window] | None = None
+    ) -> Place | None:
+        """Nodes and quotas each name their first moment, in turn, until they agree."""
+        demand = seat.demand
+        start = self._quota_start(seat, earliest)
+        while start < before:
+            place = self.calendar.find(
+                demand.nodes, demand.units_per_node, demand.duration_ms, start, before, own or {}
+            )
+            if place is None:
+                return None
+            start = self._quota_start(seat, place[0])
+            if start == place[0]:
+                return place
+        return None
+
+    def _quota_start(self, seat: Seat, start: int) -> int:
+        """The first moment from `start` on at which all the demand's quotas have room."""
+        demand = seat.demand
+        units = demand.units_per_node * demand.nodes
+        while True:
+            agreed = start
+            for usage in seat.quotas:
+                start = usage.earliest(start, demand.duration_ms, units)
+            if start == agreed or len(seat.quotas) == 1:
+                return start
+
+    def _use(self, seat: Seat, units: int) -> None:
+        for usage in seat.quotas:
+            _count(usage, max(seat.start, self.now), seat.end, units)
+
+
+def _count(usage: Usage, start: int, end: int, units: int) -> None:
+    if end > start:
+        usage.add(start, end, units)
+
+
+def queue_key(demand: Demand) -> tuple[bool, int, Order, str]:
+    """Sorts demands into queue order: bookings first, because their time is fixed; then by priority,
+    then by order."""
+    return (demand.booked_start_ms is None, -demand.priority, demand.order, demand.id)

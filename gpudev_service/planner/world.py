@@ -1,0 +1,168 @@
+"""A world that stays in memory and is told what happens, so that nothing is planned twice.
+
+An arrival seats one demand; an early end, an extension or a drain touches the seats that it
+concerns. The result is the same as that of `plan` over the same state with the slots of before as
+promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from . import extension
+from .live import LivePool
+from .model import Changes, Demand, Extension, Hold, Node, Order, Plan, Reason, Rules, Slot
+from .seats import Seat
+
+
+class World:
+    """All pools, with everyone seated. Not safe for use by several threads at once."""
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        holds: Iterable[Hold],
+        demands: Iterable[Demand],
+        rules: Rules,
+        now_ms: int,
+    ) -> None:
+        self.now_ms = now_ms
+        self.rules = rules
+        parts: dict[str, tuple[list[Node], list[Hold], list[Demand]]] = {}
+        pool_of: dict[str, str] = {}
+        for node in nodes:
+            parts.setdefault(node.pool, ([], [], []))[0].append(node)
+            pool_of[node.name] = node.pool
+        for hold in holds:
+            pool = next((pool_of[node] for node in hold.units if node in pool_of), None)
+            if pool is not None:
+                parts[pool][1].append(hold)
+        for demand in demands:
+            parts.setdefault(demand.pool, ([], [], []))[2].append(demand)
+        self._pools = {name: LivePool(*part, rules, now_ms) for name, part in parts.items()}
+
+    def plan(self) -> Plan:
+        """Everyone's slot and position as things stand."""
+        result = Plan({}, {}, (), {}, {})
+        start_now: list[Seat] = []
+        for pool in self._pools.values():
+            names = [node.name for node in pool.seating.nodes]
+            position = 0
+            for seat in sorted(pool.seats.values(), key=_start_order):
+                demand = seat.demand
+                result.slots[demand.id] = Slot(
+                    seat.start, tuple([names[node] for node in seat.nodes]), demand.units_per_node
+                )
+                if seat.start <= self.now_ms:
+                    start_now.append(seat)
+                else:
+                    position += 1
+                    result.position[demand.id] = position
+            result.impossible.update({name: why for name, (_, why) in pool.refused.items()})
+            result.moved_later.update(pool.moved_later)
+        start_now.sort(key=_start_order)
+        return replace(result, start_now=tuple(seat.demand.id for seat in start_now))
+
+    def what_if(self, demand: Demand) -> Slot | Reason:
+        """The slot that `demand` would get if it came now, behind everyone who is here."""
+        pool = self._pool(demand.pool)
+        why = pool.seating.impossible(demand)
+        if why is not None:
+            return why
+        place = pool.place_for(pool.seating.new_seat(demand))
+        return place if isinstance(place, Reason) else pool.slot(place, demand)
+
+    def earliest(
+        self, pool: str, shapes: Iterable[tuple[int, int]], duration_ms: int
+    ) -> dict[tuple[int, int], Slot | Reason]:
+        """When each shape, (nodes, units per node), could start for `duration_ms` if asked now."""
+        return {
+            shape: self.what_if(Demand("", pool, *shape, duration_ms, 0, 0)) for shape in shapes
+        }
+
+    def max_extension(self, hold_id: str, wanted_ms: int) -> Extension:
+        """The most by which a lease may be extended so that no promised start moves later."""
+        for pool in self._pools.values():
+            if hold_id in pool.holds:
+                return extension.max_extension(pool, hold_id, wanted_ms)
+        return Extension(0, None, Reason.NO_SUCH_HOLD)
+
+    def add(self, demand: Demand) -> Changes:
+        """A demand arrives. It is seated behind everyone who is here, whatever its promise says."""
+        pool = self._pool(demand.pool)
+        if demand.id in pool.seats or demand.id in pool.refused:
+            raise ValueError(f"demand {demand.id!r} is here already")
+        pool.add(replace(demand, promise=None))
+        return pool.changes()
+
+    def remove(self, demand_id: str) -> Changes:
+        """A waiting demand is gone (cancelled); what it leaves goes to others."""
+        pool = self._pool_of_demand(demand_id)
+        pool.remove(demand_id)
+        return pool.changes()
+
+    def begin(self, demand_id: str, hold: Hold) -> Changes:
+        """The demand's lease begins: from now on `hold` has its units."""
+        pool = self._pool_of_demand(demand_id)
+        pool.begin(demand_id, hold)
+        return pool.changes()
+
+    def release(self, hold_id: str) -> Changes:
+        """A lease has ended and its units are free."""
+        pool = self._pool_of_hold(hold_id)
+        pool.release(hold_id)
+        return pool.changes()
+
+    def extend(self, hold_id: str, until_ms: int, *, override: bool = False) -> Changes:
+        """A lease gets another end.
+
+        Raises:
+            ValueError: a promised start would move later; with `override` it moves instead.
+        """
+        pool = self._pool_of_hold(hold_id)
+        pool.set_end(hold_id, until_ms, override=override)
+        return pool.changes()
+
+    def set_available(self, node: str, available: bool) -> Changes:
+        """A node is drained, or comes back."""
+        pool = next((each for each in self._pools.values() if node in each.seating.number), None)
+        if pool is None:
+            raise KeyError(node)
+        pool.set_available(node, available)
+        return pool.changes()
+
+    def advance(self, now_ms: int) -> Changes:
+        """Time has passed. Raises ValueError if it would run backwards."""
+        if now_ms < self.now_ms:
+            raise ValueError("time does not run backwards")
+        self.now_ms = now_ms
+        result = Changes({}, {}, {})
+        for pool in self._pools.values():
+            pool.advance(now_ms)
+            changes = pool.changes()
+            result.slots.update(changes.slots)
+            result.moved_later.update(changes.moved_later)
+            result.impossible.update(changes.impossible)
+        return result
+
+    def _pool(self, name: str) -> LivePool:
+        if name not in self._pools:
+            self._pools[name] = LivePool((), (), (), self.rules, self.now_ms)
+        return self._pools[name]
+
+    def _pool_of_demand(self, demand_id: str) -> LivePool:
+        for pool in self._pools.values():
+            if demand_id in pool.seats or demand_id in pool.refused:
+                return pool
+        raise KeyError(demand_id)
+
+    def _pool_of_hold(self, hold_id: str) -> LivePool:
+        for pool in self._pools.values():
+            if hold_id in pool.holds:
+                return pool
+        raise KeyError(hold_id)
+
+
+def _start_order(seat: Seat) -> tuple[int, tuple[bool, int, Order, str]]:
+    return (seat.start, seat.key)
