@@ -284,9 +284,9 @@ class DiskContract:
             directory = home / os.fsdecode(name)
             directory.mkdir()
             trees.write(directory, b"in", name)
-        for name in await self.all_names(disks, "d1"):
-            assert await self.all_names(disks, "d1", None, name) == ["in"]
-            assert await self.all_names(disks, "d1", None, f"./{name}//") == ["in"]
+        for listed in await self.all_names(disks, "d1"):
+            assert await self.all_names(disks, "d1", None, listed) == ["in"]
+            assert await self.all_names(disks, "d1", None, f"./{listed}//") == ["in"]
 
     async def test_a_path_never_leaves_the_disk(self, disks: DiskBackend) -> None:
         home = await self.new_disk(disks, "d1")
