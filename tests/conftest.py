@@ -5,6 +5,7 @@ pytest_plugins = [
     "pytester",
     "tests.tiers",
     "tests.fixtures.browser",
+    "tests.fixtures.hub",
     "tests.fixtures.postgres",
     "tests.fixtures.store",
 ]

@@ -62,6 +62,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self._chunks: list[bytes] = []
         self._size = 0
         self._counted = False
+        self._refusal: Refusal | None = None
 
     def set_default_headers(self) -> None:
         self.request_id = secrets.token_hex(8)
@@ -82,7 +83,14 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         try:
             await self._admit()
         except Refusal as refusal:
-            self._refuse(refusal)
+            if self._announced() > limits.BODY_MAX:
+                # Nobody reads that much to be polite: the connection is closed.
+                self.set_header("Connection", "close")
+                self._refuse(refusal)
+            else:
+                # Answered once the body is read (and thrown away): tornado would close the
+                # connection under the proxy, which means to use it again.
+                self._refusal = refusal
 
     async def _admit(self) -> None:
         auth, limit = self.service.auth, self.service.limit
@@ -110,8 +118,13 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             await self._own_reservation(found)
         elif not well_formed(self.parameters):
             raise not_found(_noun(found))
-        if int(self.request.headers.get("Content-Length") or 0) > limits.BODY_MAX:
+        if self._announced() > limits.BODY_MAX:
             raise _too_large()
+
+    def _announced(self) -> int:
+        """How long the body is said to be; nonsense is tornado's to refuse."""
+        text = self.request.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() else 0
 
     def _find(self) -> Route | Refusal:
         """The route, or why there is none."""
@@ -149,7 +162,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     def data_received(self, chunk: bytes) -> None:
         """Takes the body in, up to its limit; what comes beyond is thrown away."""
         self._size += len(chunk)
-        if self._size <= limits.BODY_MAX:
+        if self._refusal is None and self._size <= limits.BODY_MAX:
             self._chunks.append(chunk)
         else:
             self._chunks.clear()
@@ -168,6 +181,8 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     get = post = put = patch = delete = _answer
 
     async def _dispatch(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         route = cast("Route", self.route)
         if self._size > limits.BODY_MAX:
             raise _too_large()
@@ -342,8 +357,6 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     def _refuse(self, refusal: Refusal) -> None:
         if self._finished:
             return
-        if refusal.code == "too_large":
-            self.set_header("Connection", "close")
         if refusal.status in {429, 503} or refusal.code == "in_progress":
             self.set_header("Retry-After", "1")
         if refusal.status == CODES["not_authenticated"]:

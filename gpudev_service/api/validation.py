@@ -82,7 +82,9 @@ def read_query(arguments: Mapping[str, Sequence[bytes]], model: type[ModelT]) ->
 
 def explain(error: ValidationError, model: type[BaseModel]) -> Refusal:
     """The first thing that is wrong, said in one sentence that names the field."""
-    details = error.errors(include_url=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_input=False)
+    # A misspelt field comes before the one that is missing because of it.
+    details = next((d for d in found if d["type"] == "extra_forbidden"), found[0])
     place = ".".join(_short(str(part)) for part in details["loc"]) or None
     if details["type"] == "extra_forbidden":
         names = list(model.model_fields)
