@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client import words
 from gpudev_client.models import ExtensionOffer, Reservation, hours_to_duration
 from gpudev_client.states import State
 from gpudev_service import planner
@@ -116,18 +117,21 @@ async def _room(
     if wanted <= timedelta(0):
         return timedelta(0), ""
     current = await planning.world(ctx, session, now, [row.gpu_type])
-    wanted_ms = wanted // timedelta(milliseconds=1)
-    answer = planner.max_extension(
-        current.nodes,
-        current.holds,
-        current.demands,
-        planning.rules(ctx),
-        planning.to_ms(now),
-        row.id,
-        wanted_ms,
+    asked = planner.World(
+        current.nodes, current.holds, current.demands, planning.rules(ctx), planning.to_ms(now)
     )
+    answer = asked.max_extension(row.id, wanted // timedelta(milliseconds=1))
     granted = timedelta(milliseconds=answer.granted_ms)
-    return granted, "Somebody who waits has been promised these GPUs after that."
+    return granted, _in_the_way(current.rows.get(answer.blocked_by or ""), now)
+
+
+def _in_the_way(other: ReservationRow | None, now: datetime) -> str:
+    """Says what was promised to somebody else, and when; never to whom."""
+    if other is None or other.planned_start is None:
+        return "The GPUs are promised to others after that."
+    what = words.gpus(other.gpus, other.gpu_type, other.nodes)
+    start = words.at_moment(other.planned_start, now, show_zone=True)
+    return f"Somebody who waits has been promised {what} {start}."
 
 
 def _limited(possible: timedelta, why: str | None) -> Refusal:

@@ -1,7 +1,7 @@
 """Leases and real processes, with the Hub dead: nothing outlives its lease, nothing is lost."""
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,12 +50,13 @@ class Server:
         return self.process.pid, self.child
 
     def kill(self) -> None:
-        for pid in self.pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """Returns when both processes are gone: the kernel takes a moment to end them."""
+        ended = [psutil.Process(pid) for pid in self.pids if psutil.pid_exists(pid)]
+        for process in ended:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
+        psutil.wait_procs(ended, timeout=30)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
