@@ -1,0 +1,87 @@
+"""Seeded fleets and queues for the planner's benchmarks: every rule of the planner is in play."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from gpudev_service.planner import Demand, Hold, Node, Rules
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+TURNOVER = 15_000
+NOW = 1_800_000_000_000
+
+#: GPUs of a request on one node, and how often it is asked for.
+SIZES = {1: 34, 2: 22, 3: 2, 4: 18, 5: 1, 6: 2, 7: 1, 8: 20}
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What `plan` takes."""
+
+    nodes: list[Node]
+    holds: list[Hold]
+    demands: list[Demand]
+    rules: Rules
+
+
+def parameters(nodes: int) -> str:
+    """One line that says what the queues are made of."""
+    return (
+        f"{nodes} nodes of 8 GPUs, 2% drained, all busy with leases; requests for 1 to 8 GPUs and "
+        "5% for 2 to 8 whole nodes, 0.5 to 24 h in steps of 5 min; 2% bookings within 7 days, 2% not "
+        "before a time within 2 days, 3 priorities, a user per 20 requests, half of the users with "
+        "a quota of 24 GPUs at once"
+    )
+
+
+def queue(waiting: int, nodes: int = 1000, seed: int = 1) -> Queue:
+    """`waiting` demands without a promise before a full fleet."""
+    rng = random.Random(seed)
+    fleet = [Node(f"n{at:05}", "h100", 8, rng.random() >= 0.02) for at in range(nodes)]
+    users = [f"user-{at}" for at in range(max(20, waiting // 20))]
+    limits = {user: 24 for user in users[::2]}
+    holds = [hold for node in fleet for hold in _leases(node, users, rng)]
+    demands = [_demand(at, users, limits, rng) for at in range(waiting)]
+    rules = Rules(overstay_ms=TURNOVER, max_units_at_once=limits)
+    return Queue(fleet, holds, demands, rules)
+
+
+def _leases(node: Node, users: list[str], rng: random.Random) -> list[Hold]:
+    left, holds = node.units, []
+    while left:
+        units = min(left, _size(rng))
+        left -= units
+        until = NOW + rng.randrange(1_000, 24 * HOUR)
+        name = f"lease-{node.name}-{left}"
+        holds.append(Hold(name, {node.name: units}, until, (rng.choice(users),)))
+    return holds
+
+
+def _demand(at: int, users: list[str], limits: dict[str, int], rng: random.Random) -> Demand:
+    user = rng.choice(users)
+    nodes, units = 1, _size(rng)
+    if rng.random() < 0.05:
+        units = 8
+        nodes = rng.randint(2, 3 if user in limits else 8)
+    duration = rng.randrange(30 * MINUTE, 24 * HOUR + 1, 5 * MINUTE) + TURNOVER
+    kind = rng.random()
+    booked = NOW + rng.randrange(HOUR, 7 * 24 * HOUR, 5 * MINUTE) if kind < 0.02 else None
+    later = NOW + rng.randrange(HOUR, 48 * HOUR, 5 * MINUTE) if 0.02 <= kind < 0.04 else None
+    return Demand(
+        id=f"d{at:06}",
+        pool="h100",
+        nodes=nodes,
+        units_per_node=units,
+        duration_ms=duration,
+        priority=rng.choice((0, 0, 0, 0, 10, 20)),
+        order=at,
+        not_before_ms=later,
+        booked_start_ms=booked,
+        quota_keys=(user,),
+    )
+
+
+def _size(rng: random.Random) -> int:
+    return rng.choices(list(SIZES), weights=list(SIZES.values()))[0]

@@ -1,0 +1,233 @@
+"""Small worlds for the planner's tests, and a naive judge of plans.
+
+The judge shares nothing with the planner: it looks at every moment at which something begins or
+ends, and tries every start that could be the earliest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from hypothesis import strategies as st
+
+from gpudev_service.planner import Demand, Hold, Node, Plan, Rules, Slot
+
+NOW = 1_000
+
+
+@dataclass(frozen=True)
+class State:
+    """What `plan` takes."""
+
+    nodes: list[Node]
+    holds: list[Hold]
+    demands: list[Demand]
+    rules: Rules = Rules(overstay_ms=3, late_start_ms=2)
+    now: int = NOW
+
+    @property
+    def args(self) -> tuple[list[Node], list[Hold], list[Demand], Rules, int]:
+        return self.nodes, self.holds, self.demands, self.rules, self.now
+
+    def promised(self, plan: Plan) -> State:
+        """The same state with everyone's slot in `plan` as their promise."""
+        return replace(
+            self, demands=[replace(d, promise=plan.slots.get(d.id)) for d in self.demands]
+        )
+
+
+def fleet(count: int, units: int = 8, pool: str = "h100") -> list[Node]:
+    return [Node(f"n{at}", pool, units) for at in range(count)]
+
+
+def demand(
+    name: str,
+    units: int = 8,
+    hours: int = 10,
+    *,
+    nodes: int = 1,
+    priority: int = 0,
+    order: int = 0,
+    not_before: int | None = None,
+    booked: int | None = None,
+    promise: Slot | None = None,
+    pool: str = "h100",
+    keys: tuple[str, ...] = (),
+) -> Demand:
+    return Demand(
+        id=name,
+        pool=pool,
+        nodes=nodes,
+        units_per_node=units,
+        duration_ms=hours,
+        priority=priority,
+        order=order,
+        not_before_ms=not_before,
+        booked_start_ms=booked,
+        promise=promise,
+        quota_keys=keys,
+    )
+
+
+# Strategies. Times are tiny, so that ends and starts meet often.
+
+
+@st.composite
+def states(draw: st.DrawFn, *, most_demands: int = 9, drains: bool = True) -> State:
+    units = draw(st.integers(1, 4))
+    nodes = [
+        Node(f"n{at}", "h100", units, not drains or draw(st.integers(0, 7)) > 0)
+        for at in range(draw(st.integers(1, 4)))
+    ]
+    keys = st.sampled_from([(), (), ("ada",), ("bob",), ("ada", "lab")])
+    limits = draw(
+        st.dictionaries(st.sampled_from(["ada", "bob", "lab"]), st.integers(1, 2 * units))
+    )
+    rules = Rules(overstay_ms=3, late_start_ms=2, max_units_at_once=limits)
+    holds = []
+    for node in nodes:
+        left = units
+        for at in range(draw(st.integers(0, 2))):
+            if left:
+                taken = draw(st.integers(1, left))
+                left -= taken
+                until = NOW + draw(st.integers(-4, 12))
+                holds.append(Hold(f"hold-{node.name}-{at}", {node.name: taken}, until, draw(keys)))
+    demands = [
+        draw(demands_of(units, f"d{at}", at, keys))
+        for at in range(draw(st.integers(0, most_demands)))
+    ]
+    return State(nodes, holds, demands, rules)
+
+
+@st.composite
+def demands_of(
+    draw: st.DrawFn, units: int, name: str, order: int, keys: st.SearchStrategy[tuple[str, ...]]
+) -> Demand:
+    nodes = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    kind = draw(st.integers(0, 9))
+    return demand(
+        name,
+        units if nodes > 1 else draw(st.integers(1, units)),
+        draw(st.integers(1, 8)),
+        nodes=nodes,
+        priority=draw(st.sampled_from([0, 0, 5])),
+        order=order,
+        booked=NOW + draw(st.integers(0, 20)) if kind == 0 else None,
+        not_before=NOW + draw(st.integers(-3, 10)) if kind == 1 else None,
+        keys=draw(keys),
+    )
+
+
+def newcomer(state: State, name: str = "new", order: int = 10_000) -> st.SearchStrategy[Demand]:
+    keys = st.sampled_from([(), ("ada",), ("bob",)])
+    return demands_of(state.nodes[0].units, name, order, keys)
+
+
+# The judge.
+
+
+@dataclass(frozen=True)
+class Span:
+    """Units taken on a node over [start, end)."""
+
+    start: int
+    end: int
+    node: str
+    units: int
+    keys: tuple[str, ...]
+    demand: str | None
+
+
+def held_until(hold: Hold, rules: Rules, now: int) -> int:
+    end = hold.until_ms
+    while end <= now:
+        end += rules.overstay_ms
+    return end
+
+
+def spans(state: State, slots: dict[str, Slot], *, without: str | None = None) -> list[Span]:
+    """Everything that is taken: leases and slots."""
+    found = [
+        Span(state.now, held_until(h, state.rules, state.now), node, units, h.quota_keys, None)
+        for h in state.holds
+        for node, units in h.units.items()
+    ]
+    for each in state.demands:
+        slot = slots.get(each.id)
+        if slot is not None and each.id != without:
+            end = slot.start_ms + each.duration_ms
+            begin = max(slot.start_ms, state.now)
+            found += [
+                Span(begin, end, node, slot.units_per_node, each.quota_keys, each.id)
+                for node in slot.nodes
+            ]
+    return found
+
+
+def faults(state: State, plan: Plan) -> list[str]:
+    """Everything that is wrong with a plan at any moment, in words."""
+    found: list[str] = []
+    by_name = {node.name: node for node in state.nodes}
+    taken = spans(state, plan.slots)
+    for moment in sorted({span.start for span in taken}):
+        at_once = [span for span in taken if span.start <= moment < span.end]
+        for node in state.nodes:
+            used = sum(span.units for span in at_once if span.node == node.name)
+            if used > node.units:
+                found.append(f"{used} of {node.units} units of {node.name} at {moment}")
+        for key, limit in state.rules.max_units_at_once.items():
+            mine = [span for span in at_once if key in span.keys]
+            new = [span for span in mine if span.demand is not None and span.start == moment]
+            if new and sum(span.units for span in mine) > limit:
+                found.append(f"{key} above {limit} at {moment}")
+    for each in state.demands:
+        slot = plan.slots.get(each.id)
+        if slot is None:
+            if each.id not in plan.impossible:
+                found.append(f"{each.id} has neither slot nor reason")
+            continue
+        if len(set(slot.nodes)) != each.nodes or slot.units_per_node != each.units_per_node:
+            found.append(f"{each.id} has the wrong shape: {slot}")
+        if not all(by_name[name].available for name in slot.nodes):
+            found.append(f"{each.id} on a drained node")
+        if slot.start_ms < state.now and each.promise is None:
+            found.append(f"{each.id} in the past")
+        if each.not_before_ms is not None and slot.start_ms < each.not_before_ms:
+            found.append(f"{each.id} before its time")
+        booked = each.booked_start_ms
+        if booked is not None and slot.start_ms != booked and each.id not in plan.moved_later:
+            found.append(f"{each.id} not at its booked start")
+    return found
+
+
+def earliest_start(state: State, slots: dict[str, Slot], each: Demand) -> int:
+    """The earliest start for a demand beside everybody else's slots, by trying them all."""
+    taken = spans(state, slots, without=each.id)
+    first = max(state.now, each.not_before_ms or 0)
+    starts = sorted({first} | {span.end for span in taken if span.end > first})
+    return next(start for start in starts if _is_free(state, taken, each, start))
+
+
+def _is_free(state: State, taken: Iterable[Span], each: Demand, start: int) -> bool:
+    end = start + each.duration_ms
+    near = [span for span in taken if span.start < end and span.end > start]
+    moments = sorted({start} | {span.start for span in near if span.start > start})
+    free = 0
+    for node in state.nodes:
+        most = max(
+            sum(s.units for s in near if s.node == node.name and s.start <= moment < s.end)
+            for moment in moments
+        )
+        free += node.available and node.units - most >= each.units_per_node
+    mine = each.units_per_node * each.nodes
+    for key, limit in state.rules.max_units_at_once.items():
+        if key in each.quota_keys:
+            for moment in moments:
+                used = sum(
+                    s.units for s in near if key in s.keys and s.start <= moment < s.end
+                )
+                if used + mine > limit:
+                    return False
+    return free >= each.nodes
