@@ -250,6 +250,9 @@ class DiskBackend(Protocol):
         To be called at start; harmless at any time, beside other processes too.
         """
 
+    def close(self) -> None:
+        """Give back what the backend itself holds, threads for example. Waits for running work."""
+
 
 def bytes_over(usage: Usage, limit_bytes: int | None) -> int:
     """By how many bytes a disk is over its limit; 0 where there is none.
