@@ -54,6 +54,11 @@ class GpuDevLocalSpawner(GpuDevMixin, LocalProcessSpawner):
         env["SHELL"] = os.environ.get("SHELL", "/bin/bash")
         return env
 
+    def get_args(self) -> list[str]:
+        """The Hub's arguments; where the Hub runs as root its servers do, and must be let."""
+        args: list[str] = super().get_args()
+        return [*args, "--allow-root"] if os.geteuid() == 0 else args
+
     async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
         """The servers run under the account that owns the certificates."""
         return paths

@@ -127,7 +127,7 @@ def _new_token(place: Place) -> str:
 
 def introduce(place: Place) -> None:
     """What there is and what to try."""
-    environment = os.path.relpath(place.directory / "env")
+    environment = shown(place.directory / "env")
     say(
         f"""
   Open     {place.url}
@@ -143,9 +143,15 @@ def introduce(place: Place) -> None:
          .venv/bin/gpu-dev avail
          .venv/bin/gpu-dev reserve --gpu-type t4 --gpus 1 --hours 0.5
 
-  Logs are in {os.path.relpath(place.logs)}. Ctrl-C ends the demo and everything that it started.
+  Logs are in {shown(place.logs)}. Ctrl-C ends the demo and everything that it started.
 """
     )
+
+
+def shown(path: Path) -> Path:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def say(text: str) -> None:
