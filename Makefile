@@ -46,17 +46,19 @@ test: ## everything that can run here; SYSTEM=1 (as root on Debian) installs wha
 	@$(MAKE) lint types contracts
 	@$(PYTEST)
 
-lint: ## ruff
-	@ruff check --quiet . && echo 'lint: clean'
+lint: setup ## ruff: rules and formatting
+	@ruff check --quiet .
+	@ruff format --check --output-format concise . || { echo '`make format` formats the tree' >&2; exit 1; }
+	@echo 'lint: clean'
 
 format: setup ## ruff's formatter over the whole tree
 	@ruff format .
 
-types: ## mypy --strict
+types: setup ## mypy --strict
 	@mypy
 
-contracts: ## who may import whom
-	@lint-imports --no-cache
+contracts: setup ## who may import whom
+	@lint-imports --no-cache --no-logo
 
 lock: ## write the lock files anew, keeping versions that still fit (UPGRADE=1: the newest)
 	@tools/setup uv
