@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,17 +17,20 @@ from .errors import StoreError, StoreMisconfigured
 #: Pages per step; between steps the database is free for writers. 1024 pages are 4 MiB.
 _STEP_PAGES = 1024
 
+Progress = Callable[[int, int], None]
+
 
 class BackupFailed(StoreError):  # noqa: N818 - says what is the matter
     """No backup was written; chained to the cause where there is one."""
 
 
-def backup_sqlite(url: str | URL, destination: Path) -> Path:
+def backup_sqlite(url: str | URL, destination: Path, *, progress: Progress | None = None) -> Path:
     """Writes a consistent copy of the database to `destination` and returns that path.
 
     Blocks until it is done (call it in a thread from async code). Writers go on meanwhile; the
     copy is the state of one moment. `destination` is replaced at once and only by a copy that
-    is complete, checked and on the disk; it is readable by its owner only.
+    is complete, checked and on the disk; it is readable by its owner only. `progress` is called
+    after each step with the pages that remain and the pages in all.
 
     Raises:
         StoreMisconfigured: the database is not SQLite, or the file does not exist.
@@ -45,7 +49,7 @@ def backup_sqlite(url: str | URL, destination: Path) -> Path:
     partial = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
     try:
         _create_private(partial)
-        _copy(source, partial)
+        _copy(source, partial, progress)
         _check(partial)
         _sync(partial)
         partial.replace(destination)
@@ -62,7 +66,11 @@ def _create_private(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
-def _copy(source: Path, partial: Path) -> None:
+def _copy(source: Path, partial: Path, progress: Progress | None) -> None:
+    def told(_: int, remaining: int, total: int) -> None:
+        if progress is not None:
+            progress(remaining, total)
+
     # Read-only by URI: a mistyped name must not create an empty database.
     with (
         closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as origin,
@@ -72,7 +80,7 @@ def _copy(source: Path, partial: Path) -> None:
         # the copying start over, and under steady writing it would never end.
         origin.execute("BEGIN")
         origin.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        origin.backup(copy, pages=_STEP_PAGES, sleep=0)
+        origin.backup(copy, pages=_STEP_PAGES, progress=told, sleep=0)
         origin.rollback()
         # One file that is whole by itself, wherever it is carried.
         copy.execute("PRAGMA journal_mode = DELETE")

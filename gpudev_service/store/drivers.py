@@ -103,8 +103,8 @@ def _sqlite(
     foreign_keys: bool = True,
     **pool: Any,
 ) -> AsyncEngine:
-    # isolation_level None: the driver's own habit of beginning transactions late, and of
-    # committing them before DDL, is switched off; the listener below begins each one.
+    # isolation_level None: the driver would begin transactions by itself, late and only before
+    # some statements; switched off, the listener below begins each one.
     engine = create_async_engine(
         url, connect_args={"isolation_level": None}, hide_parameters=True, **pool
     )

@@ -104,6 +104,27 @@ async def test_a_backup_while_others_write(url: str, tmp_path: Path) -> None:
     assert moves >= seen[-1]
 
 
+def test_steady_writing_does_not_hold_it_up(url: str, tmp_path: Path) -> None:
+    """A commit between two steps must neither get into the copy nor make it start over."""
+    file = tmp_path / "data" / "gpudev.sqlite"
+    remaining: list[int] = []
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("CREATE TABLE filling (bytes BLOB)")
+        other.execute("INSERT INTO filling VALUES (zeroblob(24000000))")
+        other.execute("CREATE TABLE steps (n INTEGER)")
+
+        def write(pages: int, total: int) -> None:
+            remaining.append(pages)
+            if len(remaining) < 50:
+                other.execute("INSERT INTO steps VALUES (?)", [len(remaining)])
+
+        copy = backup_sqlite(url, tmp_path / "copy.sqlite", progress=write)
+    assert 3 < len(remaining) < 50
+    assert remaining == sorted(remaining, reverse=True)
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM steps").fetchone() == (0,)
+
+
 async def test_an_older_backup_is_replaced(url: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.sqlite"
     store = Store(url)
