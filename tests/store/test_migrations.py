@@ -87,7 +87,8 @@ async def test_the_migrations_make_what_the_models_say(empty: Store) -> None:
 async def test_alembic_finds_no_difference(store: Store) -> None:
     def differences(connection: Connection) -> list[Any]:
         options = {"compare_type": True, "compare_server_default": True}
-        return compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+        context = MigrationContext.configure(connection, opts=options)
+        return list(compare_metadata(context, Base.metadata))
 
     async with store.reading() as session:
         connection = await session.connection()

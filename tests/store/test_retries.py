@@ -24,7 +24,7 @@ ENGINE_LOG = "gpudev_service.store.engine"
 class OnFailure(logging.Handler):
     """Does something at each attempt that the store says has failed."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
+    def __init__(self, act: Callable[[], object]) -> None:
         super().__init__()
         self._act = act
 
