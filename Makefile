@@ -47,7 +47,7 @@ test: ## everything that can run here; SYSTEM=1 (as root on Debian) installs wha
 	@$(PYTEST)
 
 lint: setup ## ruff: rules and formatting
-	@ruff check --quiet .
+	@ruff check --quiet --output-format concise .
 	@ruff format --check --output-format concise . || { echo '`make format` formats the tree' >&2; exit 1; }
 	@echo 'lint: clean'
 

@@ -1,0 +1,1 @@
+"""One module per change of the tables, numbered; a change that was released is never edited."""
