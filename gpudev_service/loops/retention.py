@@ -21,7 +21,8 @@ KEYS_KEPT = timedelta(hours=24)
 
 
 async def run(ctx: Context) -> datetime | None:
-    """Purges what is due, one disk after the other."""
+    """Purges what is due, one disk after the other, and what killed processes left behind."""
+    await ctx.disks.clean_up()
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
         disks = list(await session.scalars(select(DiskRow)))

@@ -146,11 +146,15 @@ async def resume(ctx: Context) -> None:
             )
         )
         busy = list(await session.scalars(select(DiskRow).where(DiskRow.busy.is_not(None))))
-    for row in taking:
+    interrupted = [row for row in taking if not ctx.background.running(f"snapshot:{row.id}")]
+    idle = [disk for disk in busy if not ctx.background.running(f"disk:{disk.id}")]
+    if interrupted or idle:
+        await ctx.disks.clean_up()
+    for row in interrupted:
         ctx.background.start(f"snapshot:{row.id}", _copy(ctx, row.disk_id, row.id))
-    for disk in busy:
-        if ctx.background.running(f"disk:{disk.id}") or disk.busy == PURGING:
-            continue
+    for disk in idle:
+        if disk.busy == PURGING:
+            continue  # the retention loop purges it again
         there = await ctx.disks.exists(disk.id)
         await _settle(ctx, disk.id, drop=not there)
 
