@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,14 +148,14 @@ def with_defaults(values: FormValues, facts: Facts) -> FormValues:
 
 def _with_disk(values: FormValues, disks: Sequence[Disk]) -> FormValues:
     present = {d.name for d in disks}
+    free = [d for d in disks if not d.in_use_by]
     if values.disk_choice == "new" and values.new_disk in present:
         # Created by the last start with this form.
         values = replace(values, disk_choice="existing", disk=values.new_disk, new_disk="")
-    if values.disk_choice == "existing" and values.disk not in present:
+    if values.disk_choice == "existing" and values.disk not in {d.name for d in free}:
         values = replace(values, disk_choice="", disk="")
     if values.disk_choice:
         return values
-    free = [d for d in disks if not d.in_use_by]
     if free:
         newest = max(free, key=lambda d: d.last_used_at or d.created_at)
         return replace(values, disk_choice="existing", disk=newest.name)
@@ -189,8 +189,14 @@ def _count(kind: GpuType, count: int, earliest: EarliestStart | None, now: datet
         return CountChoice(count, label, why, None, possible=False)
     if earliest.starts_at <= now:
         return CountChoice(count, label, "starts now", None, possible=True)
-    start = words.start_in_words(earliest.starts_at, now, UTC, show_zone=True)
-    return CountChoice(count, label, start, earliest.starts_at, possible=True)
+    start = words.moment(_whole_minute(earliest.starts_at), now, UTC, show_zone=True)
+    return CountChoice(count, label, f"starts by {start}", earliest.starts_at, possible=True)
+
+
+def _whole_minute(at: datetime) -> datetime:
+    """Rounded up: a promise of 18:40:30 must not be shown as 18:40."""
+    rest = timedelta(seconds=at.second, microseconds=at.microsecond)
+    return at + timedelta(minutes=1) - rest if rest else at
 
 
 def _free(kind: GpuType, availability: Availability | None) -> str:

@@ -164,6 +164,7 @@ class GpuDevMixin(Spawner):
         self.connection.arm()
         try:
             self._reservation = await self._reserve()
+            self._show_name(self._reservation.name)
             await self._wait()
             stash.drop(self.user)
             return await self._bring_up(self._reservation)
@@ -198,6 +199,12 @@ class GpuDevMixin(Spawner):
             if error.code != "server_in_use" or live is None:
                 raise
             return self._mine(live)
+
+    def _show_name(self, name: str) -> None:
+        """The reservation's name on the Hub's own pages, which Hub 5 does not have."""
+        if self.name and hasattr(self.orm_spawner, "display_name"):
+            self.orm_spawner.display_name = name[:255]
+            self.user.db.commit()
 
     def _mine(self, reservation: Reservation) -> Reservation:
         """`reservation`, if it is this server's and can be started."""
@@ -355,9 +362,9 @@ class GpuDevMixin(Spawner):
         reservation = self._reservation
         waiting = self._phase in (Phase.RESERVING, Phase.WAITING)
         said = message(self._phase, reservation, datetime.now(UTC))
-        title = "Waiting for GPUs" if waiting else "Starting"
+        about = [reservation.name, f"for {self.user.name}"] if reservation else []
         return {
-            "title": (reservation and reservation.name) or title,
+            "about": " ".join(about),
             "html": said["html_message"],
             "progress": said["progress"],
             "waiting": waiting,

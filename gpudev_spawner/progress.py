@@ -66,12 +66,12 @@ def start_html(promised_start: datetime | None, now: datetime) -> Markup:
 
 def _waiting(reservation: Reservation, what: str, now: datetime) -> Message:
     booked = reservation.booked_for is not None and reservation.booked_for > now
-    head = f"{what}: " + (
-        "booked" if booked or not reservation.position else words.queue_place(reservation.position)
-    )
+    place = "booked" if booked else words.queue_place(reservation.position)
     start = words.start_in_words(reservation.promised_start, now, UTC, show_zone=True)
-    plain = f"{head}; {start}."
-    html = Markup("{}; {}.").format(head, start_html(reservation.promised_start, now))
+    plain = f"{place.capitalize()} for {what}: {start}."
+    html = Markup("{} for {}: {}.").format(
+        place.capitalize(), what, start_html(reservation.promised_start, now)
+    )
     return Message(progress=20, message=plain, html_message=str(html))
 
 

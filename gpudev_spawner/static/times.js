@@ -13,14 +13,21 @@
   function clock(at) {
     return String(at.getHours()).padStart(2, "0") + ":" + String(at.getMinutes()).padStart(2, "0");
   }
-  function words(iso) {
+  function parts(iso) {
     const at = up(iso);
     const away = days(at, new Date());
-    if (away === 0) return "at " + clock(at);
-    if (away === 1) return "tomorrow at " + clock(at);
-    if (away === -1) return "yesterday at " + clock(at);
+    const near = { "-1": "yesterday", 0: "", 1: "tomorrow" }[away];
     const day = at.toLocaleDateString("en", { weekday: "short", day: "numeric", month: "short" });
-    return "on " + day + " at " + clock(at);
+    return { near: near, day: near === undefined ? day : near, clock: clock(at) };
+  }
+  function words(iso) {
+    const at = parts(iso);
+    if (at.day === "") return "at " + at.clock;
+    return (at.near === undefined ? "on " : "") + at.day + " at " + at.clock;
+  }
+  function short(iso) {
+    const at = parts(iso);
+    return (at.day + " " + at.clock).trim();
   }
   function localise(root) {
     root.querySelectorAll("time[data-gpudev-time]").forEach(function (element) {
@@ -30,8 +37,7 @@
       element.title = new Date(iso).toString();
     });
     root.querySelectorAll("option[data-gpudev-start]").forEach(function (option) {
-      option.textContent =
-        option.dataset.gpudevLabel + " – starts " + words(option.dataset.gpudevStart) + " at the latest";
+      option.textContent = option.dataset.gpudevLabel + " – starts by " + short(option.dataset.gpudevStart);
     });
   }
   window.gpudevTimes = { localise: localise };

@@ -8,6 +8,7 @@
   const log = document.getElementById("gpudev-log");
   const leave = document.getElementById("gpudev-leave");
   const hint = document.getElementById("gpudev-hint");
+  const title = document.getElementById("gpudev-title");
   const QUEUED_AT_MOST = 20; // percent; from there on the GPUs are ours
   let shown = null;
 
@@ -35,6 +36,8 @@
       bar.setAttribute("aria-valuenow", event.progress);
       bar.firstElementChild.style.width = event.progress + "%";
       const waiting = event.progress <= QUEUED_AT_MOST;
+      bar.hidden = waiting; // nobody can say how full a bar would be
+      title.textContent = waiting ? "Waiting for GPUs" : "Your server is starting";
       if (leave) leave.textContent = waiting ? "Leave the queue" : "Stop";
       hint.hidden = !waiting;
     }
@@ -42,12 +45,41 @@
       source.close();
       window.location.reload(); // the Hub redirects to the running server
     }
-    if (event.failed) {
-      source.close();
-      bar.firstElementChild.classList.add("bg-danger");
-      hint.hidden = true;
-      if (leave) leave.hidden = true;
-      window.location.reload(); // the Hub's page says why, and offers to try again
+    if (event.failed) ended(event);
+  };
+
+  function ended(event) {
+    source.close();
+    const left = event.message === "Spawn cancelled";
+    title.textContent = left ? "The start was cancelled" : "The server did not start";
+    if (left) line.textContent = "Nobody waits for this server any more.";
+    bar.hidden = hint.hidden = true;
+    if (leave) leave.hidden = true;
+    document.getElementById("gpudev-again").hidden = false;
+  }
+
+  // Somebody who leaves goes home; the end of the start is no news to them.
+  if (leave) leave.form.addEventListener("submit", function () { source.close(); });
+
+  // A Hub that was restarted has forgotten this start, and the queue has not: the form's address
+  // shows how it stands, or leads to the server. Asked for until the Hub is back.
+  source.onerror = function () {
+    if (source.readyState !== EventSource.CLOSED) return; // it reconnects by itself
+    line.textContent = "The Hub is not answering. Your place in the queue is kept.";
+    let pause = 2000;
+    async function look() {
+      try {
+        const answer = await fetch(root.dataset.gpudevForm, { redirect: "manual" });
+        if (answer.ok || answer.type === "opaqueredirect") {
+          window.location = root.dataset.gpudevForm;
+          return;
+        }
+      } catch (error) {
+        console.info("the Hub is away:", error.message);
+      }
+      pause = Math.min(pause * 1.5, 30000);
+      setTimeout(look, pause);
     }
+    setTimeout(look, pause);
   };
 })();
