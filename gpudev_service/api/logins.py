@@ -53,7 +53,8 @@ class Logins:
     ) -> None:
         self._hub, self._time = hub, time
         self._service_name = service_name
-        self._life = round(days * 24 * 3600)
+        #: Seconds for which a token lives.
+        self.life = round(days * 24 * 3600)
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
 
     def begin(self, caller: Caller, login: str, challenge: str, machine: str) -> str:
@@ -111,7 +112,7 @@ class Logins:
                 login=pending.login,
                 scopes=pending.scopes,
                 note=pending.note,
-                seconds=self._life,
+                seconds=self.life,
             )
         except HubAway as error:
             raise hub_away() from error

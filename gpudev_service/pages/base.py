@@ -24,6 +24,7 @@ from gpudev_service.api.route import Access, Call
 from gpudev_service.api.service import Service
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
+from gpudev_service.operations import status
 from gpudev_service.store.errors import StoreUnavailable
 
 from . import headers, rendering
@@ -66,6 +67,7 @@ class PageHandler(HubOAuthenticated, RequestHandler):
         self.route_name = f"page {type(self).__name__}"
         self.caller_name = ""
         self._caller: Caller | None = None
+        self.last_event = 0
 
     # --- who ----------------------------------------------------------------------------------
 
@@ -107,10 +109,12 @@ class PageHandler(HubOAuthenticated, RequestHandler):
             return
         self.caller_name = self.caller.key
         access.check_caller(Access.READ, self.caller)
+        if not self.fragment:
+            # Read before the page's state: the script asks for what has happened since.
+            self.last_event = await status.last_event(self.service.ctx)
 
     def _log_in(self) -> None:
-        mode = self.request.headers.get("Sec-Fetch-Mode", "navigate")
-        if self.request.method == "GET" and not self.fragment and mode == "navigate":
+        if self.request.method == "GET" and self._navigates:
             # The Hub brings the person back to exactly this address, which is one of ours.
             self.go_to(str(self.get_login_url()))  # type: ignore[no-untyped-call]
             return
@@ -118,6 +122,13 @@ class PageHandler(HubOAuthenticated, RequestHandler):
             "not_authenticated",
             "Your login has ended. Open this page again to log in, and then repeat what you did.",
         )
+
+    @property
+    def _navigates(self) -> bool:
+        """A person's browser goes to the page; else our script fetches it to bring one up to
+        date."""
+        mode = self.request.headers.get("Sec-Fetch-Mode", "navigate")
+        return mode == "navigate" and not self.fragment
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -247,10 +258,11 @@ class PageHandler(HubOAuthenticated, RequestHandler):
                 "a": self.addresses,
                 "viewer": caller.name if caller else None,
                 "is_admin": self.is_admin,
+                "last_event": self.last_event,
                 "nonce": self.nonce,
                 "now": self.service.ctx.clock.now(),
                 "once": lambda: secrets.token_urlsafe(12),
-                "result": self._result() if known and not self.fragment else None,
+                "result": self._result() if known and self._navigates else None,
                 "tab": self.tab,
                 # Reading it sets the cookie; whom we do not know gets none.
                 "xsrf": self.xsrf_token.decode() if known else "",
@@ -271,7 +283,7 @@ class PageHandler(HubOAuthenticated, RequestHandler):
             message = error.message
         else:
             message = _STATUS_WORDS.get(status_code, _STATUS_WORDS[500])
-        status = HTTPStatus(self.get_status())
+        http = HTTPStatus(self.get_status())
         if self.fragment:
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish(message)
@@ -279,11 +291,11 @@ class PageHandler(HubOAuthenticated, RequestHandler):
         self.finish(
             self.rendered(
                 "error.html",
-                status=status,
+                status=http,
                 message=message,
                 request_id=self.request_id,
                 result=None,
-                retry=self.request.method == "GET" or status is HTTPStatus.UNAUTHORIZED,
+                retry=self.request.method == "GET" or http is HTTPStatus.UNAUTHORIZED,
                 here=local(self.request.uri or self.addresses.home),
             )
         )

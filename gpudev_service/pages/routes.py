@@ -10,8 +10,9 @@ from tornado.web import StaticFileHandler
 
 from gpudev_service.api.service import Service
 
-from . import reservations
+from . import admin, disks, fleet, reservations
 from .base import NotFound, PageHandler
+from .cli_login import CliLogin
 from .headers import ALWAYS
 from .rendering import STATIC
 
@@ -24,6 +25,22 @@ _PAGES: tuple[tuple[str, type[PageHandler]], ...] = (
     (f"reservations/{_PART}/card", reservations.OneCard),
     (f"reservations/{_PART}/extend", reservations.Extend),
     (f"reservations/{_PART}/cancel", reservations.Cancel),
+    ("disks", disks.Disks),
+    (f"disks/{_PART}", disks.OneDisk),
+    (f"disks/{_PART}/rename", disks.Rename),
+    (f"disks/{_PART}/snapshots", disks.Take),
+    (f"disks/{_PART}/clone", disks.Clone),
+    (f"disks/{_PART}/delete", disks.Delete),
+    (f"disks/{_PART}/undelete", disks.Undelete),
+    (f"disks/{_PART}/restore", disks.Restore),
+    (f"disks/{_PART}/contents", disks.Contents),
+    ("fleet", fleet.Fleet),
+    ("admin", admin.Admin),
+    (f"admin/nodes/{_PART}/drain", admin.Drain),
+    (f"admin/nodes/{_PART}/undrain", admin.Undrain),
+    (f"admin/types/{_PART}/maintenance", admin.BeginMaintenance),
+    (f"admin/types/{_PART}/end", admin.EndMaintenance),
+    ("cli-login", CliLogin),
 )
 
 

@@ -1,0 +1,59 @@
+"""The fleet: what is free when, the nodes, the queue; names only of whom the viewer may see."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gpudev_client import limits
+from gpudev_client.models import Cluster, GpuType
+from gpudev_service.api import capacity as api
+from gpudev_service.api import cluster as cluster_api
+from gpudev_service.api.route import NoQuery, PageQuery
+
+from . import fleet_views as views
+from .base import PageHandler
+
+#: Nodes on one page, and rows of each queue.
+_NODES = 60
+_QUEUE = 50
+
+
+class FleetQuery(NoQuery):
+    """For which length the starts are computed, and the first node that is shown."""
+
+    hours: float = Field(default=1.0, gt=0, le=limits.HOURS_MAX, allow_inf_nan=False)
+    first: int = Field(default=0, ge=0, le=1_000_000)
+
+
+class FleetPage(PageHandler):
+    """Base of pages that show nodes."""
+
+    async def types(self) -> list[GpuType]:
+        page = await api.gpu_types(self.call(query=PageQuery(limit=limits.PAGE_MAX)))
+        return list(page.items)
+
+    async def cluster(self) -> Cluster:
+        return await cluster_api.cluster(self.call())
+
+
+class Fleet(FleetPage):
+    tab = "fleet"
+
+    async def get(self) -> None:
+        query = self.read_query(FleetQuery)
+        types = await self.types()
+        asked = api.AvailabilityQuery(hours=query.hours, limit=limits.PAGE_MAX)
+        offers = await api.availability(self.call(query=asked))
+        cluster = await self.cluster()
+        following = query.first + _NODES
+        more = self.addresses.page("fleet", hours=f"{query.hours:g}", first=str(following))
+        self.show(
+            "fleet.html",
+            types=views.type_rows(types, offers.items, cluster.at),
+            nodes=views.node_rows(cluster.nodes[query.first : following], types),
+            queues=views.queues(cluster.queue, _QUEUE),
+            simulated=cluster.simulated,
+            all_simulated=all(node.simulated for node in cluster.nodes),
+            hours=query.hours,
+            more=more if following < len(cluster.nodes) else None,
+        )
