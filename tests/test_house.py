@@ -60,7 +60,9 @@ def test_a_module_says_what_it_is_and_stays_readable(path: Path) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_folder_of_a_package_says_what_belongs_in_it(package: str) -> None:
     silent = []
-    for folder in {path.parent for path in modules(package)}:
+    # A folder of numbered files that alembic reads by path is no package.
+    folders = {path.parent for path in modules(package) if path.parent.name != "versions"}
+    for folder in folders:
         init = folder / "__init__.py"
         if not init.exists() or not ast.get_docstring(ast.parse(init.read_text())):
             silent.append(name(init))
