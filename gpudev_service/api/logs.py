@@ -25,10 +25,11 @@ access = logging.getLogger("gpudev.access")
 LINE_MAX = 1000
 _TRACE_MAX = 4000
 
-_SECRETS = re.compile(
-    r"((?:authorization|cookie|set-cookie)['\"]?\s*[:=]\s*|\b(?:token|bearer)\s+|"
-    r"[?&](?:token|_xsrf|code|state|password)=)[^\s&,'\"]+",
-    re.IGNORECASE,
+_SECRETS = (
+    # Headers, however they are written: to the end of the line.
+    re.compile(r"((?:authorization|cookie)['\"]?\s*[:=]\s*)[^\n]+", re.IGNORECASE),
+    re.compile(r"(\b(?:token|bearer)\s+)[\w.~+/=-]{12,}", re.IGNORECASE),
+    re.compile(r"([?&](?:token|_xsrf|code|state|password)=)[^\s&'\"]+", re.IGNORECASE),
 )
 #: Lines of JupyterHub's helpers that come with every request or carry parts of cookies.
 _NOISE = ("Skipping XSRF check", "Setting new xsrf cookie", "No Hub user identified")
@@ -36,7 +37,9 @@ _NOISE = ("Skipping XSRF check", "Setting new xsrf cookie", "No Hub user identif
 
 def redact(text: str) -> str:
     """`text` without what looks like a credential."""
-    return _SECRETS.sub(r"\1[redacted]", text)
+    for pattern in _SECRETS:
+        text = pattern.sub(r"\1[redacted]", text)
+    return text
 
 
 class JsonFormatter(logging.Formatter):
@@ -109,6 +112,9 @@ class FloodGuard:
         if len(self._seen) > self._most:
             self._seen.popitem(last=False)
         return count + 1
+
+    def __len__(self) -> int:
+        return len(self._seen)
 
 
 _flood = FloodGuard()

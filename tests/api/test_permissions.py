@@ -1,0 +1,118 @@
+"""What scopes grant: a table, and what no scope may ever do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpudev_service.api.permissions import PREFIX, Grants, Right, read_scopes
+from gpudev_service.events import Owner
+
+ADA = Owner("ada", ("lab",), "x")
+ADA_OTHER_SERVER = Owner("ada", ("lab",), "y")
+ADA_HERSELF = Owner("ada", ("lab",))
+SAM = Owner("sam", (), "x")
+
+R, W, C, DR, DW, L, A = (
+    Right.READ, Right.WRITE, Right.CREATE, Right.DISK_READ, Right.DISK_WRITE, Right.LAUNCH,
+    Right.ADMIN,
+)  # fmt: skip
+RESERVE = {R, W, C, DR, DW}
+
+TABLE = [
+    # (scope after the prefix, owner, rights)
+    ("read", SAM, {R, DR}),
+    ("read!user=ada", ADA, {R, DR}),
+    ("read!user=ada", SAM, set()),
+    ("reserve", SAM, RESERVE),
+    ("reserve!user=ada", ADA, RESERVE),
+    ("reserve!user=ada", ADA_HERSELF, RESERVE),
+    ("reserve!user=ada", SAM, set()),
+    ("reserve!user=ad", ADA, set()),
+    ("reserve!user=ADA", ADA, set()),
+    ("reserve!group=lab", ADA, RESERVE),
+    ("reserve!group=lab", SAM, set()),
+    ("reserve!group=la", ADA, set()),
+    ("reserve!server=ada/x", ADA, {R, W}),
+    ("reserve!server=ada/x", ADA_OTHER_SERVER, set()),
+    ("reserve!server=ada/x", ADA_HERSELF, set()),
+    ("reserve!server=ada/x", SAM, set()),
+    ("reserve!server=ada/", Owner("ada", (), ""), {R, W}),
+    ("reserve!server=ada/", ADA_HERSELF, set()),
+    ("reserve!server=ada", ADA, set()),
+    ("spawner", ADA, {R, W, C, DR, L}),
+    ("spawner!user=ada", SAM, set()),
+    ("admin", ADA, RESERVE | {L, A}),
+    ("admin!user=ada", ADA, RESERVE | {L}),
+    ("admin!user=ada", SAM, set()),
+    ("admin!group=lab", ADA, RESERVE | {L}),
+    ("admin!server=ada/x", ADA, {R, W, L}),
+    # What cannot be read grants nothing, and is never taken for the unfiltered scope.
+    ("reserve!user", ADA, set()),
+    ("reserve!user=", ADA, set()),
+    ("reserve!", ADA, set()),
+    ("reserve!group=", Owner("ada", ("",)), set()),
+    ("reserve!colour=red", ADA, set()),
+    ("Reserve", ADA, set()),
+    ("reserve2", ADA, set()),
+    ("", ADA, set()),
+    ("own", ADA, set()),
+]
+
+
+@pytest.mark.parametrize(("scope", "owner", "rights"), TABLE)
+def test_what_a_scope_grants(scope: str, owner: Owner, rights: set[Right]) -> None:
+    grants = read_scopes([PREFIX + scope])
+    assert {right for right in Right if grants.may(right, owner)} == rights
+
+
+def test_grants_add_up() -> None:
+    grants = read_scopes(["custom:gpudev:read!user=ada", "custom:gpudev:reserve!server=sam/x"])
+    assert grants.may(R, ADA)
+    assert not grants.may(W, ADA)
+    assert grants.may(W, SAM)
+    assert not grants.may(DR, Owner("sam", ()))
+
+
+@pytest.mark.parametrize(
+    "scope",
+    ["admin:users", "servers", "custom:gpudev", "custom:other:admin", "xcustom:gpudev:admin",
+     "inherit", "self", "admin-ui", "*"],
+)  # fmt: skip
+def test_scopes_of_others_grant_nothing(scope: str) -> None:
+    assert not read_scopes([scope])
+
+
+def test_only_the_unfiltered_admin_is_admin_of_the_fleet() -> None:
+    assert read_scopes(["custom:gpudev:admin"]).everywhere(A)
+    for narrowed in ("!user=ada", "!group=lab", "!server=ada/x"):
+        grants = read_scopes([f"custom:gpudev:admin{narrowed}"])
+        assert not grants.everywhere(A)
+        assert not grants.somewhere(A)
+
+
+FILTERS = st.one_of(
+    st.just(""),
+    st.builds("!{}={}".format, st.sampled_from(["user", "group", "server"]), st.text(max_size=9)),
+)
+NAMES = st.sampled_from(["read", "reserve", "spawner", "admin"])
+
+
+@given(NAMES, FILTERS, st.text(max_size=5), st.lists(st.text(max_size=5), max_size=3),
+       st.none() | st.text(max_size=5))  # fmt: skip
+def test_a_filter_never_grants_more_than_the_scope_without_it(
+    name: str, narrowed: str, user: str, groups: list[str], server: str | None
+) -> None:
+    owner = Owner(user, tuple(groups), server)
+    whole = read_scopes([PREFIX + name])
+    part = read_scopes([PREFIX + name + narrowed])
+    for right in Right:
+        assert whole.may(right, owner) or not part.may(right, owner)
+    if narrowed:
+        assert not any(part.everywhere(right) for right in Right)
+
+
+def test_no_scopes_no_rights() -> None:
+    assert not Grants()
+    assert not any(Grants().may(right, ADA) for right in Right)
