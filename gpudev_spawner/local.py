@@ -6,6 +6,7 @@ out. Each server sees its own GPUs by `CUDA_VISIBLE_DEVICES` and lives in its di
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from traitlets import Float, Unicode
 
 from gpudev_client.models import ServerLaunch
 
-from .mixin import GpuDevMixin, ServerDied
+from .failures import ServerDied
+from .mixin import GpuDevMixin
 
 #: The variable by which every process of a reservation's server is known.
 MARK = "GPUDEV_RESERVATION"
@@ -63,9 +65,9 @@ class GpuDevLocalSpawner(GpuDevMixin, LocalProcessSpawner):
         """The servers run under the account that owns the certificates."""
         return paths
 
-    def apply_launch(self, launch: ServerLaunch) -> None:
+    async def apply_launch(self, launch: ServerLaunch) -> None:
         self._home = launch.home
-        _end_leftovers(launch.reservation.id)
+        await asyncio.to_thread(_end_leftovers, launch.reservation.id)
         # A port that an earlier start of this object used may be somebody else's by now.
         self.port = 0
 

@@ -10,22 +10,23 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from jupyterhub.spawner import Spawner
-from jupyterhub.utils import wait_for_http_server
+from jupyterhub.user import User
+from jupyterhub.utils import maybe_future, wait_for_http_server
 from traitlets import Callable, Float, Unicode, default
 
 from gpudev_client import errors
 from gpudev_client.models import Reservation, ReservationRequest, ServerLaunch, ServerReport
 from gpudev_client.states import FINAL, WAITING, State
 
-from . import form, names, options, stash
+from . import asking, failures, form, names, options, stash
 from .connection import Connection, shared
 from .progress import Message, Phase, message
-from .refusals import PrefillOnly, SpawnRefused, refused
+from .refusals import SpawnRefused, over, refused
 
 #: The Hub's own limit on a start while it waits in the queue: ten years, in seconds. The limit that
 #: the operator set begins when the waiting is over.
@@ -63,8 +64,7 @@ class GpuDevMixin(Spawner):
     _asked: options.Asked = None
     _launch: ServerLaunch | None = None
     _limit: float = 0.0
-    _failed_start = False
-    _leaving = False
+    _failed_start = _leaving = _started = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -79,7 +79,7 @@ class GpuDevMixin(Spawner):
         """By what the service can end the server that was just started, without the Hub."""
         raise NotImplementedError
 
-    def apply_launch(self, launch: ServerLaunch) -> None:
+    async def apply_launch(self, launch: ServerLaunch) -> None:
         """Prepares the start on its placement; environment variables are set already."""
 
     def failure_reason(self, error: Exception) -> str | None:
@@ -97,44 +97,15 @@ class GpuDevMixin(Spawner):
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Any:
-        return self._read_form
+        return partial(asking.read, self)
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         return GpuDevMixin._apply
 
-    async def _read_form(self, form_data: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """The form as `user_options`; refused values come back in the form with a sentence."""
-        values = options.form_values(form_data)
-        stash.drop(self.user)
-        try:
-            asked = options.from_form(values)
-            if isinstance(asked, options.Attach):
-                return {options.ATTACH: asked.reservation}
-            await self.connection.client.plan(self._request(asked))
-        except options.InvalidOptions as error:
-            raise self._back_to_form(values, error.message, error.field) from error
-        except errors.RefusalError as error:
-            refusal = refused(error)
-            raise self._back_to_form(values, refusal.message, refusal.field) from error
-        except errors.GpuDevError as error:
-            raise self._back_to_form(values, refused(error).message, None) from error
-        # Should the reservation be refused after all, the form comes back as it was typed.
-        stash.keep(self.user, stash.Stash(self.name, values))
-        return options.stored(asked)
-
     def options_from_query(self, query_data: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """A link never starts a server: its arguments fill the form."""
-        values = options.prefill(query_data, form.PRESETS)
-        stash.keep(self.user, stash.Stash(self.name, values))
-        raise PrefillOnly
-
-    def _back_to_form(
-        self, values: options.FormValues, sentence: str, field: str | None
-    ) -> SpawnRefused:
-        faults = {field: sentence} if field else {}
-        stash.keep(self.user, stash.Stash(self.name, values, faults))
-        return SpawnRefused(sentence, field=field)
+        raise asking.fill(self, query_data)
 
     async def _apply(self, user_options: Mapping[str, Any]) -> None:
         """Checks options from every source; the Hub calls it before each start."""
@@ -151,7 +122,8 @@ class GpuDevMixin(Spawner):
             self._limit = float(self.start_timeout)
             self.start_timeout = ENDLESS
 
-    def _request(self, asked: ReservationRequest) -> ReservationRequest:
+    def request_for(self, asked: ReservationRequest) -> ReservationRequest:
+        """What is asked for, as this server's."""
         return asked.model_copy(update={"user": self.user.name, "server_name": self.name})
 
     # --- start --------------------------------------------------------------------------------
@@ -160,7 +132,7 @@ class GpuDevMixin(Spawner):
         """Reserves, waits for the turn, and starts the server on its placement."""
         self._move(Phase.RESERVING)
         self._reservation, self._launch = None, None
-        self._failed_start = self._leaving = False
+        self._failed_start = self._leaving = self._started = False
         self.connection.arm()
         try:
             self._reservation = await self._reserve()
@@ -173,7 +145,9 @@ class GpuDevMixin(Spawner):
             raise
         except errors.GpuDevError as error:
             self.log.warning("%s cannot start: %s", self._log_name, error)
-            raise refused(error) from error
+            refusal = refused(error)
+            stash.blame(self.user, self.name, refusal.field, refusal.message)
+            raise refusal from error
         finally:
             self.start_timeout = ENDLESS
 
@@ -192,7 +166,7 @@ class GpuDevMixin(Spawner):
                 field="gpu_type",
             )
         try:
-            return await self.connection.client.reserve(self._request(asked))
+            return await self.connection.client.reserve(self.request_for(asked))
         except errors.Conflict as error:
             # Two starts of one server at once: the second one joins the first one's reservation.
             live = await self.connection.live(user, self.name)
@@ -216,7 +190,7 @@ class GpuDevMixin(Spawner):
                 status=HTTPStatus.CONFLICT,
             )
         if reservation.state in FINAL:
-            raise _over(reservation)
+            raise over(reservation)
         return reservation
 
     async def _wait(self) -> None:
@@ -243,7 +217,7 @@ class GpuDevMixin(Spawner):
             where = await asyncio.wait_for(self._start_server(reservation.id), self._limit)
         except Exception as error:
             self._failed_start = True
-            reason = error.message if isinstance(error, SpawnRefused) else self._reason(error)
+            reason = self.failure_reason(error) or failures.reason(error, self._limit)
             self.log.warning("%s did not come up: %s", self._log_name, reason, exc_info=error)
             with contextlib.suppress(ProcessLookupError):
                 await super().stop(now=True)
@@ -256,8 +230,9 @@ class GpuDevMixin(Spawner):
 
     async def _start_server(self, reservation_id: str) -> Any:
         assert self._launch is not None  # noqa: S101 - set by _bring_up
-        self.apply_launch(self._launch)
+        await self.apply_launch(self._launch)
         where = await super().start()
+        self._started = True
         self._still_ours(
             await self.connection.report(
                 reservation_id, ServerReport(status="starting", handle=self.server_handle())
@@ -283,36 +258,17 @@ class GpuDevMixin(Spawner):
     async def _answers(self, where: Any) -> None:
         """Returns when the server answers over HTTP; raises as soon as it has died."""
         answer = asyncio.create_task(
-            wait_for_http_server(_api_url(where, self.server.base_url), timeout=self._limit)
+            wait_for_http_server(failures.api_url(where, self.server.base_url), self._limit)
         )
         try:
             while not answer.done():
                 await asyncio.wait([answer], timeout=self.answer_interval)
                 status = await self.poll()
                 if status is not None:
-                    raise ServerDied(status)
+                    raise failures.ServerDied(status)
             await answer
         finally:
             answer.cancel()
-
-    def _reason(self, error: Exception) -> str:
-        specific = self.failure_reason(error)
-        if specific is not None:
-            return specific
-        if isinstance(error, TimeoutError):
-            return (
-                f"JupyterLab did not answer within {self._limit:g} seconds. The GPUs are free "
-                "again; try it once more, and tell an administrator if it happens again."
-            )
-        if isinstance(error, ServerDied):
-            return (
-                f"JupyterLab ended before it was ready (exit code {error.status}). The GPUs are "
-                "free again. An administrator finds the cause in the server's log."
-            )
-        return (
-            "JupyterLab could not be started. The GPUs are free again. "
-            "An administrator finds the cause in the Hub's log."
-        )
 
     def _cancelled(self) -> None:
         """Somebody ended this start: a person or the service by a stop, or the Hub by stopping.
@@ -325,11 +281,15 @@ class GpuDevMixin(Spawner):
         reservation = self._reservation
         if reservation is None or not stopped or self.connection.hub_is_stopping():
             return
-        if self._phase is Phase.WAITING and not self._leaving:
-            # The Hub gives us a second to be gone, so the service is told in the background.
-            self.connection.later(
-                self.connection.report(reservation.id, ServerReport(status="left"))
-            )
+        # The Hub gives us a second to be gone, so the service is told in the background. A server
+        # that runs already is ended by the Hub, which calls `stop`.
+        if self._phase is Phase.STARTING and not self._started:
+            self._tell_later(reservation.id, ServerReport(status="stopped"))
+        elif self._phase is Phase.WAITING and not self._leaving:
+            self._tell_later(reservation.id, ServerReport(status="left"))
+
+    def _tell_later(self, reservation_id: str, report: ServerReport) -> None:
+        self.connection.later(self.connection.report(reservation_id, report))
 
     async def leave(self, who: str) -> None:
         """Cancels the reservation that this start waits for; the caller ends the start.
@@ -398,8 +358,19 @@ class GpuDevMixin(Spawner):
         """Ends the server; a person's stop gives the GPUs back, the service's own stop is known."""
         reservation = self._reservation
         await super().stop(now)
-        if reservation is not None and not self._failed_start:
+        if reservation is not None and not self._failed_start and not _hub_ends():
             await self._give_back(reservation.id)
+
+    async def delete_forever(self) -> None:
+        """Somebody deletes a server that is not running: a lease that it left behind is over."""
+        await maybe_future(super().delete_forever())
+        try:
+            reservation = await self.connection.live(self.user.name, self.name)
+        except errors.GpuDevError as error:
+            self.log.warning("%s: the service does not answer: %s", self._log_name, error)
+            return
+        if reservation is not None and reservation.state is State.ACTIVE:
+            await self.connection.report(reservation.id, ServerReport(status="stopped"))
 
     async def _give_back(self, reservation_id: str) -> None:
         try:
@@ -434,26 +405,9 @@ class GpuDevMixin(Spawner):
         self._launch = None
 
 
-class ServerDied(Exception):  # noqa: N818 - what happened
-    """A starting server ended; `status` is its exit code."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"exit code {status}")
-        self.status = status
-
-
-def _over(reservation: Reservation) -> SpawnRefused:
-    why = f": {reservation.reason.rstrip('.')}" if reservation.reason else ""
-    return SpawnRefused(
-        f"This reservation is over ({reservation.state}{why}). Make a new one to go on working.",
-        status=HTTPStatus.GONE,
-    )
-
-
-def _api_url(where: Any, base_url: str) -> str:
-    if isinstance(where, str):
-        parts = urlsplit(where)
-        return f"{parts.scheme}://{parts.netloc}{base_url}api"
-    host, port = where
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}{base_url}api"
+def _hub_ends() -> bool:
+    """Whether the Hub stops this server because it stops itself (`cleanup_servers`): then nobody
+    has given anything back. Only there a task consists of `User.stop` and nothing around it."""
+    task = asyncio.current_task()
+    code = getattr(task.get_coro(), "cr_code", None) if task is not None else None
+    return code is User.stop.__code__

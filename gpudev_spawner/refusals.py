@@ -13,6 +13,7 @@ from markupsafe import escape
 from tornado.web import HTTPError
 
 from gpudev_client import errors
+from gpudev_client.models import Reservation
 
 #: What people read when the service gives no answer.
 AWAY = (
@@ -64,3 +65,12 @@ def refused(error: errors.GpuDevError) -> SpawnRefused:
         status = error.status if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else 409
         return SpawnRefused(error.message, status=status, field=error.field)
     return SpawnRefused(AWAY, status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def over(reservation: Reservation) -> SpawnRefused:
+    """The answer to a start of a reservation that has ended."""
+    why = f": {reservation.reason.rstrip('.')}" if reservation.reason else ""
+    return SpawnRefused(
+        f"This reservation is over ({reservation.state}{why}). Make a new one to go on working.",
+        status=HTTPStatus.GONE,
+    )

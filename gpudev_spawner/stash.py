@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from jupyterhub.user import User
@@ -48,3 +48,10 @@ def take(user: User, server_name: str | None) -> Stash | None:
 
 def drop(user: User) -> None:
     _stashes.pop(user, None)
+
+
+def blame(user: User, server_name: str, at: str | None, sentence: str) -> None:
+    """Adds a sentence at a field to what is kept of this server's form, if anything is."""
+    stash = _stashes.get(user)
+    if at and stash is not None and stash.server_name == server_name:
+        _stashes[user] = replace(stash, errors={**stash.errors, at: sentence})
