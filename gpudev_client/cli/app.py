@@ -144,21 +144,23 @@ def _refusal_in_words(error: RefusalError) -> str:
     message = error.message
     if error.code == "not_authenticated" and "gpu-dev login" not in message:
         message = f"{message} Run `gpu-dev login` for a new token."
-    told = [text for text in _accepted(error.accepted) if text not in message]
-    return f"{message} Accepted: {', '.join(told)}." if told else message
+    told = _accepted(error.accepted, message)
+    return f"{message} Accepted: {told}." if told else message
 
 
-def _accepted(accepted: Any) -> list[str]:
-    """What would be accepted, piece by piece."""
+def _accepted(accepted: Any, message: str) -> str:
+    """What would be accepted, as far as the message does not say it already."""
     if isinstance(accepted, dict):
-        low, high = accepted.get("min"), accepted.get("max")
-        if low is not None and high is not None:
-            return [f"{_number(low)} to {_number(high)}"]
-        return [_number(value) for value in accepted.values() if value is not None]
-    if isinstance(accepted, (list, tuple)):
-        return [_number(choice) for choice in accepted]
-    return [] if accepted is None else [_number(accepted)]
+        values = [_number(value) for value in accepted.values() if value is not None]
+    elif isinstance(accepted, (list, tuple)):
+        values = [_number(value) for value in accepted]
+    else:
+        values = [] if accepted is None else [_number(accepted)]
+    missing = [value for value in values if value not in message]
+    if isinstance(accepted, dict) and {"min", "max"} <= accepted.keys() and missing:
+        return f"{_number(accepted['min'])} to {_number(accepted['max'])}"
+    return ", ".join(missing)
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

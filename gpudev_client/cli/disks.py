@@ -33,6 +33,7 @@ def _when(text: str) -> datetime:
         ) from None
 
 
+_LATEST = "latest"
 _from_snapshot = click.option("--snapshot", metavar="ID", help="From this snapshot.")
 _from_time = click.option(
     "--at", type=_when, metavar="TIME", help="From the newest snapshot until then."
@@ -218,8 +219,8 @@ def _checked(name: str) -> str:
 
 
 def _snapshot_id(app: App, disk_name: str, given: str | None, user: str | None) -> str | None:
-    if given is None:
-        return None
+    if given in (None, _LATEST):  # the service knows what the newest is
+        return given
     return pick.match((s.id for s in app.client.snapshots(disk_name, user)), given, "snapshot")
 
 

@@ -142,7 +142,8 @@ def _fold(text: str, width: int | None, first: int = 0) -> list[str]:
             lines.append(line)
             room = width
         line = word
-        while cells(line) > room:
+        # An address is kept whole: it has to be copied, and terminals wrap it by themselves.
+        while cells(line) > room and "://" not in line:
             head = _head(line, room)
             lines.append(head)
             line = line[len(head) :]
