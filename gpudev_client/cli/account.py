@@ -42,7 +42,7 @@ def login(app: App, url: str | None, with_token: bool, no_browser: bool, as_json
     if as_json:
         emit_json({"url": chosen, "user": me.name, "file": str(file)})
     else:
-        out(f"You are {me.name} at {chosen}.")
+        app.tell(f"You are {me.name} at {chosen}.")
 
 
 @click.group("config", cls=verbs.Verbs)
@@ -108,7 +108,7 @@ def set_config(app: App, key: str, value: str) -> None:
     chosen = config.service_url(value)
     stored = config.read(file)
     config.write(file, replace(stored, url=chosen))
-    out(f"The address is {chosen}.")
+    app.tell(f"The address is {chosen}.")
     if chosen not in stored.tokens:
         note("There is no token for it yet: run `gpu-dev login`.", app.error_width)
 

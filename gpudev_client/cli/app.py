@@ -86,6 +86,12 @@ class App:
         """Whether questions may be asked."""
         return not no_interactive and sys.stdin.isatty() and sys.stderr.isatty()
 
+    def tell(self, sentence: str) -> None:
+        """An answer in words, on standard output."""
+        from .show import out, wrapped
+
+        out(wrapped(sentence, self.width))
+
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Ask before something that cannot simply be taken back."""
         if yes:

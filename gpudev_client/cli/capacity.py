@@ -56,9 +56,9 @@ def status(app: App, as_json: bool) -> None:
         emit_json(cluster)
         return
     if cluster.simulated:
-        out("The GPUs here are simulated.\n")
+        app.tell("The GPUs here are simulated.\n")
     out(_nodes(app, cluster.nodes))
-    out(f"\nQueue: {words.counted(len(cluster.queue), 'reservation')}")
+    app.tell(f"\nQueue: {words.counted(len(cluster.queue), 'reservation')}")
     if cluster.queue:
         out(_queue(app, cluster.queue))
 

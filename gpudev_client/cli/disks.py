@@ -60,7 +60,7 @@ def list_(app: App, deleted: bool, user: str | None, as_json: bool) -> None:
 def create(app: App, name: str, user: str | None, as_json: bool) -> None:
     """Create an empty disk."""
     made = app.client.create_disk(_checked(name), user)
-    emit_json(made) if as_json else out(f"Disk {made.name} is there.")
+    emit_json(made) if as_json else app.tell(f"Disk {made.name} is there.")
 
 
 @disk.command()
@@ -72,7 +72,7 @@ def create(app: App, name: str, user: str | None, as_json: bool) -> None:
 def rename(app: App, name: str, new_name: str, user: str | None, as_json: bool) -> None:
     """Give a disk another name."""
     changed = app.client.rename_disk(name, _checked(new_name), user)
-    emit_json(changed) if as_json else out(f"Disk {name} is now called {changed.name}.")
+    emit_json(changed) if as_json else app.tell(f"Disk {name} is now called {changed.name}.")
 
 
 @disk.command()
@@ -92,7 +92,7 @@ def delete(app: App, name: str, yes: bool, user: str | None, as_json: bool) -> N
         return
     until = words.moment(gone.purged_after, app.now(), app.zone) if gone.purged_after else None
     how = f" Until {until} it comes back with: gpu-dev disk restore {name}" if until else ""
-    out(f"Disk {name} is deleted.{how}")
+    app.tell(f"Disk {name} is deleted.{how}")
 
 
 @disk.command()
@@ -122,7 +122,7 @@ def restore(
     chosen = _snapshot_id(app, name, snapshot, user)
     restored = app.client.restore_disk(name, chosen, at, user)
     done = "is back at the snapshot" if back else "is restored"
-    emit_json(restored) if as_json else out(_outcome(restored, done, "is being restored"))
+    emit_json(restored) if as_json else app.tell(_outcome(restored, done, "is being restored"))
 
 
 @disk.command()
@@ -145,7 +145,7 @@ def clone(
     """Make a new disk from a disk or one of its snapshots."""
     chosen = _snapshot_id(app, name, snapshot, user)
     made = app.client.clone_disk(name, _checked(new_name), chosen, at, user)
-    emit_json(made) if as_json else out(
+    emit_json(made) if as_json else app.tell(
         _outcome(made, f"is a copy of {name}", f"becomes a copy of {name}")
     )
 
@@ -165,7 +165,7 @@ def take(app: App, name: str, text: str | None, user: str | None, as_json: bool)
         raise Refused(f"The snapshot of disk {name} failed.")
     else:
         what = "is ready" if begun.state == "ready" else "is being taken"
-        out(f"Snapshot {begun.id} of disk {name} {what}.")
+        app.tell(f"Snapshot {begun.id} of disk {name} {what}.")
         if begun.state != "ready":
             note(f"`gpu-dev disk snapshots {name}` shows its progress.", app.error_width)
 
@@ -200,7 +200,7 @@ def list_content(
     if as_json:
         emit_json(found)
     elif not found:
-        out("Nothing is in there.")
+        app.tell("Nothing is in there.")
     else:
         out(_contents(app, found))
 

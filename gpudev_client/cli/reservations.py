@@ -121,7 +121,7 @@ def edit(app: App, reservation: str | None, hours: float | None, as_json: bool) 
     found = pick.reservation_id(app, reservation, LEASED)
     if hours is None:
         offer = app.client.extension(found)
-        emit_json(offer) if as_json else out(_offer(app, offer))
+        emit_json(offer) if as_json else app.tell(_offer(app, offer))
         return
     if not 0 < hours < float("inf"):
         raise click.UsageError("--extend takes a number of hours above 0, such as 0.5.")
@@ -129,7 +129,7 @@ def edit(app: App, reservation: str | None, hours: float | None, as_json: bool) 
     if as_json:
         emit_json(changed)
     else:
-        out(f"Extended by {words.hours(hours)}: {say.standing(changed, app.now(), app.zone)}.")
+        app.tell(f"Extended by {words.hours(hours)}: {say.standing(changed, app.now(), app.zone)}.")
 
 
 @click.command()
@@ -163,11 +163,11 @@ def cancel(
     if as_json:
         emit_json(ended)
     elif not ended:
-        out("You have no live reservation.")
+        app.tell("You have no live reservation.")
     else:
         for r in ended:
             what = "is being stopped" if r.state is State.STOPPING else f"is {r.state.value}"
-            out(f"Reservation {r.id} ({r.name}) {what}.")
+            app.tell(f"Reservation {r.id} ({r.name}) {what}.")
 
 
 def _listing(app: App, found: Sequence[models.Reservation], *, with_user: bool) -> str:

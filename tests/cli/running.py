@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,6 +99,10 @@ class Running:
 
         self.do(move())
 
+    def show_present_time(self) -> None:
+        """Sets the service's clock to the machine's, for a command in a process of its own."""
+        self.pass_time(seconds=(datetime.now(UTC) - self.clock.now()).total_seconds())
+
     @property
     def clock(self) -> ManualClock:
         clock = self.world.ctx.clock
@@ -127,11 +132,14 @@ class Running:
         self._ready.set()
         await self._end.wait()
         spawner.cancel()
+        await asyncio.wait([spawner])
         server.stop()
         await server.close_all_connections()
         await self.world.ctx.background.close()
         await self.world.ctx.hub.close()
         await store.close()
+        if not spawner.cancelled():
+            spawner.result()  # it ends by itself only with an error
 
     async def _spawner(self) -> None:
         actor, running = Actor("gpudev-spawner"), models.ServerReport(status="running")
