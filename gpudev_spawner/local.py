@@ -67,6 +67,8 @@ class GpuDevLocalSpawner(GpuDevMixin, LocalProcessSpawner):
 
     async def apply_launch(self, launch: ServerLaunch) -> None:
         self._home = launch.home
+        # JupyterLab shows the directory that it is started in.
+        self.popen_kwargs = {**self.popen_kwargs, "cwd": launch.home}
         await asyncio.to_thread(_end_leftovers, launch.reservation.id)
         # A port that an earlier start of this object used may be somebody else's by now.
         self.port = 0
@@ -74,7 +76,7 @@ class GpuDevLocalSpawner(GpuDevMixin, LocalProcessSpawner):
     async def _start_server(self, reservation_id: str) -> Any:
         # One file per reservation, so that what one person's server says is not in another's.
         output = _open_log(Path(self.log_dir) / f"{reservation_id}.log") if self.log_dir else None
-        self.popen_kwargs = {"cwd": self._home, "stdout": output, "stderr": output}
+        self.popen_kwargs = {"stdout": output, "stderr": output}
         try:
             return await super()._start_server(reservation_id)
         finally:
