@@ -299,14 +299,18 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
                 reservation_id=plan.reservation_id,
                 last_id=plan.last_id,
                 keepalive=self.service.keepalive,
+                stuck=self.service.stuck,
             )
         )
         self._following = following
         self.service.streams.add(following)
         try:
             await following
-        except (StreamClosedError, TimeoutError, asyncio.CancelledError):
-            # The reader has gone, or does not read. A cancelled task of the server itself goes on.
+        except TimeoutError:
+            # The reader does not read: what waits for it goes with the connection.
+            cast("Any", self.request.connection).stream.close()
+        except (StreamClosedError, asyncio.CancelledError):
+            # The reader has gone, or the service ends. A task that is itself cancelled goes on so.
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
         finally:

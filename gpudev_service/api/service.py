@@ -36,6 +36,8 @@ class Service:
     #: Seconds after which a stream asks again whether its caller may still listen.
     recheck: float = 4.0
     keepalive: float = 15.0
+    #: Seconds after which a reader who takes nothing is dropped.
+    stuck: float = 30.0
     metrics_public: bool = False
     #: Event streams that are open.
     streams: set[asyncio.Task[Any]] = field(default_factory=set)

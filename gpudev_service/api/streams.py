@@ -4,7 +4,7 @@ A stream begins with what the reader missed (with `Last-Event-ID`) and with the 
 one message per reservation; then it sends events as they happen. Each message carries a
 reservation's whole state, so a reader may throw away all but the newest. A comment goes out when
 nothing else did, so that a dead connection is noticed. A reader who does not read is dropped once
-`events.BACKLOG` events wait or a message could not be sent for `STUCK` seconds. A stream ends when
+`events.BACKLOG` events wait or a message could not be sent for `stuck` seconds. A stream ends when
 its caller may listen no more; while the Hub cannot be asked it goes on for `TRUST` seconds.
 """
 
@@ -24,8 +24,6 @@ from gpudev_service.operations import reservations, status
 from .auth import Caller
 from .permissions import Right
 
-#: Seconds that one message may wait for the reader to take it.
-STUCK = 30.0
 #: Seconds for which a running stream goes on while the Hub cannot be asked about its caller.
 TRUST = 60.0
 
@@ -84,26 +82,39 @@ async def follow(
     reservation_id: str | None,
     last_id: int | None,
     keepalive: float,
+    stuck: float,
 ) -> None:
     """Sends until the reader goes, falls behind, or may listen no more; for one reservation also
-    until it is over."""
+    until it is over.
+
+    Args:
+        keepalive: seconds without a message after which a comment is sent.
+        stuck: seconds that one message may wait for the reader to take it.
+
+    Raises:
+        TimeoutError: the reader does not read.
+    """
+
+    async def deliver(text: str) -> None:
+        async with asyncio.timeout(stuck):
+            await send(text)
 
     def accept(owner: Owner) -> bool:
         return audience.may_see(owner)
 
     async with ctx.events.listen(accept) as listener:
         async for event in _beginning(ctx, accept, reservation_id, last_id):
-            await _send(send, message(event))
+            await deliver(message(event))
             if event.kind == PRESENT and _over(event, reservation_id):
                 return
-        await _send(send, ": this was the present state\n\n")
-        await _live(audience, listener, send, reservation_id, keepalive)
+        await deliver(": this was the present state\n\n")
+        await _live(audience, listener, deliver, reservation_id, keepalive)
 
 
 async def _live(
     audience: Audience,
     listener: Listener,
-    send: Send,
+    deliver: Send,
     reservation_id: str | None,
     keepalive: float,
 ) -> None:
@@ -116,14 +127,14 @@ async def _live(
                 event = await listener.next()
         except TimeoutError:
             if loop.time() >= quiet_since + keepalive:
-                await _send(send, ": still there\n\n")
+                await deliver(": still there\n\n")
                 quiet_since = loop.time()
             continue
         except Dropped:
             return
         if reservation_id is not None and event.reservation.id != reservation_id:
             continue
-        await _send(send, message(event))
+        await deliver(message(event))
         quiet_since = loop.time()
         if _over(event, reservation_id):
             return
@@ -152,8 +163,3 @@ async def _beginning(
 
 def _over(event: Event, reservation_id: str | None) -> bool:
     return reservation_id is not None and event.reservation.state in FINAL
-
-
-async def _send(send: Send, text: str) -> None:
-    async with asyncio.timeout(STUCK):
-        await send(text)

@@ -1,0 +1,170 @@
+"""A repeated call has one effect and one answer, whatever happened to the first one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from gpudev_service.api.route import Call, Route
+from gpudev_service.api.routes import ROUTES
+from gpudev_service.store.engine import Store
+from gpudev_service.store.models import IdempotencyRow
+from tests.fixtures.hub import RunningHub
+
+from .site import Site, running
+
+pytestmark = pytest.mark.hub
+
+KEY = {"Idempotency-Key": "key-0001"}
+
+
+@pytest.fixture
+def ada(running_hub: RunningHub) -> str:
+    return running_hub.user("ida", "lab")
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {"gpu_type": "t4", "hours": 1, "gpus": 1, **changes}
+
+
+async def count(site: Site, token: str) -> int:
+    return len((await site.call("GET", "/reservations", token)).json()["items"])
+
+
+async def test_a_repeated_call_gets_the_same_answer(site: Site, ada: str) -> None:
+    first = await site.call("POST", "/reservations", ada, body(), KEY)
+    again = await site.call("POST", "/reservations", ada, body(), KEY)
+    assert first.status_code == 201
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["Idempotent-Replay"] == "true"
+    assert await count(site, ada) == 1
+
+
+async def test_a_refusal_is_repeated_too(site: Site, ada: str) -> None:
+    wrong = body(gpu_type="nothing")
+    first = await site.call("POST", "/reservations", ada, wrong, KEY)
+    again = await site.call("POST", "/reservations", ada, wrong, KEY)
+    assert first.status_code == 422
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+
+
+async def test_a_key_belongs_to_one_request(site: Site, ada: str) -> None:
+    await site.call("POST", "/reservations", ada, body(), KEY)
+    other = await site.call("POST", "/reservations", ada, body(hours=2), KEY)
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "idempotency_conflict"
+    elsewhere = await site.call("POST", "/disks", ada, {"name": "d1"}, KEY)
+    assert elsewhere.json()["error"]["code"] == "idempotency_conflict"
+
+
+async def test_a_key_belongs_to_one_caller(site: Site, ada: str, running_hub: RunningHub) -> None:
+    bob = running_hub.user("ibob")
+    first = await site.call("POST", "/reservations", ada, body(), KEY)
+    second = await site.call("POST", "/reservations", bob, body(), KEY)
+    assert first.json()["user"] == "ida"
+    assert second.json()["user"] == "ibob"
+
+
+async def test_the_same_call_at_once_is_done_once(site: Site, ada: str) -> None:
+    answers = await asyncio.gather(
+        *(site.call("POST", "/reservations", ada, body(), KEY) for _ in range(8))
+    )
+    done = {a.content for a in answers if a.status_code == 201}
+    waiting = [a.json()["error"]["code"] for a in answers if a.status_code != 201]
+    assert len(done) == 1
+    assert set(waiting) <= {"in_progress"}
+    assert await count(site, ada) == 1
+
+
+Operation = Callable[[Call[Any, Any]], Awaitable[Any]]
+
+
+def broken(route: Route, operation: Operation) -> tuple[Route, ...]:
+    changed = dataclasses.replace(route, operation=operation)
+    return tuple(changed if other.name == route.name else other for other in ROUTES)
+
+
+def route(name: str) -> Route:
+    return next(found for found in ROUTES if found.name == name)
+
+
+def after(name: str) -> tuple[Route, ...]:
+    """The table with one operation that does its work and then fails, as a crash would."""
+    original = route(name)
+
+    async def operation(call: Call[Any, Any]) -> Any:
+        await original.operation(call)
+        raise RuntimeError("the service was killed here")
+
+    return broken(original, operation)
+
+
+def before(name: str) -> tuple[Route, ...]:
+    """The table with one operation that fails before it does anything."""
+    original = route(name)
+
+    async def operation(call: Call[Any, Any]) -> Any:
+        raise RuntimeError("the service was killed here")
+
+    return broken(original, operation)
+
+
+CREATING = [
+    ("submit_reservation", "POST", "/reservations", body(), "/reservations"),
+    ("create_disk", "POST", "/disks", {"name": "made"}, "/disks"),
+    ("take_snapshot", "POST", "/disks/home/snapshots", {}, "/disks/home/snapshots"),
+    ("clone_disk", "POST", "/disks/home/clones", {"name": "copy"}, "/disks"),
+    ("rename_disk", "PATCH", "/disks/home", {"name": "renamed"}, "/disks"),
+    ("delete_disk", "DELETE", "/disks/home", None, "/disks?deleted=true"),
+]
+
+
+@pytest.mark.parametrize("when", [before, after])
+@pytest.mark.parametrize(("name", "method", "path", "sent", "listing"), CREATING)
+async def test_a_crash_between_effect_and_answer_is_no_double_effect(
+    name: str, method: str, path: str, sent: Any, listing: str,
+    when: Callable[[str], tuple[Route, ...]],
+    running_hub: RunningHub, store: Store, tmp_path: Path, ada: str,
+) -> None:  # fmt: skip
+    async with running(running_hub, store, tmp_path, routes=when(name)) as site:
+        if "/home" in path:
+            await site.call("POST", "/disks", ada, {"name": "home"})
+        before_it = len((await site.call("GET", listing, ada)).json()["items"])
+        crashed = await site.call(method, path, ada, sent, KEY)
+        assert crashed.status_code == 500
+        await site.ctx.background.settle()
+    async with running(running_hub, store, tmp_path) as site:
+        retried = await site.call(method, path, ada, sent, KEY)
+        again = await site.call(method, path, ada, sent, KEY)
+        await site.ctx.background.settle()
+        after_it = len((await site.call("GET", listing, ada)).json()["items"])
+    assert retried.status_code == route(name).status, retried.text
+    assert (again.status_code, again.content) == (retried.status_code, retried.content)
+    made = 0 if name in {"rename_disk", "delete_disk"} else 1
+    assert after_it == before_it + made
+
+
+async def test_what_goes_on_in_the_background_is_not_taken_for_the_call(
+    site: Site, ada: str
+) -> None:
+    """A snapshot's bytes come after the answer; storing them must not touch the answer's row."""
+    await site.call("POST", "/disks", ada, {"name": "home"})
+    first = await site.call("POST", "/disks/home/snapshots", ada, {}, KEY)
+    await site.ctx.background.settle()
+    again = await site.call("POST", "/disks/home/snapshots", ada, {}, KEY)
+    assert first.status_code == 202
+    assert again.content == first.content
+    assert again.headers["Idempotent-Replay"] == "true"
+
+
+async def test_a_credential_is_not_kept(site: Site) -> None:
+    sent = {"code": "c" * 43, "verifier": "v" * 43}
+    await site.call("POST", "/cli-tokens", json=sent, headers=KEY)
+    async with site.ctx.store.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(IdempotencyRow)) == 0
