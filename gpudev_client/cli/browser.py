@@ -71,8 +71,11 @@ class Answer:
 
 def read_answer(target: str, state: str) -> Answer | None:
     """The answer in a request's target; None unless path and state are exactly right."""
-    parts = urlsplit(target)
-    query = parse_qs(parts.query)
+    try:
+        parts = urlsplit(target)
+        query = parse_qs(parts.query, max_num_fields=10)
+    except ValueError:
+        return None
     states = query.get("state", [])
     if parts.path != "/callback" or len(states) != 1:
         return None
@@ -84,6 +87,11 @@ def read_answer(target: str, state: str) -> Answer | None:
     return Answer(codes[0]) if len(codes) == 1 else None
 
 
+class _Server(HTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A request that breaks off says nothing about the login; the next one is waited for."""
+
+
 class Listener:
     """Waits for one answer on 127.0.0.1."""
 
@@ -92,7 +100,7 @@ class Listener:
         self._patience = patience
         self._answer: Answer | None = None
         self._wrong = 0
-        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.timeout = 1.0
 
     @property
