@@ -16,7 +16,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 from . import planning, views
-from .reservations import load
+from .rows import load
 from .transitions import note
 
 #: Less than this is not worth offering.

@@ -18,7 +18,7 @@ from gpudev_client.states import FINAL, LEASED, LIVE, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
-from gpudev_service.errors import Refusal, not_found
+from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 from gpudev_service.ids import new_id
 from gpudev_service.store.models import (
@@ -29,6 +29,8 @@ from gpudev_service.store.models import (
 )
 
 from . import admission, cursors, disks, planning, views
+from .extension import offer_in
+from .rows import load
 from .transitions import begin, transition
 
 
@@ -238,14 +240,6 @@ def _impossible(admitted: admission.Admitted, why: planner.Reason) -> Refusal:
     return Refusal("impossible", message, field="gpu_type" if drained else "gpus")
 
 
-async def load(session: AsyncSession, reservation_id: str) -> ReservationRow:
-    """The row, or the refusal that says no more than that there is none."""
-    row = await session.get(ReservationRow, reservation_id)
-    if row is None:
-        raise not_found("reservation")
-    return row
-
-
 async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
     """What permissions need to know; None where there is no such reservation."""
     if not limits.is_reservation_id(reservation_id):
@@ -257,8 +251,6 @@ async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
 
 async def get(ctx: Context, reservation_id: str) -> Reservation:
     """One reservation, with how far it could be extended now."""
-    from .extension import offer_in
-
     async with ctx.store.reading() as session:
         row = await load(session, reservation_id)
         view = await views.reservation(ctx, session, row)

@@ -15,7 +15,8 @@ from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 from . import disks, views
-from .reservations import end_in, load
+from .reservations import end_in
+from .rows import load
 from .transitions import note, transition
 
 _STARTABLE = {State.PREPARING, State.ACTIVE}
