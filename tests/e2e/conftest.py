@@ -1,0 +1,59 @@
+"""Hubs with short times, so that whole leases pass in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+
+import pytest
+
+from tests.fixtures.hub import RunningHub
+
+from .people import Person
+
+#: Leases may be seconds long; two seconds lie between two on the same GPUs.
+SHORT = """
+c.GpuDev.policy = {"min_hours": 0.0005, "default": {"max_hours": 24, "max_extension_hours": 24}}
+c.GpuDev.times = {"turnover": 2, "reconcile": 2, "crash_grace": 60, "warnings": []}
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[RunningHub]:
+    """One Hub with short times for all tests of a file."""
+    hub = RunningHub(service_config=SHORT)
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.remove()
+
+
+@pytest.fixture
+def person(hub: RunningHub) -> Iterator[Callable[[str], Person]]:
+    """Makes people at the file's Hub; what they still hold goes back after the test."""
+    made: list[Person] = []
+
+    def make(name: str) -> Person:
+        made.append(Person(hub, name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for reservation in one.reservations():
+            if reservation.ended_at is None:
+                one.cancel(reservation.id)
+        one.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the Hub and the service have said last."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, RunningHub):
+                lines = [line for line in value.logs().splitlines() if '"GET ' not in line]
+                report.sections.append(("the Hub's log", "\n".join(lines[-60:])))
+    return report
