@@ -13,6 +13,7 @@ from gpudev_service.api.routes import ROUTES
 from gpudev_service.store.engine import Store
 from tests.fixtures.hub import RunningHub
 
+from .conformity import complaints
 from .matrix import OWNERS, Matrix, leaks
 from .rules import ROLES
 from .site import running
@@ -36,6 +37,7 @@ async def test_every_route_as_every_role(
     assert len(cells) == len(ROUTES) * len(ROLES) * len(OWNERS)
     assert wrong == []
     assert leaks(cells) == []
+    assert [c for cell in cells for c in complaints(cell.route, cell.status, cell.body)] == []
 
 
 async def _tidy(matrix: Matrix) -> None:

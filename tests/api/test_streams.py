@@ -80,12 +80,12 @@ async def test_a_reader_who_comes_back_gets_what_was_missed(site: Site, eve: str
         assert (await reader.message())["data"]["kind"] == "present"
 
 
-@pytest.mark.parametrize("last", ["nonsense", "-1", "²", "9" * 400, "0"])
+@pytest.mark.parametrize("last", ["nonsense", "-1", "1e3", "9" * 400, "0"])
 async def test_any_last_event_id_begins_with_the_present_state(
     last: str, site: Site, eve: str
 ) -> None:
     key = await reserve(site, eve)
-    headers = {"Last-Event-ID": last.encode("latin-1", "replace").decode("latin-1")}
+    headers = {"Last-Event-ID": last}
     async with site.stream(f"/reservations/{key}/events", eve, headers) as reader:
         while (await reader.message())["data"]["kind"] != "present":
             continue
@@ -142,7 +142,7 @@ async def test_a_reader_who_goes_leaves_nothing(site: Site, eve: str) -> None:
 
 async def nobody_listens(site: Site) -> None:
     """Returns when no stream is open; the test's own time limit bounds it."""
-    while site.ctx.events.listeners:  # noqa: ASYNC110 - the bus has nothing to wait for
+    while site.ctx.events.listeners or site.shared.streams:  # noqa: ASYNC110 - the bus has nothing to wait for
         await asyncio.sleep(0.01)
 
 
