@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from gpudev_client import errors
 from gpudev_client._steps import Call, Emit, Flow, Pause, Read, Reply, Step
 
+Told: TypeAlias = list[Reply | bytes | Exception]
 CUT = errors.Unreachable("cut")
 
 
@@ -19,13 +20,13 @@ class Played:
             Pauses pass at once.
     """
 
-    def __init__(self, flow: Flow[Any], told: Iterable[Reply | bytes | Exception]) -> None:
+    def __init__(self, flow: Flow[Any], told: Sequence[Reply | bytes | Exception]) -> None:
         self.calls: list[Call] = []
         self.pauses: list[float] = []
         self.emitted: list[Any] = []
         self.result: Any = None
         self.error: errors.GpuDevError | None = None
-        left = list(told)
+        left: Told = list(told)
         try:
             step = next(flow)
             while True:
@@ -36,7 +37,7 @@ class Played:
             self.error = error
         self.left = left
 
-    def _advance(self, flow: Flow[Any], step: Step, left: list[Reply | bytes | Exception]) -> Step:
+    def _advance(self, flow: Flow[Any], step: Step, left: Told) -> Step:
         if isinstance(step, Pause):
             self.pauses.append(step.seconds)
             return flow.send(None)

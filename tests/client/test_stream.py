@@ -14,7 +14,7 @@ from gpudev_client._stream import MESSAGE_MAX, STREAM_RETRY, Message, Parser, fo
 from gpudev_client.states import State
 
 from .models import event, refused, sse, stream
-from .playing import CUT, Played
+from .playing import CUT, Played, Told
 
 TEXT = (
     ": a comment\n"
@@ -104,7 +104,7 @@ def test_reconnections_are_bounded(failure: Reply | Exception) -> None:
 
 def test_a_stream_that_only_repeats_itself_is_given_up() -> None:
     # The same present state, then an end, again and again: no progress, however often it connects.
-    told: list[Reply | bytes | Exception] = []
+    told: Told = []
     for _ in range(STREAM_RETRY.attempts + 1):
         told += [stream(), sse(event(5)), b""]
     played = Played(follow("/events", clock=Clock(0.001)), told)
@@ -112,7 +112,7 @@ def test_a_stream_that_only_repeats_itself_is_given_up() -> None:
 
 
 def test_progress_starts_the_count_anew() -> None:
-    told: list[Reply | bytes | Exception] = []
+    told: Told = []
     for number in range(1, 4 * STREAM_RETRY.attempts):
         told += [stream(), sse(event(number)), CUT]
     told += [stream(), sse(event(1000, State.FAILED))]
@@ -122,7 +122,7 @@ def test_progress_starts_the_count_anew() -> None:
 
 
 def test_a_long_quiet_connection_counts_as_a_good_one() -> None:
-    told: list[Reply | bytes | Exception] = []
+    told: Told = []
     for _ in range(3 * STREAM_RETRY.attempts):
         told += [stream(), b": still there\n\n", CUT]
     told += [stream(), sse(event(1, State.FAILED))]
