@@ -6,12 +6,16 @@ knows nothing of queues or promises. Nodes go by their place in the pool's list;
 calendar's beginning do not exist.
 """
 
+# As in `windows`, an `if` is preferred to a call of `max` where the time goes.
+# ruff: noqa: FURB136
+
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
-from .windows import FOREVER, MAX_NODES, Window, Windows
+from .holes import Window
+from .windows import FOREVER, MAX_NODES, Windows
 
 _NONE: Mapping[int, Window] = {}
 
@@ -31,7 +35,7 @@ class Calendar:
         self._open = list(open_nodes)
         self._times = [[since] for _ in units]
         self._free = [[count] for count in units]
-        self._indexes: list[tuple[int, Windows]] = []  # by number of units, descending
+        self._indexes: dict[int, Windows] = {}  # by number of units
 
     def take(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
         """Takes `units` on each of `nodes` over [start, end)."""
@@ -63,14 +67,86 @@ class Calendar:
         """
         index = self._index(units)
         if count > 1:
-            return index.together(count, duration, earliest, before, own)
+            return self._find_together(index, count, units, duration, earliest, before, own)
         best: tuple[int, tuple[int, ...]] | None = None
         for start, end, node in own.values():
             begin = max(start, earliest)
             if begin < before and end - begin >= duration:
                 best, before = (begin, (node,)), begin
-        found = index.first(duration, earliest, before)
+        found = self._first_tail(index, units)
+        if found is not None:
+            begin = found[0] if found[0] > earliest else earliest
+            if begin < before:
+                # A hole is preferred to a tail with the same start: that leaves long spans to those
+                # who need them.
+                best, before = (begin, (found[1],)), begin + 1
+        found = self._first_hole(index, units, duration, earliest, before)
         return best if found is None else (found[0], (found[1],))
+
+    def _first_tail(self, index: Windows, units: int) -> tuple[int, int] | None:
+        """Start and node of the first true tail."""
+        while True:
+            found = index.first_tail()
+            if found is None:
+                return None
+            start, node = found
+            free = self._free[node]
+            at = len(free) - 1
+            while at and free[at - 1] >= units:
+                at -= 1
+            true_start = self._times[node][at]
+            if true_start <= start:
+                return found
+            index.cut_tail(node, true_start, self._edges_within(node, start, true_start, units))
+
+    def _first_hole(
+        self, index: Windows, units: int, duration: int, earliest: int, before: int
+    ) -> tuple[int, int] | None:
+        """The first start in [earliest, before) in a true hole, and its node."""
+        while True:
+            found = index.holes.first(duration, earliest, before)
+            if found is None:
+                return None
+            start, node = found
+            begin = start if start > earliest else earliest
+            if self._has(node, begin, begin + duration, units):
+                return begin, node
+            self._cut_hole(index, units, node, start)
+
+    def _find_together(
+        self,
+        index: Windows,
+        count: int,
+        units: int,
+        duration: int,
+        earliest: int,
+        before: int,
+        own: Mapping[int, Window],
+    ) -> tuple[int, tuple[int, ...]] | None:
+        for node in own:
+            index.update(node, self._edges(node, units))
+        while True:
+            found = index.together(count, duration, earliest, before, own)
+            if found is None:
+                return None
+            begin, windows = found
+            outdated = [
+                window
+                for window in windows
+                if own.get(window[2]) != window
+                and not self._has(window[2], begin, begin + duration, units)
+            ]
+            if not outdated:
+                return begin, tuple(sorted([node for _, _, node in windows]))
+            for start, end, node in outdated:
+                if end == FOREVER:
+                    index.update(node, self._edges(node, units))
+                else:
+                    self._cut_hole(index, units, node, start)
+
+    def _cut_hole(self, index: Windows, units: int, node: int, start: int) -> None:
+        end = index.hole_end(node, start)
+        index.cut_hole(node, start, self._edges_within(node, start, end, units))
 
     def freed_by(self, nodes: Sequence[int], start: int, end: int, units: int) -> dict[int, Window]:
         """The wider windows, up to `end`, that `nodes` would have if [start, end) were given back.
@@ -90,15 +166,9 @@ class Calendar:
 
     def set_open(self, node: int, is_open: bool) -> None:
         """Lets a node be used for new slots, or not."""
-        if self._open[node] == is_open:
-            return
         self._open[node] = is_open
-        for units, index in self._indexes:
-            for start, end in self._runs(node, units, 0, len(self._times[node])):
-                if is_open:
-                    index.add(start, end, node)
-                else:
-                    index.discard(start, end, node)
+        for units, index in self._indexes.items():
+            index.update(node, self._edges(node, units))
 
     def _has(self, node: int, start: int, end: int, units: int) -> bool:
         times, free = self._times[node], self._free[node]
@@ -107,21 +177,18 @@ class Calendar:
         return min(free[first:last], default=units) >= units
 
     def _index(self, units: int) -> Windows:
-        for known, index in self._indexes:
-            if known == units:
-                return index
-        index = Windows(
-            (start, end, node)
-            for node in range(len(self._units))
-            if self._open[node]
-            for start, end in self._runs(node, units, 0, len(self._times[node]))
-        )
-        self._indexes.append((units, index))
-        self._indexes.sort(key=_units_of, reverse=True)
+        index = self._indexes.get(units)
+        if index is None:
+            index = Windows([self._edges(node, units) for node in range(len(self._free))])
+            self._indexes[units] = index
         return index
 
     def _change(self, node: int, start: int, end: int, by: int) -> None:
-        """Adds `by` to what is free on `node` over [start, end), and keeps the indexes true."""
+        """Adds `by` to what is free on `node` over [start, end).
+
+        An index may promise too much, never too little: of less room than before it is told when a
+        search comes upon the window, and many changes are then one; of more room at once.
+        """
         if end <= start:
             return
         times, free = self._times[node], self._free[node]
@@ -133,52 +200,45 @@ class Calendar:
         if last == len(times) or times[last] != end:
             times.insert(last, end)
             free.insert(last, free[last - 1])
-        before = free[first:last]
-        after = [count + by for count in before]
-        if self._indexes and self._open[node]:
-            low, high = min(min(before), min(after)), max(max(before), max(after))
-            for units, index in self._indexes:
-                if low < units <= high:
-                    old = self._runs(node, units, first, last)
-                    free[first:last] = after
-                    new = self._runs(node, units, first, last)
-                    free[first:last] = before
-                    _replace(index, node, old, new)
-        free[first:last] = after
+        changed = free[first:last]
+        low, high = min(changed), max(changed)
+        free[first:last] = [count + by for count in changed]
         if free[last] == free[last - 1]:
             del times[last], free[last]
         if first and free[first] == free[first - 1]:
             del times[first], free[first]
+        if by > 0 and self._open[node]:
+            for units, index in self._indexes.items():
+                if low < units <= high + by:
+                    index.update(node, self._edges(node, units))
 
-    def _runs(self, node: int, units: int, first: int, last: int) -> list[tuple[int, int]]:
-        """The maximal spans with `units` free that touch the steps [first, last) of `node`."""
+    def _edges_within(self, node: int, start: int, end: int, units: int) -> list[int]:
+        """Like `_edges`, of the part from `start` to `end`."""
         times, free = self._times[node], self._free[node]
-        steps = len(times)
-        at = first
-        while at and free[at - 1] >= units:
-            at -= 1
-        runs: list[tuple[int, int]] = []
-        while True:
-            while at < steps and free[at] < units:
-                at += 1
-            if at > last or at == steps:
-                return runs
-            start = times[at]
-            while at < steps and free[at] >= units:
-                at += 1
-            runs.append((start, FOREVER if at == steps else times[at]))
+        edges: list[int] = []
+        inside = False
+        at, steps = bisect_right(times, start) - 1, len(times)
+        time = start
+        while time < end:
+            if (free[at] >= units) is not inside:
+                inside = not inside
+                edges.append(time)
+            at += 1
+            time = times[at] if at < steps else end
+        if inside:
+            edges.append(end)
+        return edges
 
-
-def _units_of(entry: tuple[int, Windows]) -> int:
-    return entry[0]
-
-
-def _replace(
-    index: Windows, node: int, old: list[tuple[int, int]], new: list[tuple[int, int]]
-) -> None:
-    for start, end in old:
-        if (start, end) not in new:
-            index.discard(start, end, node)
-    for start, end in new:
-        if (start, end) not in old:
-            index.add(start, end, node)
+    def _edges(self, node: int, units: int) -> list[int]:
+        """Start and end, by turns, of the spans in which an open node has `units` free."""
+        edges: list[int] = []
+        if not self._open[node]:
+            return edges
+        inside = False
+        for time, count in zip(self._times[node], self._free[node], strict=True):
+            if (count >= units) is not inside:
+                inside = not inside
+                edges.append(time)
+        if inside:
+            edges.append(FOREVER)
+        return edges

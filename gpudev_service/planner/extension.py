@@ -20,6 +20,8 @@ def max_extension(pool: Pool, hold_id: str, wanted_ms: int) -> Extension:
     hold = pool.holds.get(hold_id)
     if hold is None:
         return Extension(0, None, Reason.NO_SUCH_HOLD)
+    if hold.until_ms <= pool.seating.now:
+        return Extension(0, None, Reason.OVERSTAYED)
     if wanted_ms <= 0:
         return Extension(0)
     blocker = _try(pool, hold, hold.until_ms + wanted_ms)
@@ -31,7 +33,7 @@ def max_extension(pool: Pool, hold_id: str, wanted_ms: int) -> Extension:
     starts = {
         seat.start for seat in _concerned(pool, hold, hold.until_ms + wanted_ms) if seat.start > end
     }
-    until = [max(end, hold.until_ms), *sorted(starts), hold.until_ms + wanted_ms]
+    until = [end, *sorted(starts), hold.until_ms + wanted_ms]
     works, fails = 0, len(until) - 1
     while fails - works > 1:
         middle = (works + fails) // 2
@@ -40,8 +42,7 @@ def max_extension(pool: Pool, hold_id: str, wanted_ms: int) -> Extension:
             works = middle
         else:
             fails, blocker = middle, found
-    granted = max(0, min(wanted_ms, until[works] - hold.until_ms))
-    return Extension(granted, blocker, Reason.PROMISED_TO_OTHERS)
+    return Extension(until[works] - hold.until_ms, blocker, Reason.PROMISED_TO_OTHERS)
 
 
 def extend(pool: Pool, hold_id: str, until_ms: int) -> str | None:

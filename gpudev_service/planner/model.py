@@ -39,6 +39,7 @@ class Reason(StrEnum):
     # Why a hold cannot be extended (further).
     PROMISED_TO_OTHERS = "promised_to_others"
     NO_SUCH_HOLD = "no_such_hold"
+    OVERSTAYED = "overstayed"  # it has ended; only its units are not free yet
 
 
 class Slot(NamedTuple):
@@ -141,8 +142,8 @@ class Plan:
 class Extension:
     """How much longer a hold may stay without moving a promised start.
 
-    `blocked_by` is the demand in the way of more, None if all that was wanted is granted (then
-    `reason` is None too).
+    `reason` is None if all that was wanted is granted; else `blocked_by` is the demand in the way of
+    more, if it is one.
     """
 
     granted_ms: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .calendar import Calendar
+from .holes import Window
 from .model import Demand, Hold, Node, Order, Reason, Rules
 from .quota import Usage
-from .windows import FOREVER, Window
+from .windows import FOREVER
 
 #: (start, nodes by number)
 Place = tuple[int, tuple[int, ...]]

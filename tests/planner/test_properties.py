@@ -110,7 +110,7 @@ def test_a_granted_extension_moves_no_promise_later(state: State, data: st.DataO
     wanted = data.draw(st.integers(1, 20))
     granted = max_extension(*before.args, hold.id, wanted)
     assert 0 <= granted.granted_ms <= wanted
-    assert (granted.granted_ms == wanted) == (granted.blocked_by is None)
+    assert (granted.granted_ms == wanted) == (granted.reason is None)
     longer = replace(hold, until_ms=hold.until_ms + granted.granted_ms)
     holds = [longer if h.id == hold.id else h for h in state.holds]
     after = replace(before, holds=holds)
