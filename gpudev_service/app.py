@@ -44,6 +44,9 @@ class GpuDevApp(Application):
     description = __doc__
     classes = [GpuDev, GpuDevWeb, HubOAuth]  # noqa: RUF012 - traitlets reads it from the class
 
+    #: A file with a mistake would otherwise be half of a configuration.
+    raise_config_file_errors = True
+
     config_file = Unicode(
         DEFAULT_FILE, help="The configuration file; the default may be missing."
     ).tag(config=True)

@@ -1,0 +1,5 @@
+"""`python -m gpudev_service` is `gpudev`."""
+
+from .app import main
+
+main()
