@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -204,4 +203,4 @@ def _comes_back_with_its_disk(ada: Person, first: Reservation) -> None:
     found = ada.inside(again, "contents/work.txt")
     assert found.json()["content"] == "done in the first lease"
     handle = json.loads(run_inside(ada, again, "import os, json; print(json.dumps(os.getpid()))"))
-    assert Path(os.readlink(f"/proc/{handle}/cwd")).joinpath("work.txt").is_file()
+    assert Path(f"/proc/{handle}/cwd").readlink().joinpath("work.txt").is_file()
