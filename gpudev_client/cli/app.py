@@ -124,17 +124,16 @@ def _connect(url: str, token: str | None) -> Client:
 
 
 class Refused(click.ClickException):
-    """Ends the command with a sentence on standard error and exit code 1."""
+    """Ends the command with a sentence on standard error and exit code 1. `width` is what it is
+    wrapped to."""
 
-    def __init__(self, message: str, width: int | None = None) -> None:
-        super().__init__(message)
-        self._width = width
+    width: int | None = None
 
     def format_message(self) -> str:
         from .show import wrapped
 
         # "Error: " comes in front.
-        return wrapped(self.message, self._width, first=len("Error: "))
+        return wrapped(self.message, self.width, first=len("Error: "))
 
 
 def in_words(error: GpuDevError) -> str:

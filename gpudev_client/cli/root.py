@@ -24,22 +24,31 @@ class Root(Verbs):
         except GpuDevError as error:
             if app.debug:
                 raise
-            raise Refused(in_words(error), app.error_width) from None
+            raise _fitted(app, in_words(error)) from None
         except (KeyboardInterrupt, click.Abort, EOFError):
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+        except Refused as refused:
+            refused.width = app.error_width
+            raise
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as error:  # the edge: a person gets a sentence, or --debug the rest
             if app.debug:
                 raise
-            raise Refused(
+            raise _fitted(
+                app,
                 f"gpu-dev itself failed ({type(error).__name__}). "
                 "Run it again as `gpu-dev --debug ...` for the details.",
-                app.error_width,
             ) from None
         finally:
             app.close()
+
+
+def _fitted(app: App, message: str) -> Refused:
+    refused = Refused(message)
+    refused.width = app.error_width
+    return refused
 
 
 @click.group(cls=Root, name="gpu-dev", invoke_without_command=True)

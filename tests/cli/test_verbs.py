@@ -239,6 +239,15 @@ def test_a_refusal_exits_with_1_and_says_what_would_do(
     assert told in refused(gpudev(*arguments))
 
 
+@pytest.mark.parametrize(
+    "arguments", [["show", "zzzzz"], ["reserve", "-t", "t4", "-g", "5", "-h", "1"]]
+)
+def test_a_refusal_fits_the_terminal(gpudev: Run, arguments: list[str]) -> None:
+    result = gpudev(*arguments, width=40)
+    assert len(result.stderr.splitlines()) > 1
+    assert all(len(line) <= 40 for line in result.stderr.splitlines())
+
+
 def test_a_mistyped_verb_is_told_the_nearest(gpudev: Run) -> None:
     assert "Did you mean 'cancel'" in refused(gpudev("cancle"), 2)
     assert "Did you mean 'list-content'" in refused(gpudev("disk", "list-contents", "x"), 2)
