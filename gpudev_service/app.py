@@ -18,6 +18,7 @@ from traitlets.config.loader import ConfigFileNotFound
 from . import server
 from .api import logs
 from .config import ConfigurationError, GpuDev, GpuDevWeb
+from .keeper import keep
 from .loops import LOOPS
 from .loops.runner import run_once
 from .settings import Settings
@@ -130,18 +131,21 @@ class GpuDevApp(Application):
         logs.set_up(options.log_format, options.log_level)
 
     def work(self) -> None:
-        """Serves until it is asked to end."""
+        """Serves until it is asked to end; starts again at once when it is killed."""
         options, gpudev = GpuDevWeb(parent=self), GpuDev(parent=self)
         settings, hub = gpudev.settings(), hub_access()
-        hub_auth = HubOAuth.instance(parent=self, cache_max_age=options.permission_seconds)
 
         async def run() -> None:
+            hub_auth = HubOAuth.instance(parent=self, cache_max_age=options.permission_seconds)
             parts = server.context(settings, gpudev.fleet, gpudev.db_url, hub)
             async with parts as ctx:
                 await server.serve(ctx, options, hub_auth, hub.prefix)
 
-        with lock(settings.data_dir):
-            asyncio.run(run())
+        def serve() -> None:
+            with lock(settings.data_dir):
+                asyncio.run(run())
+
+        keep(serve)
 
     def write_default_config(self) -> None:
         path = Path(self.config_file)
