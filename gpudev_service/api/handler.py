@@ -290,7 +290,8 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("X-Accel-Buffering", "no")
         self.service.metrics.streams.inc()
-        audience = streams.Audience(call.caller, self._again, self.service.recheck)
+        service = self.service
+        audience = streams.Audience(call.caller, self._again, lambda: service.recheck_now)
         following = asyncio.ensure_future(
             streams.follow(
                 call.ctx,

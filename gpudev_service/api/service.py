@@ -33,8 +33,9 @@ class Service:
     openapi: bytes
     loops: Callable[[], list[LoopHealth]]
     metrics: Metrics = field(default_factory=Metrics)
-    #: Seconds after which a stream asks again whether its caller may still listen.
-    recheck: float = 4.0
+    #: Seconds after which a stream asks again whether its caller may still listen. With the time
+    #: for which an answer of the Hub is believed, a revoked token is out after 5 seconds at most.
+    recheck: float = 2.0
     keepalive: float = 15.0
     #: Seconds after which a reader who takes nothing is dropped.
     stuck: float = 30.0
@@ -43,6 +44,12 @@ class Service:
     streams: set[asyncio.Task[Any]] = field(default_factory=set)
     _active: int = 0
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def recheck_now(self) -> float:
+        """The same for as many streams as there are: all together they ask 100 times a second at
+        most, so that a thousand watchers (asking every 10 seconds then) do not wear the Hub out."""
+        return max(self.recheck, len(self.streams) / 100)
 
     def end_streams(self) -> None:
         """Ends every open event stream; their readers come back to whoever serves next."""

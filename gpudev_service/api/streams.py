@@ -39,11 +39,12 @@ class Audience:
 
     Args:
         again: authenticates the request anew; raises `Refusal`.
+        recheck: how many seconds to wait before asking again, at this moment.
     """
 
     caller: Caller
     again: Callable[[], Awaitable[Caller]]
-    recheck: float
+    recheck: Callable[[], float]
     _checked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     _confirmed: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
@@ -53,7 +54,7 @@ class Audience:
     @property
     def due(self) -> float:
         """The loop's time at which to ask again."""
-        return self._checked + self.recheck
+        return self._checked + self.recheck()
 
     async def still_there(self) -> bool:
         """Whether the caller may go on listening; takes over what has changed for them."""

@@ -150,6 +150,19 @@ async def test_a_crash_between_effect_and_answer_is_no_double_effect(
     assert after_it == before_it + made
 
 
+async def test_an_extension_is_not_given_twice(
+    running_hub: RunningHub, store: Store, tmp_path: Path, ada: str
+) -> None:
+    async with running(running_hub, store, tmp_path, routes=after("extend_reservation")) as site:
+        key = (await site.call("POST", "/reservations", ada, body())).json()["id"]
+        path = f"/reservations/{key}/extension"
+        assert (await site.call("POST", path, ada, {"hours": 1}, KEY)).status_code == 500
+    async with running(running_hub, store, tmp_path) as site:
+        for _ in range(2):
+            answer = await site.call("POST", path, ada, {"hours": 1}, KEY)
+            assert (answer.status_code, answer.json()["extended_hours"]) == (200, 1.0)
+
+
 async def test_what_goes_on_in_the_background_is_not_taken_for_the_call(
     site: Site, ada: str
 ) -> None:
