@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -235,6 +236,41 @@ def test_a_watch_shows_changes_and_ends_with_ctrl_c(service: Running, terminal: 
     child.expect("No reservations")
     child.sendintr()
     ended(child, 130)
+
+
+def test_availability_is_watched_in_place(service: Running, terminal: Open) -> None:
+    child = terminal("avail", "--watch", "-t", "t4-small")
+    child.expect("1 of 1")
+    service.reserve("grace", hours=1)
+    child.expect("0 of 1")
+    child.sendintr()
+    ended(child, 130)
+
+
+def test_a_watch_in_a_pipe_is_one_json_event_per_line(
+    service: Running, environment: dict[str, str]
+) -> None:
+    mine = service.reserve(gpu_type="t4")
+    run = subprocess.Popen(
+        [*COMMAND, "list", "--watch", "--json"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    present = json.loads(run.stdout.readline())
+    assert present["reservation"]["id"] == mine
+    service.reserve("grace", "t4")
+    with service.client() as client:
+        client.cancel(mine)
+    following = json.loads(run.stdout.readline())
+    assert following["reservation"]["id"] == mine
+    assert following["reservation"]["state"] == "stopping"
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+    assert run.returncode == 130
 
 
 def test_interrupted_in_a_pipe_leaves_it_queued_and_says_so(
