@@ -15,6 +15,10 @@ SHORT = """
 c.GpuDev.policy = {"min_hours": 0.0005, "default": {"max_hours": 24, "max_extension_hours": 24}}
 c.GpuDev.times = {"turnover": 2, "reconcile": 2, "crash_grace": 60, "warnings": []}
 """
+#: JupyterHub's own server without JupyterLab, which takes a third of the time to start.
+LIGHT_SERVERS = """
+c.Spawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.serverapp.ServerApp"
+"""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,129 @@
+"""Moments at which a crash is worst, as places in the code; imported by configuration files only.
+
+`in_service` and `in_hub` wrap the functions around these places, in the process that reads the
+configuration. A test arms a point by a file of its name; the process that comes by removes the file
+and kills itself with SIGKILL, so that each armed point crashes one process, once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+#: Lines for `gpudev_config.py` and for `jupyterhub_config.py`.
+FOR_SERVICE = "from tests.e2e import crash_points\ncrash_points.in_service()"
+FOR_HUB = "from tests.e2e import crash_points\ncrash_points.in_hub()"
+
+#: Names a Hub's directory in everything that was started for it.
+_FOLDER = "GPUDEV_TESTS_DIR"
+
+#: Files of a snapshot after which `SNAPSHOT_HALF` strikes.
+HALF = 100
+
+#: The lease has begun in the database and nobody has been told: no event is sent, no loop woken.
+START_COMMITTED = "start-committed"
+#: The reservation is to end; its server still runs and the Hub has not been asked to stop it.
+STOP_BEGUN = "stop-begun"
+#: The server is gone and its GPUs are still held: nobody has them until the service is back.
+SERVER_GONE = "server-gone"
+#: The GPUs are the next one's already, and the snapshot is not even written down.
+RELEASED = "released"
+#: The snapshot is written down and some of its files are copied.
+SNAPSHOT_HALF = "snapshot-half"
+#: All bytes of the snapshot are there and the database does not know it.
+SNAPSHOT_COPIED = "snapshot-copied"
+IN_SERVICE = (
+    START_COMMITTED,
+    STOP_BEGUN,
+    SERVER_GONE,
+    RELEASED,
+    SNAPSHOT_HALF,
+    SNAPSHOT_COPIED,
+)
+
+#: The server's process runs; neither the Hub nor the service has written down which one it is.
+SERVER_STARTED = "server-started"
+#: The service knows that the server runs, and the Hub has not written down that it started it.
+RUNNING_REPORTED = "running-reported"
+
+
+def arm(folder: Path, point: str) -> None:
+    (folder / f"crash-{point}").touch()
+
+
+def is_armed(folder: Path, point: str) -> bool:
+    return (folder / f"crash-{point}").exists()
+
+
+def _crash(point: str) -> None:
+    try:
+        (Path(os.environ[_FOLDER]) / f"crash-{point}").unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_service() -> None:
+    from gpudev_service.disks.copying import TreeCopy
+    from gpudev_service.disks.directories import DirectoryDisks
+    from gpudev_service.loops import driving
+    from gpudev_service.operations import snapshots, views
+
+    publish, stop, release, count = (
+        views.publish,
+        driving.stop_server,
+        driving._release,
+        TreeCopy._count,
+    )
+    take, copy = snapshots.take_at_end, DirectoryDisks.snapshot
+
+    async def publishing(ctx: Any, entries: Iterable[Any]) -> None:
+        told = list(entries)
+        if any(e.kind == "transition" and e.state == "preparing" for e in told):
+            _crash(START_COMMITTED)
+        await publish(ctx, told)
+
+    async def stopping(*given: Any) -> Any:
+        _crash(STOP_BEGUN)
+        return await stop(*given)
+
+    async def releasing(*given: Any) -> Any:
+        _crash(SERVER_GONE)
+        return await release(*given)
+
+    async def taking(*given: Any) -> Any:
+        _crash(RELEASED)
+        return await take(*given)
+
+    def counting(self: TreeCopy, size: int, *, is_new: bool) -> None:
+        count(self, size, is_new=is_new)
+        if self.tally.files == HALF:
+            _crash(SNAPSHOT_HALF)
+
+    async def copying(self: DirectoryDisks, *given: Any) -> Any:
+        info = await copy(self, *given)
+        _crash(SNAPSHOT_COPIED)
+        return info
+
+    views.publish, driving.stop_server, driving._release = publishing, stopping, releasing
+    snapshots.take_at_end = taking
+    TreeCopy._count, DirectoryDisks.snapshot = counting, copying  # type: ignore[method-assign]
+
+
+def in_hub() -> None:
+    from gpudev_spawner.connection import Connection
+
+    report = Connection.report
+
+    async def reporting(self: Connection, reservation_id: str, said: Any) -> Any:
+        if said.status == "starting":
+            _crash(SERVER_STARTED)
+        answer = await report(self, reservation_id, said)
+        if said.status == "running":
+            _crash(RUNNING_REPORTED)
+        return answer
+
+    Connection.report = reporting  # type: ignore[method-assign]
