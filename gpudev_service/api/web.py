@@ -44,11 +44,13 @@ def service(
     login_days: float = 30.0,
 ) -> Service:
     """What the handlers share. `prefix` is where the Hub's proxy has the service, with slashes."""
-    limit = RateLimit(*anonymous, time=time.monotonic)
+    # Apart from each other: whoever floods without a token must not lock out those behind the same
+    # address who come with one that has not been seen yet.
+    limit, guesses = (RateLimit(*anonymous, time=time.monotonic) for _ in range(2))
     return Service(
         ctx=ctx,
         prefix=prefix,
-        auth=Authenticator(hub_auth, limit, patience=ctx.settings.times.hub_patience),
+        auth=Authenticator(hub_auth, guesses, patience=ctx.settings.times.hub_patience),
         people=People(ctx.hub),
         limit=limit,
         idempotency=Idempotency(ctx),
