@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client import words
 from gpudev_client.states import LEASED, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
@@ -32,6 +33,8 @@ from .transitions import note, transition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+#: What it takes to carry out a start that is due; nobody calls that late.
+_PUNCTUAL = timedelta(seconds=1)
 
 
 def to_ms(moment: datetime) -> int:
@@ -178,6 +181,7 @@ async def replan(
     outcome = Outcome(impossible=dict(plan.impossible))
     for key in plan.start_now:
         row = current.rows[key]
+        outcome.entries += _late(session, row, now)
         outcome.entries.append(_begin_lease(session, row, plan.slots[key], current, now))
         outcome.started.append(key)
     for key in plan.impossible:
@@ -232,6 +236,17 @@ def _begin_lease(
         actor=SERVICE.name,
         now=now,
     )
+
+
+def _late(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
+    """A start that comes later than promised stands in the history with its cause."""
+    promised = row.planned_start
+    if promised is None or now - promised <= _PUNCTUAL:
+        return []
+    late = words.duration((now - promised).total_seconds())
+    reason = f"The start comes {late} late: {_CAUSES[planner.Reason.STARTED_LATE]}."
+    data = {"from": promised.isoformat(), "to": now.isoformat()}
+    return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
 
 
 def _promise(

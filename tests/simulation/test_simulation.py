@@ -1,0 +1,41 @@
+"""Random lives of the service with crashes at its commits; a failure names the seed.
+
+`SIMULATION_SIZE=100` runs a hundred seeds, `SIMULATION_STEPS` steps each; `SIMULATION=seed:1,2,3`
+repeats a failure.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.store import Templates
+
+from .replay import Ground, seeds
+
+SIZE = int(os.environ.get("SIMULATION_SIZE", "5"))
+STEPS = int(os.environ.get("SIMULATION_STEPS", "120"))
+FIRST = int(os.environ.get("SIMULATION_FIRST", "1"))
+AGAIN = os.environ.get("SIMULATION")
+
+
+@pytest.fixture
+def ground(tmp_path: Path, templates: Templates) -> Ground:
+    return Ground(tmp_path, templates)
+
+
+@pytest.mark.parametrize("seed", seeds(SIZE, FIRST))
+@pytest.mark.skipif(AGAIN is not None, reason="one failure is repeated")
+async def test_a_random_life_breaks_no_promise(ground: Ground, seed: int) -> None:
+    failure = await ground.run(seed, range(1, STEPS + 1))
+    if failure is not None:
+        shorter = await ground.shorten(seed, failure)
+        pytest.fail(shorter.report(seed), pytrace=False)
+
+
+@pytest.mark.skipif(AGAIN is None, reason="nothing to repeat: SIMULATION is not set")
+async def test_again(ground: Ground) -> None:
+    seed, _, steps = (AGAIN or "").partition(":")
+    failure = await ground.run(int(seed), [int(number) for number in steps.split(",")])
+    if failure is not None:
+        raise AssertionError(failure.report(int(seed))) from failure.error
