@@ -259,3 +259,44 @@ async def test_a_person_does_not_name_servers(site: Site, tom: str) -> None:
 async def test_requests_that_come_together_ask_the_hub_once(site: Site, tom: str) -> None:
     answers = await asyncio.gather(*(site.call("GET", "/me", tom) for _ in range(30)))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_lists_show_what_the_caller_may_see(
+    site: Site, tom: str, running_hub: RunningHub
+) -> None:
+    uma, leader = running_hub.user("uma", "lab"), running_hub.user("leo")
+    sent = {"gpu_type": "t4", "hours": 1, "name": "secret project"}
+    mine = (await site.call("POST", "/reservations", tom, sent)).json()["id"]
+    hers = (await site.call("POST", "/reservations", uma, sent)).json()["id"]
+
+    async def listed(token: str, query: str) -> list[str]:
+        answer = await site.call("GET", f"/reservations{query}", token)
+        assert answer.status_code == 200, answer.text
+        return [reservation["id"] for reservation in answer.json()["items"]]
+
+    assert await listed(tom, "") == await listed(tom, "?user=*") == [mine]
+    assert await listed(leader, "?user=*") == await listed(leader, "?user=uma") == [hers]
+    assert await listed(leader, "?user=tom") == await listed(leader, "") == []
+    assert await listed(running_hub.spawner_token, "") == [hers, mine]
+    refused = [
+        (await site.call("GET", f"/reservations?user={name}", tom)).content
+        for name in ("uma", "nobody-of-that-name")
+    ]
+    assert refused[0] == refused[1]
+    assert b"not_allowed" in refused[0]
+
+
+async def test_the_fleet_tells_nobody_whose_it_is(
+    site: Site, tom: str, running_hub: RunningHub
+) -> None:
+    uma = running_hub.user("uma", "lab")
+    sent = {"gpu_type": "t4-small", "hours": 1, "name": "secret project"}
+    for _ in range(2):  # one runs, one waits
+        await site.call("POST", "/reservations", uma, sent)
+    seen = await site.call("GET", "/cluster", tom)
+    assert "uma" not in seen.text
+    assert "secret" not in seen.text
+    small = next(node for node in seen.json()["nodes"] if node["name"] == "small-1")
+    assert (small["free"], len(small["held"]), len(seen.json()["queue"])) == (0, 1, 1)
+    hers = (await site.call("GET", "/cluster", uma)).json()
+    assert hers["queue"][0]["name"] == "secret project"
