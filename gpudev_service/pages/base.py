@@ -57,6 +57,8 @@ class PageHandler(HubOAuthenticated, RequestHandler):
     tab = ""
     #: Parts of a page are fetched by our script: they never lead to the Hub's login.
     fragment = False
+    #: Where the answer to a form of this page may lead beyond our own pages.
+    form_targets: tuple[str, ...] = ()
 
     def initialize(self, service: Service) -> None:
         self.service = service
@@ -86,7 +88,7 @@ class PageHandler(HubOAuthenticated, RequestHandler):
         if not hasattr(self, "request_id"):
             self.request_id = secrets.token_hex(8)
             self.nonce = secrets.token_urlsafe(16)
-        for name, value in headers.of_page(self.nonce).items():
+        for name, value in headers.of_page().items():
             self.set_header(name, value)
         self.set_header("X-Request-Id", self.request_id)
         self.clear_header("Server")
@@ -252,6 +254,7 @@ class PageHandler(HubOAuthenticated, RequestHandler):
     def rendered(self, template: str, **values: Any) -> str:
         caller = self._caller
         known = caller is not None
+        self.set_header("Content-Security-Policy", self._policy())
         return rendering.render(
             template,
             **{
@@ -269,6 +272,15 @@ class PageHandler(HubOAuthenticated, RequestHandler):
                 "forms": Forms(),
                 **values,
             },
+        )
+
+    def _policy(self) -> str:
+        static = f"{self.addresses.hub}static/"
+        ours = static.startswith("/")
+        return headers.policy(
+            self.nonce,
+            styles=headers.below(self.request.host, static) if ours else (static,),
+            form_targets=self.form_targets,
         )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

@@ -17,7 +17,6 @@ from gpudev_client.models import Request, printable
 from gpudev_service.api.permissions import Right, read_scopes
 from gpudev_service.errors import Refusal
 
-from . import headers
 from .base import PageHandler
 
 _STATE = r"^[A-Za-z0-9_-]{22,128}$"
@@ -56,11 +55,8 @@ class CliLogin(PageHandler):
         except Refusal:
             raise _not_ours() from None
         logins = self.service.logins
-        self.set_header(
-            "Content-Security-Policy",
-            # Browsers hold the redirect after a form against form-action, too.
-            headers.policy(self.nonce, form_targets=(query.origin,)),
-        )
+        # Browsers hold the redirect after a form against form-action, too.
+        self.form_targets = (query.origin,)
         self.show(
             "cli-login.html",
             query=query,

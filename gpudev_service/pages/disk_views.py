@@ -47,7 +47,7 @@ def disk_card(disk: Disk) -> DiskCard:
     """What there is to say about a disk."""
     size = words.size(disk.size_bytes)
     if disk.limit_bytes is not None:
-        size = f"{size} of {words.size(disk.limit_bytes)}"
+        size = f"{size}, at most {words.size(disk.limit_bytes)}"
     return DiskCard(
         name=disk.name,
         user=disk.user,

@@ -6,7 +6,10 @@ scripts and style sheets need the nonce of this one answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+_HOST = r"[A-Za-z0-9.:\[\]-]+"
 
 #: On every answer, also on style sheets and scripts.
 ALWAYS: Mapping[str, str] = {
@@ -17,18 +20,23 @@ ALWAYS: Mapping[str, str] = {
 }
 
 
-def policy(nonce: str, *, form_targets: tuple[str, ...] = ()) -> str:
+#: Until it is known which page it will be.
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def policy(nonce: str, *, styles: tuple[str, ...] = (), form_targets: tuple[str, ...] = ()) -> str:
     """The Content-Security-Policy of a page.
 
     Args:
         nonce: random, of this answer alone.
+        styles: addresses below which the Hub's style sheet finds what it imports.
         form_targets: origins beyond our own to which a form's answer may redirect.
     """
     return "; ".join(
         [
             "default-src 'none'",
             f"script-src 'nonce-{nonce}'",
-            f"style-src 'nonce-{nonce}'",
+            " ".join(["style-src", f"'nonce-{nonce}'", *styles]),
             "img-src 'self' data:",  # Bootstrap draws its arrows and ticks from data: addresses
             "font-src 'self'",
             "connect-src 'self'",
@@ -39,11 +47,17 @@ def policy(nonce: str, *, form_targets: tuple[str, ...] = ()) -> str:
     )
 
 
-def of_page(nonce: str, *, form_targets: tuple[str, ...] = ()) -> dict[str, str]:
-    """All headers of a page."""
+def below(host: str, path: str) -> tuple[str, ...]:
+    """The source of everything below `path` on the host that the browser asked; none where the
+    Host header is not one that a browser sends. "http" covers https as well."""
+    return (f"http://{host}{path}",) if re.fullmatch(_HOST, host) else ()
+
+
+def of_page() -> dict[str, str]:
+    """The headers of a page, whichever it is."""
     return {
         **ALWAYS,
-        "Content-Security-Policy": policy(nonce, form_targets=form_targets),
+        "Content-Security-Policy": NOTHING,
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
         "Content-Type": "text/html; charset=utf-8",
