@@ -20,6 +20,7 @@ from gpudev_client import words
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
+from gpudev_service.disks import base as backend
 from gpudev_service.hub import HubAway, HubRefused
 from gpudev_service.operations import disks, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
@@ -92,34 +93,44 @@ async def end(ctx: Context, key: str) -> None:
         await asyncio.sleep(PAUSE)
         return
     await _release(ctx, key)
-    snapshot = await snapshots.take_at_end(ctx, row.disk_id, key) if row.disk_id else None
+    try:
+        snapshot = await snapshots.take_at_end(ctx, row.disk_id, key) if row.disk_id else None
+    except backend.DiskBusy:
+        await asyncio.sleep(PAUSE)  # somebody's own snapshot is just being taken
+        return
     scratch = servers.scratch(ctx, key)
     if not row.disk_id and scratch.exists():
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     await _finish(ctx, key, snapshot)
-    if row.disk_id:
-        await disks.measure(ctx, row.disk_id)
     if row.server_name == row.id:
         await _forget_server(ctx, row)
+    if row.disk_id:
+        await disks.measure(ctx, row.disk_id)
 
 
 async def stop_server(ctx: Context, row: ReservationRow) -> bool:
     """Stops the server and verifies that it is gone.
 
     The Hub is asked first, so that its own view stays right, but not waited for: what still runs
-    after its patience is over is stopped directly.
+    after its patience is over, or whatever it answers, is stopped directly.
     """
-    patience = ctx.settings.times.hub_patience
     asked = asyncio.create_task(_ask_hub(ctx, row))
-    try:
-        await asyncio.wait_for(asyncio.shield(asked), patience)
-    except TimeoutError:
+    _, late = await asyncio.wait({asked}, timeout=ctx.settings.times.hub_patience)
+    if late:
         log.info("the Hub takes its time to stop %s", row.id)
-    if not await ctx.servers.alive(row.id, row.server_handle):
-        return True
+        ctx.background.start(f"ask:{row.id}", _heard(asked))
+    elif error := asked.exception():
+        log.error("the Hub could not be asked to stop %s", row.id, exc_info=error)
     # The handle may have been reported while the Hub was asked.
     handle = (await _row(ctx, row.id)).server_handle
+    if not await ctx.servers.alive(row.id, handle):
+        return True
     return await ctx.servers.stop(row.id, handle, GRACE)
+
+
+async def _heard(asked: asyncio.Task[None]) -> None:
+    """Keeps hold of a question that is still under way, so that its failure is not lost."""
+    await asked
 
 
 async def _ask_hub(ctx: Context, row: ReservationRow) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +26,8 @@ from . import cursors, disks
 
 log = logging.getLogger(__name__)
 
+#: How long the snapshot at a lease's end waits for another one of the same disk.
+BUSY_LIMIT = timedelta(hours=1)
 CLONING, RESTORING, PURGING = "being cloned", "being restored", "being removed"
 
 
@@ -71,7 +73,12 @@ async def take(ctx: Context, user: str, name: str, note: str | None, actor: Acto
 
 async def take_at_end(ctx: Context, disk_id: str, reservation_id: str) -> SnapshotRow:
     """The snapshot at a lease's end, waited for. Called again after a crash it goes on with the
-    same one. A snapshot that failed is said so; the disk itself is untouched by that."""
+    same one. A snapshot that failed is said so; the disk itself is untouched by that.
+
+    Raises:
+        DiskBusy: another snapshot of the disk is under way; to be called again. No longer than
+            `BUSY_LIMIT`: then it counts as failed.
+    """
 
     async def work(session: AsyncSession) -> SnapshotRow:
         row = await session.scalar(
@@ -85,8 +92,7 @@ async def take_at_end(ctx: Context, disk_id: str, reservation_id: str) -> Snapsh
 
     row = await ctx.store.run(work)
     if row.state == "taking":
-        await disks.ensure(ctx, disk_id)
-        await _copy(ctx, disk_id, row.id)
+        await _copy(ctx, disk_id, row.id, wait_until=row.taken_at + BUSY_LIMIT)
     async with ctx.store.reading() as session:
         return await session.get_one(SnapshotRow, row.id)
 
@@ -183,18 +189,29 @@ async def purge(ctx: Context, disk_id: str) -> bool:
 # --- the work itself --------------------------------------------------------------------------
 
 
-async def _copy(ctx: Context, disk_id: str, snapshot_id: str) -> None:
-    """Takes the bytes of a snapshot that is written down as `taking`."""
-    await disks.ensure(ctx, disk_id)
+async def _copy(
+    ctx: Context, disk_id: str, snapshot_id: str, *, wait_until: datetime | None = None
+) -> None:
+    """Takes the bytes of a snapshot that is written down as `taking`.
+
+    Raises:
+        DiskBusy: before `wait_until`; the row stays as it is.
+    """
     info: backend.SnapshotInfo | None = None
     note = None
     try:
-        info = await ctx.disks.snapshot(disk_id, snapshot_id, _progress(ctx, snapshot_id))
-    except backend.SnapshotExists:
-        info = next(s for s in await ctx.disks.snapshots(disk_id) if s.id == snapshot_id)
-    except backend.DiskError as error:
+        await disks.ensure(ctx, disk_id)
+        info = await _bytes(ctx, disk_id, snapshot_id)
+    except backend.DiskBusy as error:
+        if wait_until is not None and ctx.clock.now() < wait_until:
+            raise
+        note = str(error)
+    except (backend.DiskError, Refusal) as error:
         note = str(error) or "The snapshot could not be taken."
         log.warning("snapshot %s failed: %s", snapshot_id, type(error).__name__)
+    except OSError:
+        note = "The snapshot could not be taken."
+        log.exception("snapshot %s failed", snapshot_id)
     finally:
         ctx.background.progress.pop(snapshot_id, None)
 
@@ -209,6 +226,17 @@ async def _copy(ctx: Context, disk_id: str, snapshot_id: str) -> None:
         row.size_bytes, row.new_bytes, row.files = info.size_bytes, info.new_bytes, info.files
 
     await ctx.store.run(finish)
+
+
+async def _bytes(ctx: Context, disk_id: str, snapshot_id: str) -> backend.SnapshotInfo:
+    """The snapshot itself; one that a crash left complete is taken as it is."""
+    try:
+        return await ctx.disks.snapshot(disk_id, snapshot_id, _progress(ctx, snapshot_id))
+    except backend.SnapshotExists:
+        for info in await ctx.disks.snapshots(disk_id):
+            if info.id == snapshot_id:
+                return info
+        raise
 
 
 async def _clone(ctx: Context, source: str, target: str, snapshot_id: str | None) -> None:

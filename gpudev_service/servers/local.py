@@ -99,7 +99,11 @@ def _by_handle(handle: Handle | None) -> psutil.Process | None:
         process = psutil.Process(int(handle["pid"]))
         same = abs(process.create_time() - float(handle["created"])) < 1.0
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None  # gone, or another account's: not the one that was reported
+    except (KeyError, ValueError, OverflowError):
+        # A handle that says nothing must not keep a lease from ending; the mark still finds it.
+        log.warning("a process handle without sense: %r", dict(handle))
         return None
 
 

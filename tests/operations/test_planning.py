@@ -18,7 +18,7 @@ async def test_a_start_that_was_missed_says_so_in_the_history(world: World) -> N
     await world.sweep()
     assert (await world.look(booked)).state is State.PREPARING
     said = await promises(world, booked.id)
-    assert said == ["The start comes 2h late: the start was missed while the service was away."]
+    assert said == ["The start comes 2 h late: the start was missed while the service was away."]
 
 
 async def test_a_start_in_time_says_nothing_of_being_late(world: World) -> None:

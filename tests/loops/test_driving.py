@@ -1,0 +1,185 @@
+"""Leases end whatever Hub, disks and machine do; one that cannot is in nobody else's way."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gpudev_client.models import ServerReport
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
+from gpudev_service.disks.base import DiskBusy, DiskFull, Progress, SnapshotInfo
+from gpudev_service.disks.directories import DirectoryDisks
+from gpudev_service.hub import Hub, HubRefused, HubServer
+from gpudev_service.loops import driving
+from gpudev_service.operations import reservations, servers, snapshots
+from gpudev_service.servers import LocalServers
+from gpudev_service.servers.base import Handle
+from tests.fixtures.world import World
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "PAUSE", 0.0)
+
+
+class BrokenHub(Hub):
+    """Fails in ways that nobody has thought of."""
+
+    async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
+        raise RuntimeError("the client has been closed")
+
+
+class RefusingHub(Hub):
+    """Knows no server and starts none."""
+
+    async def server(self, user: str, name: str) -> HubServer | None:
+        return None
+
+    async def start(self, user: str, name: str, reservation_id: str) -> None:
+        raise HubRefused(403, "this user may not start servers")
+
+
+class BrokenDisks(DirectoryDisks):
+    """Raises `broken` where a snapshot is asked for, `no_room` where a disk is made."""
+
+    broken: Exception | None = None
+    no_room = False
+
+    async def create(self, disk_id: str) -> None:
+        if self.no_room:
+            raise DiskFull("there is no room left for disks")
+        await super().create(disk_id)
+
+    async def snapshot(
+        self, disk_id: str, snapshot_id: str, progress: Progress | None = None
+    ) -> SnapshotInfo:
+        if self.broken is not None:
+            raise self.broken
+        return await super().snapshot(disk_id, snapshot_id, progress)
+
+
+class PoisonedServers(LocalServers):
+    """Cannot say anything about one reservation."""
+
+    poison = ""
+
+    async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
+        if reservation_id == self.poison:
+            raise PermissionError("/proc")
+        return await super().alive(reservation_id, handle)
+
+
+@pytest.fixture
+def disks(world: World, tmp_path: Path) -> BrokenDisks:
+    broken = BrokenDisks(tmp_path / "disks")
+    world.ctx.disks = broken
+    return broken
+
+
+async def test_a_hub_that_fails_unheard_of_keeps_no_lease(world: World) -> None:
+    world.ctx.hub = BrokenHub("http://127.0.0.1:9/hub/api", "t", patience=0.5)
+    got = await world.running(await world.reserve())
+    world.clock.pass_time(hours=1)
+    await world.sweep()
+    assert await world.states(got) == [State.EXPIRED]
+
+
+async def test_a_refusal_of_the_hub_fails_the_start_with_its_words(world: World) -> None:
+    world.ctx.hub = RefusingHub("http://127.0.0.1:9/hub/api", "t", patience=0.5)
+    got = await world.reserve()
+    await world.sweep()
+    await world.sweep()
+    after = await world.look(got)
+    assert after.state is State.FAILED
+    assert "this user may not start servers" in (after.reason or "")
+
+
+@pytest.mark.parametrize("broken", [OSError(5, "Input/output error"), DiskFull("no room")])
+async def test_a_lease_whose_snapshot_fails_ends_and_says_so(
+    world: World, disks: BrokenDisks, broken: Exception
+) -> None:
+    disks.broken = broken
+    got = await world.running(await world.reserve(disk="work", create_disk=True))
+    world.clock.pass_time(hours=1)
+    await world.sweep()
+    assert await world.states(got) == [State.EXPIRED]
+    assert any(reason.startswith("No snapshot: ") for reason in await world.reasons(got))
+
+
+async def test_a_disk_that_could_never_be_made_does_not_keep_its_reservation(
+    world: World, disks: BrokenDisks
+) -> None:
+    disks.no_room = True
+    got = await world.reserve(disk="work", create_disk=True)
+    await reservations.cancel(world.ctx, got.id, Actor("ada"))
+    await world.sweep()
+    assert await world.states(got) == [State.CANCELLED]
+    assert any("no room for another disk" in reason for reason in await world.reasons(got))
+
+
+async def test_the_last_snapshot_waits_for_one_that_a_person_takes(
+    world: World, disks: BrokenDisks
+) -> None:
+    disks.broken = DiskBusy("another snapshot of the disk is being taken")
+    got = await world.running(await world.reserve(disk="work", create_disk=True))
+    waiting = await world.reserve("grace")
+    await reservations.cancel(world.ctx, got.id, Actor("ada"))
+    await world.sweep()
+    assert await world.states(got, waiting) == [State.STOPPING, State.PREPARING]
+    disks.broken = None
+    await world.sweep()
+    assert await world.states(got) == [State.CANCELLED]
+    assert any(reason.startswith("Snapshot taken") for reason in await world.reasons(got))
+
+
+async def test_it_does_not_wait_for_ever(world: World, disks: BrokenDisks) -> None:
+    disks.broken = DiskBusy("another snapshot of the disk is being taken")
+    got = await world.running(await world.reserve(disk="work", create_disk=True))
+    await reservations.cancel(world.ctx, got.id, Actor("ada"))
+    await world.sweep()
+    world.clock.pass_time(seconds=snapshots.BUSY_LIMIT.total_seconds() + 1)
+    await world.sweep()
+    assert await world.states(got) == [State.CANCELLED]
+    assert any(reason.startswith("No snapshot: another") for reason in await world.reasons(got))
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        {"kind": "process"},
+        {"kind": "process", "pid": "many", "created": 1.0},
+        {"kind": "process", "pid": -5, "created": 1.0},
+        {"kind": "process", "pid": 2**70, "created": 1.0},
+        {"kind": "pod", "name": "x"},
+    ],
+    ids=str,
+)
+async def test_a_handle_without_sense_keeps_no_lease(
+    world: World, handle: dict[str, str | int | float]
+) -> None:
+    got = await world.reserve()
+    said = ServerReport(status="starting", handle=handle)
+    await servers.report(world.ctx, got.id, Actor("spawner"), said)
+    await world.running(got)
+    world.clock.pass_time(hours=1)
+    await world.sweep()
+    assert await world.states(got) == [State.EXPIRED]
+
+
+async def test_one_that_cannot_end_stops_no_other(world: World) -> None:
+    machine = PoisonedServers()
+    world.ctx.servers = machine
+    poisoned = await world.running(await world.reserve("ada", "t4"))
+    other = await world.running(await world.reserve("grace"))
+    following = await world.reserve("linus")
+    machine.poison = poisoned.id
+    world.clock.pass_time(hours=1)
+    await world.sweep()
+    got = await world.states(poisoned, other, following)
+    assert got == [State.STOPPING, State.EXPIRED, State.PREPARING]
+    assert (await world.look(poisoned)).placement, "its GPUs stay held"
+    machine.poison = ""
+    world.clock.pass_time(seconds=timedelta(seconds=1).total_seconds())
+    await world.sweep()
+    assert await world.states(poisoned) == [State.EXPIRED]
