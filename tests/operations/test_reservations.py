@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -128,7 +129,7 @@ async def test_the_offer_that_is_made_is_granted(world: World) -> None:
     ],
 )
 async def test_a_bad_request_names_the_field_and_what_would_be_accepted(
-    world: World, values: dict[str, object], field: str, accepted: object
+    world: World, values: dict[str, Any], field: str, accepted: object
 ) -> None:
     with pytest.raises(Refusal) as refused:
         await world.reserve(**values)

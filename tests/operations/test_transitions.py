@@ -71,7 +71,7 @@ def test_no_other_code_assigns_a_reservations_state() -> None:
             )
             flat = [t for target in targets for t in ast.walk(target)]
             offenders += [
-                f"{path.relative_to(root)}:{node.lineno}"
+                f"{path.relative_to(root)}:{t.lineno}"
                 for t in flat
                 if isinstance(t, ast.Attribute) and t.attr in {"state", "target"}
             ]
