@@ -30,9 +30,9 @@ def parameters(nodes: int) -> str:
     """One line that says what the queues are made of."""
     return (
         f"{nodes} nodes of 8 GPUs, 2% drained, all busy with leases; requests for 1 to 8 GPUs and "
-        "5% for 2 to 8 whole nodes, 0.5 to 24 h in steps of 5 min; 2% bookings within 7 days, 2% not "
-        "before a time within 2 days, 3 priorities, a user per 20 requests, half of the users with "
-        "a quota of 24 GPUs at once"
+        "5% for 2 to 8 whole nodes, 0.5 to 24 h in steps of 5 min; 2% bookings within 7 days, "
+        "2% not before a time within 2 days, 3 priorities, a user per 20 requests, half of the "
+        "users with a quota of 24 GPUs at once"
     )
 
 
@@ -41,7 +41,7 @@ def queue(waiting: int, nodes: int = 1000, seed: int = 1) -> Queue:
     rng = random.Random(seed)
     fleet = [Node(f"n{at:05}", "h100", 8, rng.random() >= 0.02) for at in range(nodes)]
     users = [f"user-{at}" for at in range(max(20, waiting // 20))]
-    limits = {user: 24 for user in users[::2]}
+    limits = dict.fromkeys(users[::2], 24)
     holds = [hold for node in fleet for hold in _leases(node, users, rng)]
     demands = [_demand(at, users, limits, rng) for at in range(waiting)]
     rules = Rules(overstay_ms=TURNOVER, max_units_at_once=limits)

@@ -4,10 +4,13 @@ Belongs here: conservative backfill with promises, what-if answers, how far a le
 Never here: I/O, a clock (callers pass `now_ms`), anything of gpudev but this package, anything
 outside the standard library.
 
-Layers, each importing only those above it: `model` (the values), `windows` and `quota` (indexes),
-`calendar` (what is free when), `seats` (who sits where), `pool` (in which order; the argument why
-promises hold), `extension` (how far a lease may be
-extended), `live` (a pool over time), `world` (all pools), `plans` (the functions for stateless callers).
+Layers, each importing only those above it:
+
+- `model`: the values, `profiles`: free units over time, `quota`: use of quotas over time
+- `holes`, `windows`: where to look first; `calendar`: where there is room
+- `seats`: who sits where; `pool`: in which order, and the argument why promises hold
+- `extension`: how far a lease may be extended; `live`: a pool that hears of events
+- `world`: all pools; `plans`: the functions for callers that keep nothing in memory
 """
 
 from .model import (

@@ -46,7 +46,7 @@ def max_extension(pool: Pool, hold_id: str, wanted_ms: int) -> Extension:
 
 
 def extend(pool: Pool, hold_id: str, until_ms: int) -> str | None:
-    """Extends the lease if no promised start moves later; else changes nothing and says who would."""
+    """Extends the lease if no promised start moves later; else says whose would."""
     longer = replace(pool.holds[hold_id], until_ms=until_ms)
     attempt = _Attempt(pool, longer)
     blocker = attempt.make()
@@ -99,7 +99,7 @@ class _Attempt:
         self._before = [(seat, (seat.start, seat.nodes), seat.end) for seat in seats]
         for seat in seats:
             seating.lift(seat)
-        seating.hold(self._hold, self._begin, self.end)
+        seating.take_lease(self._hold, self._begin, self.end)
         displaced = []
         for seat, place, end in self._before:
             if seating.fits(seat, place, end):
@@ -119,6 +119,6 @@ class _Attempt:
         for seat, _, _ in self._before:
             if seat.nodes:
                 seating.lift(seat)
-        seating.hold(self._hold, self._begin, self.end, -1)
+        seating.give_lease(self._hold, self._begin, self.end)
         for seat, place, end in self._before:
             seating.sit(seat, place, end - place[0])

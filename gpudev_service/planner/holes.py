@@ -45,18 +45,19 @@ class Holes:
         Returns its start, which may be before `earliest`, and its node.
         """
         must_reach = earliest + duration
-        for at, longest in enumerate(self._longest):
-            if longest < duration or self._latest[at] < must_reach:
+        firsts, latest = self._firsts, self._latest
+        chunks = bisect_left(firsts, before << NODE_BITS)
+        for at, longest in enumerate(self._longest[:chunks]):
+            if longest < duration or latest[at] < must_reach:
                 continue
-            if self._firsts[at] >> NODE_BITS >= before:
-                return None
             for place, length in enumerate(self._lengths[at]):
                 if length >= duration:
                     key = self._keys[at][place]
                     start = key >> NODE_BITS
                     if start + length >= must_reach:
                         return (start, key & NODE_MASK) if start < before else None
-            self._tighten(at)
+            if firsts[at] >> NODE_BITS >= earliest:
+                self._tighten(at)
         return None
 
     def all(self, duration: int, earliest: int) -> Iterator[Window]:

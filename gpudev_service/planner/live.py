@@ -25,11 +25,12 @@ class LivePool(Pool):
 
     def add(self, demand: Demand) -> None:
         """A newcomer arrives."""
-        why = self.seating.impossible(demand)
+        seat = self.seating.new_seat(demand)
+        why = self.seating.impossible(seat)
         if why is not None:
             self.refuse(demand, why)
         else:
-            self.seat_newcomer(self.seating.new_seat(demand))
+            self.seat_newcomer(seat)
 
     def remove(self, demand_id: str) -> None:
         """A waiting demand is gone."""
@@ -43,12 +44,12 @@ class LivePool(Pool):
         self.seating.lift(seat)
         self.holds[hold.id] = hold
         self.ends[hold.id] = seat.end
-        self.seating.hold(hold, self.seating.now, seat.end)
+        self.seating.take_lease(hold, self.seating.now, seat.end)
         self.set_end(hold.id, hold.until_ms, override=True)
 
     def release(self, hold_id: str) -> None:
         """A lease has ended."""
-        self.seating.hold(self.holds.pop(hold_id), self.seating.now, self.ends.pop(hold_id), -1)
+        self.seating.give_lease(self.holds.pop(hold_id), self.seating.now, self.ends.pop(hold_id))
         self.improve()
 
     def set_end(self, hold_id: str, until_ms: int, *, override: bool = False) -> None:
@@ -66,7 +67,7 @@ class LivePool(Pool):
             return
         self.holds[hold_id], self.ends[hold_id] = hold, end
         if end < begin:
-            self.seating.hold(hold, end, begin, -1)
+            self.seating.give_lease(hold, end, begin)
             self.improve()
 
     def set_available(self, name: str, available: bool) -> None:

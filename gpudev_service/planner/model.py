@@ -142,8 +142,8 @@ class Plan:
 class Extension:
     """How much longer a hold may stay without moving a promised start.
 
-    `reason` is None if all that was wanted is granted; else `blocked_by` is the demand in the way of
-    more, if it is one.
+    `reason` is None if all that was wanted is granted; else `blocked_by` is the demand in the way
+    of more, if it is one.
     """
 
     granted_ms: int

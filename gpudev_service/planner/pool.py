@@ -27,16 +27,19 @@ is built anew from the stored promises.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 
 from .model import Demand, Hold, Node, Reason, Rules, Slot
-from .seats import Place, Seat, Seating, queue_key
+from .seats import Place, Seat, Seating
+
+_by_key = attrgetter("key")
 
 
 def occupied_until(hold: Hold, rules: Rules, now: int) -> int:
     """Until when a lease must be taken to hold its units.
 
-    One that has overstayed is given another `overstay_ms`, counted from its end, as often as needed:
-    in steps, so that the promises behind it move once per step and not with every look at the clock.
+    One that has overstayed is given another `overstay_ms`, counted from its end, as often as needed.
+    In steps, so that the promises behind it move once a step and not with every look at the clock.
     """
     if hold.until_ms > now:
         return hold.until_ms
@@ -70,14 +73,14 @@ class Pool:
     def load(self, demands: Iterable[Demand], now: int) -> None:
         self._seat_leases(now)
         promised, newcomers = [], []
-        for demand in sorted(demands, key=queue_key):
-            why = self.seating.impossible(demand)
+        for seat in sorted([self.seating.new_seat(demand) for demand in demands], key=_by_key):
+            why = self.seating.impossible(seat)
             if why is not None:
-                self.refuse(demand, why)
-            elif _still_promised(demand):
-                promised.append(self.seating.new_seat(demand))
+                self.refuse(seat.demand, why)
+            elif _still_promised(seat.demand):
+                promised.append(seat)
             else:
-                newcomers.append(self.seating.new_seat(demand))
+                newcomers.append(seat)
         self._keep(promised)
         self.improve()
         for seat in newcomers:
@@ -86,7 +89,7 @@ class Pool:
     def _seat_leases(self, now: int) -> None:
         for hold in self.holds.values():
             self.ends[hold.id] = occupied_until(hold, self.rules, now)
-            self.seating.hold(hold, now, self.ends[hold.id])
+            self.seating.take_lease(hold, now, self.ends[hold.id])
 
     # Step 1: keep what was promised.
 
@@ -124,7 +127,7 @@ class Pool:
 
     def sit_no_later(self, seat: Seat, promised_start: int) -> bool:
         """Seats somebody who lost their slot, elsewhere, no later than promised."""
-        earliest = self._earliest(seat)
+        earliest = max(self.seating.now, seat.not_before)
         place = self.seating.find(seat, earliest, max(promised_start, earliest) + 1)
         if place is not None:
             self.seating.sit(seat, place)
@@ -141,7 +144,7 @@ class Pool:
             if _promise(seat.demand).start_ms > now or self._sit_as_promised(seat) is not None
         ]
         for seat in waiting:
-            earliest = self._earliest(seat)
+            earliest = max(self.seating.now, seat.not_before)
             place = self.seating.find(seat, earliest)
             if place is None:
                 raise AssertionError(f"{seat.demand.id}: fits an empty pool and found no place")
@@ -151,16 +154,12 @@ class Pool:
                     seat.demand.id, Reason.QUEUE_PLANNED_AGAIN
                 )
 
-    def _earliest(self, seat: Seat) -> int:
-        booked = seat.demand.booked_start_ms
-        return max(seat.earliest(self.seating.now), 0 if booked is None else booked)
-
     # Step 2: improve.
 
     def improve(self) -> None:
         waiting = sorted(
             (seat for seat in self.seats.values() if seat.demand.booked_start_ms is None),
-            key=lambda seat: seat.key,
+            key=_by_key,
         )
         improved = True
         while improved:
@@ -176,7 +175,7 @@ class Pool:
 
     def place_for(self, seat: Seat) -> Place | Reason:
         """Where a newcomer would sit."""
-        earliest = self._earliest(seat)
+        earliest = max(self.seating.now, seat.not_before)
         if seat.demand.booked_start_ms is not None:
             return self.seating.find_exactly(seat, earliest) or Reason.BOOKED_START_TAKEN
         place = self.seating.find(seat, earliest)
@@ -200,8 +199,10 @@ class Pool:
 
     def slot(self, place: Place, demand: Demand) -> Slot:
         """A place in the caller's words."""
-        nodes = self.seating.nodes
-        return Slot(place[0], tuple([nodes[at].name for at in place[1]]), demand.units_per_node)
+        start, nodes = place
+        names = self.seating.names
+        chosen = names[nodes[0]] if len(nodes) == 1 else tuple([names[at][0] for at in nodes])
+        return Slot(start, chosen, demand.units_per_node)
 
 
 def _still_promised(demand: Demand) -> bool:

@@ -1,7 +1,7 @@
 """Who sits where: the seats of one pool's demands in its calendar, under its quotas.
 
-`Seating` is the bookkeeping: it seats, lifts and searches, and keeps calendar and quotas in step. In
-which order demands are seated, and who may be moved, is decided in `pool`.
+`Seating` is the bookkeeping: it seats, lifts and searches, and keeps calendar and quotas in step.
+In which order demands are seated, and who may be moved, is decided in `pool`.
 """
 
 from __future__ import annotations
@@ -11,31 +11,28 @@ from collections.abc import Iterable, Mapping
 from .calendar import Calendar
 from .holes import Window
 from .model import Demand, Hold, Node, Order, Reason, Rules
+from .profiles import FOREVER
 from .quota import Usage
-from .windows import FOREVER
 
 #: (start, nodes by number)
 Place = tuple[int, tuple[int, ...]]
 
 
 class Seat:
-    """A demand and where it sits: [start, end) on `nodes`; `nodes` is empty while it has no seat."""
+    """A demand and where it sits: [start, end) on `nodes`, which is empty while it has no place."""
 
-    __slots__ = ("demand", "end", "key", "nodes", "quotas", "start")
+    __slots__ = ("demand", "end", "key", "nodes", "not_before", "quotas", "start")
 
     def __init__(self, demand: Demand, quotas: tuple[Usage, ...]) -> None:
         self.demand = demand
         self.quotas = quotas
         #: Its place in the queue.
         self.key = queue_key(demand)
+        #: Before this it may not start, whatever is free; 0 if nothing is said.
+        self.not_before = max(demand.not_before_ms or 0, demand.booked_start_ms or 0)
         self.start = 0
         self.end = 0
         self.nodes: tuple[int, ...] = ()
-
-    def earliest(self, now: int) -> int:
-        """Before this the demand may not start."""
-        not_before = self.demand.not_before_ms
-        return now if not_before is None or not_before < now else not_before
 
 
 class Seating:
@@ -43,9 +40,12 @@ class Seating:
 
     def __init__(self, nodes: Iterable[Node], rules: Rules, now: int) -> None:
         self.nodes = list(nodes)
+        #: Each node's name, as the nodes of a slot on that node alone.
+        self.names = [(node.name,) for node in self.nodes]
         self.number = {node.name: at for at, node in enumerate(self.nodes)}
         self._usage = {key: Usage(limit, now) for key, limit in rules.max_units_at_once.items()}
         self._possible: dict[tuple[int, int], Reason | None] = {}
+        self._least = FOREVER
         self.clear(now)
 
     def clear(self, now: int) -> None:
@@ -54,23 +54,28 @@ class Seating:
         self.calendar = Calendar(
             now, [node.units for node in self.nodes], [node.available for node in self.nodes]
         )
+        self.calendar.expect(self._least)
         for usage in self._usage.values():
             usage.clear(now)
 
     def new_seat(self, demand: Demand) -> Seat:
         """A seat for `demand`, which has no place yet."""
+        if demand.duration_ms < self._least:
+            self._least = demand.duration_ms
+            self.calendar.expect(self._least)
         return Seat(demand, self.quotas(demand.quota_keys))
 
-    def hold(self, hold: Hold, start: int, end: int, sign: int = 1) -> None:
-        """Takes a lease's units over [start, end); with `sign` -1 gives them back."""
-        total = 0
-        for name, units in hold.units.items():
-            node = self.number.get(name)
-            if node is not None:
-                total += units
-                self.calendar.take((node,), start, end, sign * units)
-        for usage in self.quotas(hold.quota_keys):
-            _count(usage, max(start, self.now), end, sign * total)
+    def take_lease(self, hold: Hold, start: int, end: int) -> None:
+        """Takes a lease's units over [start, end)."""
+        for node, units in self._nodes_of(hold):
+            self.calendar.take((node,), start, end, units)
+        self._count_lease(hold, start, end, 1)
+
+    def give_lease(self, hold: Hold, start: int, end: int) -> None:
+        """Gives back what was taken with the same arguments."""
+        for node, units in self._nodes_of(hold):
+            self.calendar.give((node,), start, end, units)
+        self._count_lease(hold, start, end, -1)
 
     def sit(self, seat: Seat, place: Place, duration: int | None = None) -> None:
         """Takes `place` for `seat`; `duration` differs from the demand's for a late start only."""
@@ -121,7 +126,7 @@ class Seating:
     def better(self, seat: Seat) -> Place | None:
         """The first place that starts before the seat's own, as if that were given back."""
         demand = seat.demand
-        earliest = seat.earliest(self.now)
+        earliest = max(self.now, seat.not_before)
         if seat.start <= earliest:
             return None
         own = self.calendar.freed_by(seat.nodes, seat.start, seat.end, demand.units_per_node)
@@ -140,22 +145,25 @@ class Seating:
         self._use(seat, units)
         return place
 
-    def impossible(self, demand: Demand) -> Reason | None:
-        """Why the fleet can never hold `demand`, even with nothing else on it; None if it can."""
+    def impossible(self, seat: Seat) -> Reason | None:
+        """Why the fleet can never hold the demand, even with nothing else on it; None if it can."""
+        demand = seat.demand
         shape = demand.nodes, demand.units_per_node
         if shape not in self._possible:
             self._possible[shape] = self._why_impossible(*shape)
         why = self._possible[shape]
-        units = demand.nodes * demand.units_per_node
-        if why is None and any(
-            units > self._usage[key].limit for key in demand.quota_keys if key in self._usage
-        ):
-            return Reason.QUOTA_TOO_SMALL
+        if why is None and seat.quotas:
+            units = demand.nodes * demand.units_per_node
+            if any(units > usage.limit for usage in seat.quotas):
+                return Reason.QUOTA_TOO_SMALL
         return why
 
     def quotas(self, keys: tuple[str, ...]) -> tuple[Usage, ...]:
         """The limited ones among the quotas with these keys."""
-        return tuple(self._usage[key] for key in dict.fromkeys(keys) if key in self._usage)
+        usage = self._usage
+        if not keys or not usage:
+            return ()
+        return tuple([usage[key] for key in dict.fromkeys(keys) if key in usage])
 
     def set_available(self, name: str, available: bool) -> None:
         """Opens a node for new slots, or closes it."""
@@ -205,6 +213,16 @@ class Seating:
             if start == agreed or len(seat.quotas) == 1:
                 return start
 
+    def _nodes_of(self, hold: Hold) -> list[tuple[int, int]]:
+        return [
+            (self.number[name], units) for name, units in hold.units.items() if name in self.number
+        ]
+
+    def _count_lease(self, hold: Hold, start: int, end: int, sign: int) -> None:
+        total = sum(units for _, units in self._nodes_of(hold))
+        for usage in self.quotas(hold.quota_keys):
+            _count(usage, max(start, self.now), end, sign * total)
+
     def _use(self, seat: Seat, units: int) -> None:
         for usage in seat.quotas:
             _count(usage, max(seat.start, self.now), seat.end, units)
@@ -216,6 +234,5 @@ def _count(usage: Usage, start: int, end: int, units: int) -> None:
 
 
 def queue_key(demand: Demand) -> tuple[bool, int, Order, str]:
-    """Sorts demands into queue order: bookings first, because their time is fixed; then by priority,
-    then by order."""
+    """Sorts into queue order: bookings first, as their time is fixed; by priority; by order."""
     return (demand.booked_start_ms is None, -demand.priority, demand.order, demand.id)

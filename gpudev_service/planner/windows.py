@@ -1,115 +1,189 @@
-"""An index of the windows in which nodes have a given number of units free.
+"""An index of the windows in which nodes have a given number of units free, to find the first.
 
-A window is a span [start, end) in which one node has at least `k` units free; each number `k` that
+A window is a span [start, end) in which one node has at least so many units free; each number that
 somebody asks for has an index of its own. A window that never ends (there is nothing planned behind
 it) is a tail, any other one a hole. Each node has one tail, so the first tail bounds every search:
 nothing that starts after it can be the earliest.
 
 What the index says may be out of date in one direction: each true window lies inside one of the
-index, but there may be less room than it says. Whoever searches checks what is found, and has the
-window cut down to the truth if need be (`calendar` does that).
+index, but there may be less room than it says. A search checks what it comes upon against the
+profiles, cuts the window down to the truth if need be, and goes on. So most changes cost the index
+nothing, and many changes of one window are seen as one.
 """
+
+# As in `holes`, an `if` is preferred to a call of `max` where the time goes.
+# ruff: noqa: PLR1730
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from heapq import heappop, heappush
 
 from .holes import NODE_BITS, NODE_MASK, Holes, Window
+from .profiles import FOREVER, Profiles
 
-#: The end of a window with nothing behind it.
-FOREVER = 1 << 62
 #: How many nodes a pool may have.
 MAX_NODES = 1 << NODE_BITS
 
 _NO_TAIL = -1
+_NONE: Mapping[int, Window] = {}
 
 
 class Windows:
-    """The windows of all nodes of a pool for one number of units.
+    """The windows with at least `units` free on the open nodes of a pool.
 
-    It is given each node's windows as edges: start and end by turns, ascending.
+    Nothing shorter than `least` is ever searched for. Many holes are shorter, and are left out.
     """
 
-    __slots__ = ("_hole_edges", "_tail", "_tails", "holes")
+    __slots__ = ("_edges", "_holes", "_least", "_profiles", "_tail", "_tails", "_units")
 
-    def __init__(self, edges: Sequence[list[int]]) -> None:
-        self._tail = [_NO_TAIL] * len(edges)  # where each node's tail begins
-        self._tails: list[int] = []  # the same as keys, in order
-        self._hole_edges: list[list[int]] = [[]] * len(edges)
+    def __init__(
+        self, profiles: Profiles, units: int, least: int, open_nodes: Collection[int]
+    ) -> None:
+        self._least = least
+        self._profiles = profiles
+        self._units = units
+        self._tails: list[int] = []  # keys of the tails, in order
+        self._tail = [_NO_TAIL] * len(profiles.times)  # where each node's tail begins
+        self._edges: list[list[int]] = [[] for _ in profiles.times]  # of each node's holes
         holes: list[tuple[int, int]] = []
-        for node, own in enumerate(edges):
-            closed = self._set(node, own)
+        for node in open_nodes:
+            edges = self._enter(node)
             holes += [
-                (closed[at] << NODE_BITS | node, closed[at + 1] - closed[at])
-                for at in range(0, len(closed), 2)
+                (edges[at] << NODE_BITS | node, edges[at + 1] - edges[at])
+                for at in range(0, len(edges), 2)
             ]
         holes.sort()
-        self.holes = Holes(holes)
+        self._holes = Holes(holes)
 
-    def update(self, node: int, edges: list[int]) -> None:
-        """Replaces all windows of one node."""
+    def update(self, node: int, is_open: bool) -> None:
+        """Looks at a node anew. Needed when it has more room than before, or is closed."""
         if self._tail[node] != _NO_TAIL:
             del self._tails[bisect_left(self._tails, self._tail[node] << NODE_BITS | node)]
-        old = self._hole_edges[node]
-        new = self._set(node, edges)
+            self._tail[node] = _NO_TAIL
+        old, self._edges[node] = self._edges[node], []
+        new = self._enter(node) if is_open else []
         before = set(zip(old[::2], old[1::2], strict=True))
         after = set(zip(new[::2], new[1::2], strict=True))
         for start, _ in before - after:
-            self.holes.discard(start, node)
+            self._holes.discard(start, node)
         for start, end in after - before:
-            self.holes.add(start, end, node)
+            self._holes.add(start, end, node)
 
-    def first_tail(self) -> tuple[int, int] | None:
-        """Start and node of the first tail."""
-        if not self._tails:
-            return None
-        key = self._tails[0]
-        return key >> NODE_BITS, key & NODE_MASK
+    def first(self, duration: int, earliest: int, before: int) -> tuple[int, int] | None:
+        """The first start in [earliest, before) with room for `duration`, and its node.
 
-    def cut_tail(self, node: int, start: int, holes: list[int]) -> None:
-        """The tail of `node` begins at `start` only; of what was before, `holes` are left."""
-        del self._tails[bisect_left(self._tails, self._tail[node] << NODE_BITS | node)]
-        insort(self._tails, start << NODE_BITS | node)
-        self._tail[node] = start
-        self._hole_edges[node] += holes
-        for at in range(0, len(holes), 2):
-            self.holes.add(holes[at], holes[at + 1], node)
-
-    def hole_end(self, node: int, start: int) -> int:
-        """Where the hole of `node` that begins at `start` ends."""
-        own = self._hole_edges[node]
-        return own[bisect_left(own, start) + 1]
-
-    def cut_hole(self, node: int, start: int, holes: list[int]) -> None:
-        """Of the hole of `node` that begins at `start`, `holes` are left."""
-        own = self._hole_edges[node]
-        at = bisect_left(own, start)
-        own[at : at + 2] = holes
-        self.holes.discard(start, node)
-        for at in range(0, len(holes), 2):
-            self.holes.add(holes[at], holes[at + 1], node)
+        A hole is preferred to a tail with the same start: that leaves long spans to those who need
+        them.
+        """
+        tail = self._first_tail(before)
+        if tail is None:
+            return self._first_hole(duration, earliest, before)
+        start, node = tail
+        if start < earliest:
+            start = earliest
+        return self._first_hole(duration, earliest, start + 1) or (start, node)
 
     def together(
-        self, count: int, duration: int, earliest: int, before: int, own: Mapping[int, Window]
-    ) -> tuple[int, list[Window]] | None:
+        self,
+        count: int,
+        duration: int,
+        earliest: int,
+        before: int,
+        own: Mapping[int, Window] = _NONE,
+    ) -> tuple[int, tuple[int, ...]] | None:
         """The first start in [earliest, before) with room for `duration` on `count` nodes at once.
 
-        Returns it with the windows. `own` are windows, by node, that count in place of those of the
-        index that begin no earlier on that node.
+        `own` are windows, by node, that count in place of what begins no earlier on that node.
         """
-        usable: list[Window] = []  # what is open, as a heap by end
-        for window in self._in_order(count, duration, earliest, own):
-            start, end, node = window
-            begin = max(start, earliest)
+        for node in own:
+            self.update(node, is_open=True)
+        has, units = self._profiles.has, self._units
+        while True:
+            found = self._together(count, duration, earliest, before, own)
+            if found is None:
+                return None
+            begin, windows = found
+            wrong = [
+                (end, start, node)
+                for end, start, node in windows
+                if own.get(node) != (start, end, node)
+                and not has(node, units, begin, begin + duration)
+            ]
+            if not wrong:
+                return begin, tuple(sorted([node for _, _, node in windows]))
+            for end, start, node in wrong:
+                if end == FOREVER:
+                    self.update(node, is_open=True)
+                else:
+                    self._cut_hole(node, start)
+
+    def _first_tail(self, before: int) -> tuple[int, int] | None:
+        """Start and node of the first tail, if it begins before `before`."""
+        tails, units, least = self._tails, self._units, self._least
+        all_times, all_free = self._profiles.times, self._profiles.free
+        while tails:
+            key = tails[0]
+            start = key >> NODE_BITS
+            if start >= before:
+                return None
+            node = key & NODE_MASK
+            free = all_free[node]
+            at = len(free) - 1
+            while at and free[at - 1] >= units:
+                at -= 1
+            true_start = all_times[node][at]
+            if true_start <= start:
+                return start, node
+            del tails[0]
+            insort(tails, true_start << NODE_BITS | node)
+            self._tail[node] = true_start
+            if true_start - start >= least:
+                edges = self._profiles.spans(node, units, least, start, true_start)
+                if edges:
+                    self._edges[node] += edges
+                    for at in range(0, len(edges), 2):
+                        self._holes.add(edges[at], edges[at + 1], node)
+        return None
+
+    def _first_hole(self, duration: int, earliest: int, before: int) -> tuple[int, int] | None:
+        """The first start in a hole, and its node."""
+        holes, has, units = self._holes, self._profiles.has, self._units
+        while True:
+            found = holes.first(duration, earliest, before)
+            if found is None:
+                return None
+            start, node = found
+            begin = max(earliest, start)
+            if has(node, units, begin, begin + duration):
+                return begin, node
+            self._cut_hole(node, start)
+
+    def _cut_hole(self, node: int, start: int) -> None:
+        """Replaces a hole by what is left of it."""
+        own = self._edges[node]
+        at = bisect_left(own, start)
+        left = self._profiles.spans(node, self._units, self._least, start, own[at + 1])
+        own[at : at + 2] = left
+        self._holes.discard(start, node)
+        for at in range(0, len(left), 2):
+            self._holes.add(left[at], left[at + 1], node)
+
+    def _together(
+        self, count: int, duration: int, earliest: int, before: int, own: Mapping[int, Window]
+    ) -> tuple[int, list[Window]] | None:
+        """A start and windows for it, as (end, start, node), as the index has it."""
+        usable: list[Window] = []  # what is open, as a heap: (end, start, node)
+        for start, end, node in self._in_order(count, duration, earliest, own):
+            begin = max(earliest, start)
             if begin >= before:
                 return None
             while usable and usable[0][0] < begin + duration:
                 heappop(usable)
             heappush(usable, (end, start, node))
             if len(usable) == count:
-                return begin, [(start, end, node) for end, start, node in usable]
+                return begin, usable
         return None
 
     def _in_order(
@@ -127,7 +201,7 @@ class Windows:
             others += [w for w in own.values() if w[1] - max(w[0], earliest) >= duration]
             others.sort()
         others.reverse()
-        for hole in self.holes.all(duration, earliest):
+        for hole in self._holes.all(duration, earliest):
             if own and _is_within(hole, own):
                 continue
             while others and others[-1][0] <= hole[0]:
@@ -135,15 +209,14 @@ class Windows:
             yield hole
         yield from reversed(others)
 
-    def _set(self, node: int, edges: list[int]) -> list[int]:
-        """Notes the windows of one node; returns the edges of its holes."""
+    def _enter(self, node: int) -> list[int]:
+        """Notes the windows of a node; returns the edges of its holes."""
+        edges = self._profiles.spans(node, self._units, self._least)
         if edges and edges[-1] == FOREVER:
             self._tail[node] = edges[-2]
             insort(self._tails, edges[-2] << NODE_BITS | node)
-            edges = edges[:-2]
-        else:
-            self._tail[node] = _NO_TAIL
-        self._hole_edges[node] = edges
+            del edges[-2:]
+        self._edges[node] = edges
         return edges
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import attrgetter
 
 from . import extension
 from .live import LivePool
-from .model import Changes, Demand, Extension, Hold, Node, Order, Plan, Reason, Rules, Slot
+from .model import Changes, Demand, Extension, Hold, Node, Plan, Reason, Rules, Slot
 from .seats import Seat
+
+_start_order = attrgetter("start", "key")
 
 
 class World:
@@ -47,13 +50,10 @@ class World:
         result = Plan({}, {}, (), {}, {})
         start_now: list[Seat] = []
         for pool in self._pools.values():
-            names = [node.name for node in pool.seating.nodes]
             position = 0
             for seat in sorted(pool.seats.values(), key=_start_order):
                 demand = seat.demand
-                result.slots[demand.id] = Slot(
-                    seat.start, tuple([names[node] for node in seat.nodes]), demand.units_per_node
-                )
+                result.slots[demand.id] = pool.slot((seat.start, seat.nodes), demand)
                 if seat.start <= self.now_ms:
                     start_now.append(seat)
                 else:
@@ -67,10 +67,11 @@ class World:
     def what_if(self, demand: Demand) -> Slot | Reason:
         """The slot that `demand` would get if it came now, behind everyone who is here."""
         pool = self._pool(demand.pool)
-        why = pool.seating.impossible(demand)
+        seat = pool.seating.new_seat(demand)
+        why = pool.seating.impossible(seat)
         if why is not None:
             return why
-        place = pool.place_for(pool.seating.new_seat(demand))
+        place = pool.place_for(seat)
         return place if isinstance(place, Reason) else pool.slot(place, demand)
 
     def earliest(
@@ -162,7 +163,3 @@ class World:
             if hold_id in pool.holds:
                 return pool
         raise KeyError(hold_id)
-
-
-def _start_order(seat: Seat) -> tuple[int, tuple[bool, int, Order, str]]:
-    return (seat.start, seat.key)

@@ -225,9 +225,7 @@ def _is_free(state: State, taken: Iterable[Span], each: Demand, start: int) -> b
     for key, limit in state.rules.max_units_at_once.items():
         if key in each.quota_keys:
             for moment in moments:
-                used = sum(
-                    s.units for s in near if key in s.keys and s.start <= moment < s.end
-                )
+                used = sum(s.units for s in near if key in s.keys and s.start <= moment < s.end)
                 if used + mine > limit:
                     return False
     return free >= each.nodes

@@ -1,0 +1,100 @@
+"""How many units are free on each node, over time: one step function per node.
+
+Taking more than is free is possible, because a lease may overstay: then less than nothing is free.
+After the last step everything is free.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+
+#: The end of a span with nothing behind it.
+FOREVER = 1 << 62
+
+
+class Profiles:
+    """Step functions by node: from `times[node][i]` on, `free[node][i]` units are free.
+
+    Nodes go by their place in the pool's list. Times before the beginning do not exist.
+    """
+
+    __slots__ = ("free", "times")
+
+    def __init__(self, since: int, units: Iterable[int]) -> None:
+        self.free = [[count] for count in units]
+        self.times = [[since] for _ in self.free]
+
+    def change(self, node: int, start: int, end: int, by: int) -> tuple[int, int]:
+        """Adds `by` to what is free over [start, end); the least and most that was free there."""
+        times, free = self.times[node], self.free[node]
+        first = bisect_left(times, start)
+        if first == len(times) or times[first] != start:
+            times.insert(first, start)
+            free.insert(first, free[first - 1])
+        last = bisect_left(times, end, first)
+        if last == len(times) or times[last] != end:
+            times.insert(last, end)
+            free.insert(last, free[last - 1])
+        before = free[first:last]
+        free[first:last] = [count + by for count in before]
+        if free[last] == free[last - 1]:
+            del times[last], free[last]
+        if first and free[first] == free[first - 1]:
+            del times[first], free[first]
+        return min(before), max(before)
+
+    def has(self, node: int, units: int, start: int, end: int) -> bool:
+        """Whether `units` are free throughout [start, end)."""
+        times, free = self.times[node], self.free[node]
+        at = bisect_right(times, start) - 1
+        steps = len(times)
+        while free[at] >= units:
+            at += 1
+            if at == steps or times[at] >= end:
+                return True
+        return False
+
+    def spans(
+        self, node: int, units: int, least: int, start: int = 0, end: int = FOREVER
+    ) -> list[int]:
+        """Start and end, by turns, of the spans within [start, end) in which `units` are free.
+
+        Spans shorter than `least` are left out.
+        """
+        times, free = self.times[node], self.free[node]
+        edges: list[int] = []
+        inside = False
+        at, steps = bisect_right(times, start) - 1, len(times)
+        if at < 0:
+            at, start = 0, times[0]
+        time = start
+        while time < end:
+            if free[at] >= units:
+                if not inside:
+                    inside = True
+                    edges.append(time)
+            elif inside:
+                inside = False
+                if time - edges[-1] < least:
+                    edges.pop()
+                else:
+                    edges.append(time)
+            at += 1
+            time = times[at] if at < steps else end
+        if inside:
+            if end - edges[-1] < least:
+                edges.pop()
+            else:
+                edges.append(end)
+        return edges
+
+    def free_since(self, node: int, units: int, start: int) -> int:
+        """Since when `units` have been free right up to `start`; `start` if they are not."""
+        times, free = self.times[node], self.free[node]
+        at = bisect_left(times, start)
+        if at == 0 or free[at - 1] < units:
+            return start
+        while at and free[at - 1] >= units:
+            at -= 1
+        return times[at]
