@@ -23,7 +23,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url $(if $(UPGRADE),--upgrade)
 FROM_PROJECT = pyproject.toml --extra all --group dev
 
-.PHONY: help setup demo test check format lint types contracts lock lock-check wheel clean $(BENCHMARKS)
+.PHONY: help setup demo test check format lint types contracts docs lock lock-check wheel clean $(BENCHMARKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ types: setup ## mypy --strict
 
 contracts: setup ## who may import whom
 	@lint-imports --no-cache --no-logo
+
+docs: setup ## write the parts of the documentation that are made from the code
+	@python -m tools.reference
 
 lock: ## write the lock files anew, keeping versions that still fit (UPGRADE=1: the newest)
 	@tools/setup uv
