@@ -9,13 +9,17 @@ gpudev named).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+
+#: Users per page; the Hub gives fewer where it is set to.
+_PAGE = 200
 
 
 class HubAway(Exception):  # noqa: N818 - a state of the world, handled everywhere it is met
@@ -77,8 +81,9 @@ class Hub:
             if refusal.status == httpx.codes.NOT_FOUND:
                 return None
             raise
-        row = answer.json().get("servers", {}).get(name)
-        return None if row is None else _server(user, name, row)
+        with _sense():
+            row = answer.json().get("servers", {}).get(name)
+            return None if row is None else _server(user, name, row)
 
     async def groups(self, user: str) -> tuple[str, ...] | None:
         """The Hub groups of a user, sorted; None where the Hub has no such user."""
@@ -88,20 +93,25 @@ class Hub:
             if refusal.status == httpx.codes.NOT_FOUND:
                 return None
             raise
-        return tuple(sorted(answer.json().get("groups", ())))
+        with _sense():
+            return tuple(sorted(answer.json().get("groups", ())))
 
     async def servers(self) -> list[HubServer]:
         """All servers of all users, stopped ones too; page by page."""
-        found: list[HubServer] = []
+        found: dict[tuple[str, str], HubServer] = {}
         offset: int | None = 0
         while offset is not None:
-            answer = await self._ask("GET", f"users?include_stopped_servers=1&offset={offset}")
-            page = answer.json()
-            for user in page["items"]:
-                found += [_server(user["name"], n, r) for n, r in user.get("servers", {}).items()]
-            following = page["_pagination"]["next"]
-            offset = following["offset"] if following else None
-        return found
+            answer = await self._ask(
+                "GET", f"users?include_stopped_servers=1&limit={_PAGE}&offset={offset}"
+            )
+            with _sense():
+                page = answer.json()
+                for user in page["items"]:
+                    # Users who come and go between two pages may be seen twice.
+                    for name, row in user.get("servers", {}).items():
+                        found[user["name"], name] = _server(user["name"], name, row)
+                offset = _following(page["_pagination"]["next"], offset)
+        return list(found.values())
 
     async def start(self, user: str, name: str, reservation_id: str) -> None:
         """Starts the server of a reservation; nothing happens if it runs or starts already."""
@@ -130,9 +140,12 @@ class Hub:
             json={"note": note, "expires_in": seconds, "scopes": list(scopes)},
             token=login,
         )
-        made = answer.json()
-        expires = made.get("expires_at")
-        return NewToken(str(made["token"]), datetime.fromisoformat(expires) if expires else None)
+        with _sense():
+            made = answer.json()
+            expires = made.get("expires_at")
+            return NewToken(
+                str(made["token"]), datetime.fromisoformat(expires) if expires else None
+            )
 
     async def _ask(
         self, method: str, path: str, json: Any = None, token: str | None = None
@@ -140,13 +153,32 @@ class Hub:
         headers = None if token is None else {"Authorization": f"token {token}"}
         try:
             answer = await self._http.request(method, path, json=json, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubAway(type(error).__name__) from error
-        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        # A Hub that starts too many servers already says 429: that is "later", not "no".
+        busy = answer.status_code == httpx.codes.TOO_MANY_REQUESTS
+        if busy or answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise HubAway(f"status {answer.status_code}")
         if answer.status_code >= httpx.codes.BAD_REQUEST:
             raise HubRefused(answer.status_code, _message(answer))
         return answer
+
+
+@contextmanager
+def _sense() -> Iterator[None]:
+    """An answer that is not what the Hub's API gives comes from somebody else: a proxy's page."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HubAway("an answer without sense") from error
+
+
+def _following(following: dict[str, Any] | None, offset: int) -> int | None:
+    if following is None:
+        return None
+    if following["offset"] <= offset:  # or we would read for ever
+        raise ValueError("the pages do not go on")
+    return int(following["offset"])
 
 
 def _path(user: str, name: str) -> str:
@@ -156,7 +188,7 @@ def _path(user: str, name: str) -> str:
 
 def _message(answer: httpx.Response) -> str:
     try:
-        return str(answer.json().get("message", ""))[:500]
+        return str(answer.json().get("message") or f"status {answer.status_code}")[:500]
     except (ValueError, AttributeError):
         return f"status {answer.status_code}"
 
