@@ -35,6 +35,8 @@ ENDLESS = 315_360_000
 #: Seconds between two messages to somebody who looks at the waiting page; their generator ends with
 #: the first message after they have left.
 _PROGRESS_EVERY = 10.0
+#: Seconds that the Hub may take to note a failed start.
+_FAILURE_PATIENCE = 10.0
 
 
 class GpuDevMixin(Spawner):
@@ -221,12 +223,19 @@ class GpuDevMixin(Spawner):
             self.log.warning("%s did not come up: %s", self._log_name, reason, exc_info=error)
             with contextlib.suppress(ProcessLookupError):
                 await super().stop(now=True)
-            await self.connection.report(
-                reservation.id, ServerReport(status="failed", message=reason)
-            )
+            self.connection.later(self._report_failed(reservation.id, reason))
             raise SpawnRefused(reason, status=HTTPStatus.CONFLICT) from error
         self._move(Phase.UP)
         return where
+
+    async def _report_failed(self, reservation_id: str, reason: str) -> None:
+        """Told once the Hub has taken the failure in: the service stops what has failed, and a stop
+        of a start that is still pending would hide the reason from whoever waits for it."""
+        future = cast("asyncio.Task[Any] | None", self._spawn_future)
+        if future is not None:
+            await asyncio.wait([future], timeout=_FAILURE_PATIENCE)
+        report = ServerReport(status="failed", message=reason)
+        await self.connection.report(reservation_id, report)
 
     async def _start_server(self, reservation_id: str) -> Any:
         assert self._launch is not None  # noqa: S101 - set by _bring_up

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
@@ -95,6 +97,12 @@ class Person:
     def close(self) -> None:
         self.http.close()
 
+    def give_everything_back(self) -> None:
+        """Ends all reservations, so that the next test finds all GPUs free."""
+        for reservation in self.reservations("queued", "preparing", "active", "stopping"):
+            self.hub.call("DELETE", f"/reservations/{reservation['id']}", self.token)
+            self.until(reservation["id"], "cancelled", "failed", "expired")
+
     def form(self, server: str = "", query: str = "") -> Form:
         """The spawn page's form."""
         page = self.http.get(f"/hub/spawn/{quote(self.name)}/{server}".rstrip("/") + query)
@@ -118,6 +126,16 @@ class Person:
 
     def start(self, server: str, **options: Any) -> httpx.Response:
         return self.api("POST", f"users/{quote(self.name)}/servers/{server}", options or None)
+
+    def progress(self, server: str = "") -> Iterator[dict[str, Any]]:
+        """The Hub's own events about a start."""
+        path = f"servers/{server}/progress" if server else "server/progress"
+        url = f"/hub/api/users/{quote(self.name)}/{path}"
+        headers = {"Authorization": f"token {self.token}"}
+        with self.http.stream("GET", url, headers=headers) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
 
     def reservations(self, *states: str) -> list[dict[str, Any]]:
         query = "&".join(f"state={state}" for state in states)

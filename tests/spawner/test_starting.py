@@ -6,36 +6,15 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.fixtures.hub import RunningHub
-
+from .conftest import Meet
 from .person import Person, form_of, said
 
 pytestmark = pytest.mark.hub
-
-Meet = Callable[[str], Person]
-
-
-@pytest.fixture
-def meet(running_hub: RunningHub) -> Iterator[Meet]:
-    """Makes people who are logged in at the shared Hub."""
-    people: list[Person] = []
-
-    def meet(name: str) -> Person:
-        people.append(Person(running_hub, name))
-        return people[-1]
-
-    yield meet
-    for person in people:
-        for reservation in person.reservations("queued", "preparing", "active"):
-            person.hub.call("DELETE", f"/reservations/{reservation['id']}", person.token)
-            person.until(reservation["id"], "cancelled", "failed", "expired")
-        person.close()
 
 
 def server_of(reservation: str) -> psutil.Process:
@@ -193,7 +172,7 @@ def test_a_wrong_form_comes_back_as_it_was_typed(
     assert "<b>" not in sent.text
 
 
-def test_joined_names_never_take_anothers_login(running_hub: RunningHub, meet: Meet) -> None:
+def test_joined_names_never_take_anothers_login(meet: Meet) -> None:
     short, long = meet("joi"), meet("joi-ned")
     refused = short.start("ned", gpu_type="cpu-x86", hours=1)
     assert refused.status_code == 409
