@@ -53,6 +53,9 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     def initialize(self, service: Service, routes: tuple[Route, ...]) -> None:
         self.service, self.routes = service, routes
         self.hub_auth = service.auth.hub_auth
+        # JupyterHub's XSRF check looks at `current_user`, which would ask the Hub while everybody
+        # else waits.
+        self._hub_auth_user_cache = None
         self.route: Route | None = None
         self.route_name = "unknown"
         self.parameters: dict[str, str] = {}

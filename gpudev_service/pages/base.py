@@ -69,6 +69,9 @@ class PageHandler(HubOAuthenticated, RequestHandler):
         self.route_name = f"page {type(self).__name__}"
         self.caller_name = ""
         self._caller: Caller | None = None
+        # JupyterHub's own `current_user` asks the Hub while everybody else waits; it reads this
+        # instead, which is set once we know who calls.
+        self._hub_auth_user_cache: dict[str, str] | None = None
         self.last_event = 0
 
     # --- who ----------------------------------------------------------------------------------
@@ -103,17 +106,26 @@ class PageHandler(HubOAuthenticated, RequestHandler):
         if not auth.has_credentials(self) and not limit.take(str(self.request.remote_ip)):
             raise too_many()
         try:
-            self._caller = await auth.caller(self)
+            await self.identify()
         except Refusal as refusal:
             if refusal.code != "not_authenticated":
                 raise
             self._log_in()
             return
-        self.caller_name = self.caller.key
         access.check_caller(Access.READ, self.caller)
         if not self.fragment:
             # Read before the page's state: the script asks for what has happened since.
             self.last_event = await status.last_event(self.service.ctx)
+
+    async def identify(self) -> None:
+        """Asks the Hub who calls.
+
+        Raises:
+            Refusal: as `Authenticator.caller`.
+        """
+        self._caller = caller = await self.service.auth.caller(self)
+        self._hub_auth_user_cache = {"name": caller.name, "kind": caller.kind}
+        self.caller_name = caller.key
 
     def _log_in(self) -> None:
         if self.request.method == "GET" and self._navigates:

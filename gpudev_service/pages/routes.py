@@ -9,6 +9,7 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import StaticFileHandler
 
 from gpudev_service.api.service import Service
+from gpudev_service.errors import Refusal
 
 from . import admin, disks, fleet, reservations
 from .base import NotFound, PageHandler
@@ -57,7 +58,13 @@ class Callback(HubOAuthCallbackHandler, PageHandler):
     """Where the Hub's login leads back to; its errors look like ours."""
 
     async def prepare(self) -> None:
-        """Nobody is known yet."""
+        """Nobody has to be known here; somebody who is already can go on from a login that is
+        out of date."""
+        try:
+            await self.identify()
+        except Refusal as refusal:
+            if refusal.code not in {"not_authenticated", "not_allowed"}:
+                raise
 
 
 def handlers(service: Service) -> list[tuple[Any, ...]]:

@@ -22,6 +22,13 @@ from .hub import ACCESS, HubDouble
 from .visitor import PREFIX, Seen, Visitor
 
 
+class NeverWaiting(HubOAuth):
+    """JupyterHub's login, that fails where it would stop everybody else to ask the Hub."""
+
+    def _synchronize(self, *_: object, **__: object) -> None:
+        raise AssertionError("a page asked the Hub while everybody else had to wait")
+
+
 class Site:
     """The running pages, and whoever looks at them."""
 
@@ -68,7 +75,7 @@ async def site(world: World) -> AsyncIterator[Site]:
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     base = f"http://127.0.0.1:{port}"
-    auth = HubOAuth(
+    auth = NeverWaiting(
         api_url=f"{base}/hub/api",
         api_token="the-services-own-token",
         hub_prefix="/hub/",
