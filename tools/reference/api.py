@@ -24,30 +24,31 @@ _INTRODUCTION = f"""\
 The API is below `/services/gpudev{BASE}` of the Hub. The service describes it in OpenAPI at
 `/services/gpudev{BASE}/openapi.json`; this page is made from the same table.
 
-**Who calls.** `Authorization: token ...` (or `Bearer ...`) with a token of the Hub; the browser's login
-at the service works too. A token in the address is refused. What a token may do is decided by its
-scopes alone: `custom:gpudev:read`, `custom:gpudev:reserve`, `custom:gpudev:admin` and
+**Who calls.** `Authorization: token ...` (or `Bearer ...`) with a token of the Hub; the browser's
+login at the service works too. A token in the address is refused. What a token may do is decided
+by its scopes alone: `custom:gpudev:read`, `custom:gpudev:reserve`, `custom:gpudev:admin` and
 `custom:gpudev:spawner`, each for everybody's things or narrowed with `!user=`, `!group=` or
 `!server=`. What does not exist and what the caller may not see get the same answer, 404.
 
 **Values.** Times are UTC in ISO 8601. Hours are numbers and kept as given: `0.5` is 30 minutes. A
-field of a request that the API does not know is refused; a client should ignore fields of an answer
-that it does not know. A request's body is JSON of at most {limits.BODY_MAX // 1024} KiB.
+field of a request that the API does not know is refused; a client should ignore fields of an
+answer that it does not know. A request's body is JSON of at most {limits.BODY_MAX // 1024} KiB.
 
 **Lists** are pages: `items` and `next_cursor`, which is null on the last page. Give it back as
-`cursor` for the next one. `limit` is {limits.PAGE_DEFAULT} by default and {limits.PAGE_MAX} at most.
+`cursor` for the next one. `limit` is {limits.PAGE_DEFAULT} by default and {limits.PAGE_MAX} at
+most.
 
-**Retries.** A mutating call with an `Idempotency-Key` (8 to 128 visible ASCII characters, a new one
-for each request) is done once: a repeated one is answered as the first was, with
+**Retries.** A mutating call with an `Idempotency-Key` (8 to 128 visible ASCII characters, a new
+one for each request) is done once: a repeated one is answered as the first was, with
 `Idempotent-Replay: true`. Keys are remembered for {idempotency.KEPT.days * 24} hours.
 
-**Events** are server-sent events. A stream begins with the present state of each reservation (kind
-`present`), so a reader who missed events has lost nothing; each message carries the reservation's
-whole state. `Last-Event-ID` brings what was missed first.
+**Events** are server-sent events. A stream begins with the present state of each reservation
+(kind `present`), so a reader who missed events has lost nothing; each message carries the
+reservation's whole state. `Last-Event-ID` brings what was missed first.
 
-**Errors** have the form of [ErrorAnswer](#erroranswer). `code` is stable and for programs, `message` is
-for people, `field` and `accepted` say what to change. Each answer has an `X-Request-Id` by which the
-operator finds it in the log.
+**Errors** have the form of [ErrorAnswer](#erroranswer). `code` is stable and for programs,
+`message` is for people, `field` and `accepted` say what to change. Each answer has an
+`X-Request-Id` by which the operator finds it in the log.
 """
 
 

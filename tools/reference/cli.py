@@ -15,23 +15,24 @@ _INTRODUCTION = """\
 
 Every verb with its options. What they are for is in [the guide](guide.md#the-command).
 
-**Where it finds the service.** `--url` comes first, then `GPUDEV_URL` with `GPUDEV_TOKEN`, then the
-file that `gpu-dev login` writes (`GPUDEV_CONFIG` puts it elsewhere; `gpu-dev config show` names it).
-Inside a server of gpudev the environment has all of it. A token goes only to the address that it was
-given or stored for.
+**Where it finds the service.** `--url` comes first, then `GPUDEV_URL` with `GPUDEV_TOKEN`, then
+the file that `gpu-dev login` writes (`GPUDEV_CONFIG` puts it elsewhere; `gpu-dev config show`
+names it). Inside a server of gpudev the environment has all of it. A token goes only to the
+address that it was given or stored for.
 
-**Ids.** In place of a reservation's or snapshot's id its first four characters or more do, as long
-as they name one. Without an id, a verb that works on one reservation takes the only live one.
+**Ids.** In place of a reservation's or snapshot's id its first four characters or more do, as
+long as they name one. Without an id, a verb that works on one reservation takes the only live
+one.
 
-**Output.** Answers go to standard output, progress and questions to standard error. Every listing has
-`--json`, with times in UTC; without it, times are in this machine's zone. Nothing is cut when the
-output is not a terminal. `NO_COLOR` turns colours off.
+**Output.** Answers go to standard output, progress and questions to standard error. Every listing
+has `--json`, with times in UTC; without it, times are in this machine's zone. Nothing is cut when
+the output is not a terminal. `NO_COLOR` turns colours off.
 
 **Questions** are asked on a terminal only; `--yes` answers them, `--no-interactive` takes the
 defaults.
 
-**Exit codes.** 0: it is done. 1: the service refused, could not be reached, or the person said no.
-2: the command line itself is wrong. 130: Ctrl-C.
+**Exit codes.** 0: it is done. 1: the service refused, could not be reached, or the person said
+no. 2: the command line itself is wrong. 130: Ctrl-C.
 """
 
 

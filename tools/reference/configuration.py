@@ -21,13 +21,13 @@ from .schemas import bounds
 _INTRODUCTION = """\
 # Configuration
 
-Two files: the service's `gpudev_config.py`, and the Hub's `jupyterhub_config.py`. Both are Python, and
-in both `c` is the configuration object. `gpudev --generate-config` writes the first one with every
-trait and its help; how they come together is in [the guide](guide.md#set-up).
+Two files: the service's `gpudev_config.py`, and the Hub's `jupyterhub_config.py`. Both are
+Python, and in both `c` is the configuration object. `gpudev --generate-config` writes the first
+one with every trait and its help; how they come together is in [the guide](guide.md#set-up).
 
-The service's traits can be given on its command line as well (`--GpuDevWeb.log_level=DEBUG`); what
-stands there goes before the file. An unknown name and a value that cannot work end the start with exit
-code 2 and a sentence that names the trait.
+The service's traits can be given on its command line as well (`--GpuDevWeb.log_level=DEBUG`);
+what stands there goes before the file. An unknown name and a value that cannot work end the start
+with exit code 2 and a sentence that names the trait.
 """
 
 #: In this order, with the file in which each is set.
@@ -89,9 +89,7 @@ def _trait(kind: type[HasTraits], name: str) -> str:
     ]
     if limits:
         facts.append(f"Accepted: {' and '.join(limits)}.")
-    return (
-        f"### {kind.__name__}.{name}\n\n{' '.join(facts)}\n\n{paragraphs(trait.help)}\n"
-    )
+    return f"### {kind.__name__}.{name}\n\n{' '.join(facts)}\n\n{paragraphs(trait.help)}\n"
 
 
 def _type(trait: TraitType[Any, Any]) -> str:

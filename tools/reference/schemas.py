@@ -22,23 +22,25 @@ _LIMITS = {
 
 def type_of(schema: Schema) -> str:
     """What a value may be, with a link to the model where it is one."""
-    if "$ref" in schema:
-        return linked(schema["$ref"].rsplit("/", 1)[-1])
-    if "anyOf" in schema:
-        options = [type_of(option) for option in schema["anyOf"]]
-        return " or ".join(dict.fromkeys(options))
-    if "enum" in schema:
-        return ", ".join(code(str(value)) for value in schema["enum"])
-    if "const" in schema:
-        return code(str(schema["const"]))
-    kind = schema.get("type")
-    if kind == "array":
-        return f"list of {type_of(schema.get('items', {}))}"
-    if kind == "object":
-        return "object"
-    if schema.get("format") == "date-time":
-        return "time"
-    return str(kind) if kind else "any"
+    match schema:
+        case {"$ref": str(place)}:
+            return linked(place.rsplit("/", 1)[-1])
+        case {"anyOf": list(options)}:
+            return " or ".join(dict.fromkeys(map(type_of, options)))
+        case {"enum": list(values)}:
+            return ", ".join(code(str(value)) for value in values)
+        case {"const": value}:
+            return code(str(value))
+    return _plain(schema)
+
+
+def _plain(schema: Schema) -> str:
+    match schema:
+        case {"type": "array"}:
+            return f"list of {type_of(schema.get('items', {}))}"
+        case {"format": "date-time"}:
+            return "time"
+    return str(schema.get("type", "any"))
 
 
 def linked(name: str) -> str:
@@ -54,9 +56,7 @@ def is_page(name: str) -> bool:
 
 def bounds(schema: Schema) -> str:
     """The limits of a value in words; nothing where there are none."""
-    found = [
-        words.format(_number(schema[key])) for key, words in _LIMITS.items() if key in schema
-    ]
+    found = [words.format(_number(schema[key])) for key, words in _LIMITS.items() if key in schema]
     inner = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])]
     found += [text for text in map(bounds, inner) if text]
     return ", ".join(dict.fromkeys(found))

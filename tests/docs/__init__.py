@@ -1,0 +1,1 @@
+"""What the documentation says is so: links lead somewhere, commands parse, names exist."""
