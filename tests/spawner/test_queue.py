@@ -21,10 +21,15 @@ pytestmark = pytest.mark.hub
 ONE: dict[str, Any] = {"gpu_type": "t4-small", "hours": 1}
 
 
+QUICK = """
+c.GpuDev.times = {"turnover": 0.5, "sweep": 0.2}
+"""
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[RunningHub]:
-    """A Hub of these tests' own, which may be killed."""
-    hub = RunningHub()
+    """A Hub of these tests' own, which may be killed, and where the next in line starts at once."""
+    hub = RunningHub(service_config=QUICK)
     try:
         hub.start()
         yield hub
@@ -113,9 +118,8 @@ def test_cancelling_elsewhere_ends_the_waiting_start_with_the_reason(
     assert "not needed" in last["html_message"]
 
 
-def test_the_next_in_line_starts_when_the_one_before_stops(meet: Meet) -> None:
-    ada = meet("next-ada")
-    grace = meet("next-grace")
+def test_the_next_in_line_starts_when_the_one_before_stops(hub: RunningHub, meet: Meet) -> None:
+    ada, grace = meet("next-ada", hub), meet("next-grace", hub)
     holding(grace)
     waiting = queued(ada)
     assert grace.api("DELETE", "users/next-grace/server").status_code in (202, 204)
@@ -208,8 +212,14 @@ def test_a_server_that_does_not_come_up_frees_the_gpu_and_says_why(
     assert sentence in page  # whoever comes later reads it, too
 
 
+CLEANING = """
+c.JupyterHub.cleanup_servers = True
+c.GpuDevLocalSpawner.interrupt_timeout = c.GpuDevLocalSpawner.term_timeout = 1
+"""
+
+
 def test_a_hub_that_is_told_to_end_its_servers_still_gives_nothing_back() -> None:
-    hub = RunningHub(hub_config="c.JupyterHub.cleanup_servers = True")
+    hub = RunningHub(hub_config=CLEANING)
     try:
         hub.start()
         with contextlib.closing(Person(hub, "ada")) as ada:
