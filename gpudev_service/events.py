@@ -36,7 +36,7 @@ class Listener:
 
     def __init__(self, accept: Callable[[Owner], bool]) -> None:
         self._accept = accept
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(BACKLOG)
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(BACKLOG)
         self._dropped = False
 
     def offer(self, owner: Owner, event: Event) -> None:
@@ -47,11 +47,20 @@ class Listener:
         except asyncio.QueueFull:
             self._dropped = True
 
+    def drop(self) -> None:
+        """Ends the listening after what is in the queue, also for one that waits just now."""
+        self._dropped = True
+        if self._queue.empty():
+            self._queue.put_nowait(None)
+
     async def next(self) -> Event:
         """The next event; raises `Dropped` once the listener has fallen too far behind."""
         if self._dropped and self._queue.empty():
             raise Dropped
-        return await self._queue.get()
+        event = await self._queue.get()
+        if event is None:
+            raise Dropped
+        return event
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events()
@@ -70,6 +79,11 @@ class EventBus:
     def publish(self, owner: Owner, event: Event) -> None:
         for listener in tuple(self._listeners):
             listener.offer(owner, event)
+
+    def lose(self) -> None:
+        """Sends everybody to read the present state anew: something could not be told."""
+        for listener in tuple(self._listeners):
+            listener.drop()
 
     @property
     def listeners(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from urllib.parse import quote
@@ -13,7 +14,10 @@ from gpudev_client.models import Event, HistoryEntry, NodePlacement, Reservation
 from gpudev_client.states import WAITING, State
 from gpudev_service.context import Context
 from gpudev_service.events import Owner
+from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import DiskRow, HistoryRow, PlacementRow, ReservationRow
+
+log = logging.getLogger(__name__)
 
 
 def owner(row: ReservationRow) -> Owner:
@@ -39,16 +43,19 @@ async def reservation(ctx: Context, session: AsyncSession, row: ReservationRow) 
 async def reservations(
     ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]
 ) -> list[Reservation]:
-    """Views of `rows`, in their order; a constant number of queries plus one per waiting row."""
+    """Views of `rows`, in their order, by a constant number of queries."""
     disks = await _disk_names(session, {r.disk_id for r in rows if r.disk_id})
     places = await _placements(session, [r.id for r in rows])
+    positions = await _positions(session, rows)
+    simulated = frozenset(node.name for node in ctx.fleet.nodes() if node.simulated)
     return [
         _view(
             ctx,
             row,
             disks.get(row.disk_id or ""),
             places.get(row.id, []),
-            await _position(session, row),
+            positions.get(row.id),
+            simulated,
         )
         for row in rows
     ]
@@ -60,9 +67,9 @@ def _view(
     disk: str | None,
     places: list[NodePlacement],
     position: int | None,
+    simulated: frozenset[str],
 ) -> Reservation:
     state = State(row.state)
-    simulated = {node.name for node in ctx.fleet.nodes() if node.simulated}
     grace = timedelta(seconds=ctx.settings.times.crash_grace)
     restart_until = None
     if row.server_lost_at and row.expires_at and state is State.ACTIVE:
@@ -127,10 +134,30 @@ async def _placements(session: AsyncSession, ids: list[str]) -> dict[str, list[N
     return places
 
 
-async def _position(session: AsyncSession, row: ReservationRow) -> int | None:
-    """Place in the queue of its type: by promised start, then by who came first."""
-    if State(row.state) not in WAITING or row.planned_start is None:
-        return None
+async def _positions(session: AsyncSession, rows: Sequence[ReservationRow]) -> dict[str, int]:
+    """Places in the queues of their types: by promised start, then by who came first."""
+    waiting = [row for row in rows if State(row.state) in WAITING and row.planned_start is not None]
+    if len(waiting) == 1:  # cheaper than ranking everybody
+        return {waiting[0].id: await _position(session, waiting[0])}
+    if not waiting:
+        return {}
+    table = ReservationRow
+    place = func.row_number().over(
+        partition_by=table.gpu_type,
+        order_by=(table.planned_start, table.priority.desc(), table.submitted_at, table.id),
+    )
+    ranked = await session.execute(
+        select(table.id, place).where(
+            table.gpu_type.in_({row.gpu_type for row in waiting}),
+            table.state.in_(WAITING),
+            table.planned_start.is_not(None),
+        )
+    )
+    wanted = {row.id for row in waiting}
+    return {key: position for key, position in ranked if key in wanted}
+
+
+async def _position(session: AsyncSession, row: ReservationRow) -> int:
     other = ReservationRow
     earlier = or_(
         other.planned_start < row.planned_start,
@@ -158,13 +185,30 @@ async def _position(session: AsyncSession, row: ReservationRow) -> int | None:
 
 async def publish(ctx: Context, entries: Iterable[HistoryRow]) -> None:
     """Tells listeners about committed history entries, each with the present state, and wakes the
-    loops. Only what somebody may be listening to is read."""
-    ctx.wake.set()
+    loops. Only what somebody may be listening to is read.
+
+    What is committed stands, also when the database goes away before it can be told: listeners
+    are then sent to read the present state anew.
+    """
     waiting = list(entries)
-    if not waiting or not ctx.events.listeners:
+    if not waiting:
         return
+    ctx.wake.set()
+    if not ctx.events.listeners:
+        return
+    try:
+        told = await _told(ctx, waiting)
+    except StoreUnavailable:
+        log.warning("%d events could not be told; listeners read anew", len(waiting))
+        ctx.events.lose()
+        return
+    for whose, event in told:
+        ctx.events.publish(whose, event)
+
+
+async def _told(ctx: Context, entries: Sequence[HistoryRow]) -> list[tuple[Owner, Event]]:
     async with ctx.store.reading() as session:
-        ids = list({entry.reservation_id for entry in waiting})
+        ids = {entry.reservation_id for entry in entries}
         rows = {
             row.id: row
             for row in await session.scalars(
@@ -172,14 +216,17 @@ async def publish(ctx: Context, entries: Iterable[HistoryRow]) -> None:
             )
         }
         views = dict(zip(rows, await reservations(ctx, session, list(rows.values())), strict=True))
-    for entry in waiting:
-        row = rows.get(entry.reservation_id)
-        if row is not None:
-            event = Event(
+    return [
+        (
+            owner(rows[entry.reservation_id]),
+            Event(
                 id=entry.id or 0,
                 kind=entry.kind,
                 at=entry.at,
                 message=entry.reason,
-                reservation=views[row.id],
-            )
-            ctx.events.publish(owner(row), event)
+                reservation=views[entry.reservation_id],
+            ),
+        )
+        for entry in entries
+        if entry.reservation_id in rows
+    ]

@@ -1,0 +1,125 @@
+"""Events: bounded, never in anybody's way, and nobody is left with an old picture."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gpudev_client.models import Event
+from gpudev_service.events import BACKLOG, Dropped, EventBus, Owner
+from gpudev_service.operations import reservations, views
+from gpudev_service.store.engine import Store
+from gpudev_service.store.errors import StoreUnavailable
+from tests.fixtures.world import World
+
+ADA = Owner("ada", ())
+
+
+async def an_event(world: World) -> Event:
+    got = await world.reserve()
+    return Event(id=1, kind="note", at=world.clock.now(), message="", reservation=got)
+
+
+async def test_one_who_does_not_keep_up_reads_what_waits_and_is_then_dropped(world: World) -> None:
+    bus, event = EventBus(), await an_event(world)
+    async with bus.listen(lambda _: True) as listener:
+        for _ in range(BACKLOG + 5):
+            bus.publish(ADA, event)
+        for _ in range(BACKLOG):
+            assert await listener.next() == event
+        bus.publish(ADA, event)  # too late
+        with pytest.raises(Dropped):
+            await listener.next()
+    assert bus.listeners == 0
+
+
+async def test_what_is_not_accepted_takes_no_room(world: World) -> None:
+    bus, event = EventBus(), await an_event(world)
+    async with bus.listen(lambda owner: owner.user == "grace") as listener:
+        for _ in range(BACKLOG + 5):
+            bus.publish(ADA, event)
+        bus.publish(Owner("grace", ()), event)
+        async for got in listener:
+            assert got == event
+            break
+
+
+async def test_one_who_waits_is_told_that_something_was_lost() -> None:
+    bus = EventBus()
+    async with bus.listen(lambda _: True) as listener:
+        waiting = asyncio.create_task(listener.next())
+        await asyncio.sleep(0)
+        bus.lose()
+        with pytest.raises(Dropped):
+            await waiting
+        with pytest.raises(Dropped):
+            await listener.next()
+
+
+class DeafStore(Store):
+    """Commits; what is asked after the next commit finds no database."""
+
+    deaf = False
+    deaf_after_commit = False
+
+    async def run(self, work: Any, *, attempts: int = 5) -> Any:
+        result = await super().run(work, attempts=attempts)
+        self.deaf = self.deaf_after_commit
+        return result
+
+    def reading(self) -> Any:
+        if self.deaf:
+            raise StoreUnavailable("away")
+        return super().reading()
+
+
+async def test_what_is_committed_is_answered_though_nobody_could_be_told(
+    world: World, migrated_url: str
+) -> None:
+    store = DeafStore(migrated_url)
+    world.ctx.store = store
+    async with world.ctx.events.listen(lambda _: True) as listener:
+        store.deaf_after_commit = True
+        got = await world.reserve()
+        store.deaf_after_commit = store.deaf = False
+        with pytest.raises(Dropped):
+            await listener.next()
+    assert (await world.look(got)).id == got.id
+    await store.close()
+
+
+async def test_nothing_to_tell_wakes_nobody(world: World) -> None:
+    bell = world.ctx.wake.current
+    await views.publish(world.ctx, [])
+    assert not bell.is_set()
+    await world.reserve()
+    assert bell.is_set()
+
+
+async def test_a_long_queue_is_shown_by_as_many_questions_as_a_short_one(world: World) -> None:
+    for name in ("ada", "grace", "linus"):
+        await world.reserve(name)
+    questions: list[str] = []
+
+    from sqlalchemy import event as hooks
+    from sqlalchemy.engine import Engine
+
+    def count(_c: Any, _k: Any, statement: str, *_: Any) -> None:
+        questions.append(statement)
+
+    hooks.listen(Engine, "before_cursor_execute", count)
+    try:
+        await reservations.present(world.ctx, lambda _: True)
+        short = len(questions)
+        for number in range(12):
+            await world.reserve(f"user-{number}")
+        questions.clear()
+        shown = await reservations.present(world.ctx, lambda _: True)
+    finally:
+        hooks.remove(Engine, "before_cursor_execute", count)
+    assert len(questions) == short
+    assert sorted(r.position for r in shown if r.position) == list(range(1, 15))
+    for view in shown:
+        assert (await world.look(view)).position == view.position
