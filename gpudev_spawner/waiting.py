@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from gpudev_client import AsyncClient, errors
@@ -50,8 +50,10 @@ class Entry:
 class Watch:
     """The entries of one Hub process and the stream that feeds them."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(
+        self, client: AsyncClient, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._client, self._pause = client, pause
         self._entries: dict[str, Entry] = {}
         self._stream: asyncio.Task[None] | None = None
 
@@ -101,7 +103,7 @@ class Watch:
                 level = logging.WARNING if failures == 1 else logging.DEBUG
                 log.log(level, "no events from the reservation service: %s", error)
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10))
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
+            await self._pause(pause * random.uniform(0.75, 1.25))  # noqa: S311
             await self._read_all()
 
     async def _read_all(self) -> None:
