@@ -127,6 +127,9 @@ def _proxy(c: Any, tokens: Path, ports: Ports) -> None:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = ports.url(ports.proxy_api)
     c.ConfigurableHTTPProxy.auth_token = secret(tokens, "proxy_token")
+    # A proxy that was started again knows no routes. The Hub puts back those that are missing when
+    # it asks for activity, which it would do only every five minutes.
+    c.JupyterHub.last_activity_interval = 30
 
 
 def _service(

@@ -2,6 +2,7 @@
 
 - a lease whose server is gone: noted, and the owner has the grace time to start it again;
 - a server or process without a lease: stopped;
+- a server that runs and that the Hub has forgotten: started anew, while nobody has used it;
 - rows of servers in the Hub that gpudev named and nobody uses: removed;
 - long work on disks that was interrupted: taken up again;
 - somebody who waits without a promised start: planned again.
@@ -12,18 +13,18 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
 from gpudev_client.limits import is_reservation_id
-from gpudev_client.states import LEASED, LIVE, WAITING, State
+from gpudev_client.states import LIVE, WAITING, State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.hub import HubAway, HubRefused, HubServer
 from gpudev_service.operations import planning, snapshots, views
 from gpudev_service.operations.transitions import note
-from gpudev_service.store.models import HistoryRow, ReservationRow
+from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +35,23 @@ UNUSED = timedelta(hours=1)
 
 
 async def run(ctx: Context) -> datetime | None:
-    """Looks at processes, then at the Hub; a Hub that is away is looked at the next time."""
-    await snapshots.resume(ctx)
-    await _processes(ctx)
-    await _unplanned(ctx)
-    try:
-        servers = await ctx.hub.servers()
-    except (HubAway, HubRefused) as error:
-        log.warning("the Hub could not be compared: %s", error)
-        return None
-    await _hub_servers(ctx, servers)
+    """Looks at everything, one thing after the other. What fails is in no other's way, and is
+    raised when all have been looked at. A Hub that is away is looked at the next time."""
+    failures: list[Exception] = []
+    for part in (_processes, snapshots.resume, _unplanned, _hub):
+        try:
+            await part(ctx)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+    _raise(failures)
     return None
+
+
+def _raise(failures: list[Exception]) -> None:
+    if len(failures) > 1:
+        raise ExceptionGroup("several things could not be put right", failures)
+    if failures:
+        raise failures[0]
 
 
 async def _processes(ctx: Context) -> None:
@@ -53,22 +60,40 @@ async def _processes(ctx: Context) -> None:
         leases = {
             row.id: row
             for row in await session.scalars(
-                select(ReservationRow).where(ReservationRow.state.in_(LEASED))
+                select(ReservationRow).where(ReservationRow.state == State.ACTIVE)
             )
         }
     running = await ctx.servers.running()
     changed = [
-        row.id
-        for row in leases.values()
-        if row.state == State.ACTIVE and (row.id in running) == (row.server_lost_at is not None)
+        row.id for row in leases.values() if (row.id in running) == (row.server_lost_at is not None)
     ]
     if changed:
         entries = await ctx.store.run(lambda session: _note(ctx, session, changed, running))
         await views.publish(ctx, entries)
-    for key in running - leases.keys():
-        if await _is_over(ctx, key):
-            log.warning("stopping what runs without a lease: %s", key)
+    failures: list[Exception] = []
+    for key in await _over(ctx, running - leases.keys()):
+        log.warning("stopping what runs without a lease: %s", key)
+        try:
             await ctx.servers.stop(key, None, grace=2.0)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+    _raise(failures)
+
+
+async def _over(ctx: Context, keys: set[str]) -> list[str]:
+    """Those of which nothing may run (any more): the reservation is over, or its GPUs are given
+    back and only its snapshot is still being taken. Another service's ids are not ours to judge."""
+    if not keys:
+        return []
+    row = ReservationRow
+    held = exists().where(LeaseUnitRow.reservation_id == row.id)
+    async with ctx.store.reading() as session:
+        found = await session.scalars(
+            select(row.id)
+            .where(row.id.in_(keys), row.state.not_in(WAITING), ~held)
+            .order_by(row.id)
+        )
+        return list(found)
 
 
 async def _unplanned(ctx: Context) -> None:
@@ -88,13 +113,6 @@ async def _unplanned(ctx: Context) -> None:
         await views.publish(ctx, outcome.entries)
 
 
-async def _is_over(ctx: Context, key: str) -> bool:
-    """Whether nothing of this reservation may run; another service's ids are not ours to judge."""
-    async with ctx.store.reading() as session:
-        row = await session.get(ReservationRow, key)
-        return row is not None and row.state not in LIVE
-
-
 async def _note(
     ctx: Context, session: AsyncSession, changed: list[str], running: set[str]
 ) -> list[HistoryRow]:
@@ -105,6 +123,9 @@ async def _note(
             ReservationRow.id.in_(changed), ReservationRow.state == State.ACTIVE
         )
     ):
+        # Somebody may have reported it meanwhile.
+        if (row.id in running) != (row.server_lost_at is not None):
+            continue
         if row.id in running:
             row.server_lost_at = None
             said = "The server runs again."
@@ -119,7 +140,21 @@ async def _note(
     return entries
 
 
+async def _hub(ctx: Context) -> None:
+    try:
+        servers = await ctx.hub.servers()
+    except HubAway as error:
+        ctx.contact.lost()
+        log.warning("the Hub could not be compared: %s", error)
+    except HubRefused as refusal:
+        log.warning("the Hub could not be compared: %s", refusal.status)
+    else:
+        ctx.contact.answered(ctx.clock.now())
+        await _hub_servers(ctx, servers)
+
+
 async def _hub_servers(ctx: Context, servers: list[HubServer]) -> None:
+    """Compares until the Hub goes away; the next run begins anew."""
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
         live = {
@@ -136,9 +171,55 @@ async def _hub_servers(ctx: Context, servers: list[HubServer]) -> None:
         young = server.started_at is not None and now - server.started_at < YOUNG
         if server.ready and not young:
             log.warning("stopping a server without a lease: %s/%s", server.user, server.name)
-            await _stop(ctx, server, remove=is_reservation_id(server.name))
+            remove = is_reservation_id(server.name)
         elif _unused(server, now):
-            await _stop(ctx, server, remove=True)
+            remove = True
+        else:
+            continue
+        try:
+            await ctx.hub.stop(server.user, server.name, remove=remove)
+        except HubRefused as refusal:
+            log.warning("not stopped: %s/%s: %s", server.user, server.name, refusal.status)
+        except HubAway as error:
+            log.warning("could not stop %s/%s: %s", server.user, server.name, error)
+            return
+
+
+async def _active(ctx: Context) -> list[ReservationRow]:
+    async with ctx.store.reading() as session:
+        return list(
+            await session.scalars(
+                select(ReservationRow).where(ReservationRow.state == State.ACTIVE)
+            )
+        )
+
+
+async def _forgotten(ctx: Context, active: list[ReservationRow], servers: list[HubServer]) -> None:
+    """Starts servers again that run while the Hub does not know of them.
+
+    A Hub that is killed between a server's start and writing it down cannot find it again, so that
+    nobody could open it. The new start ends what is left of the old one: only where the Hub has
+    seen no activity in this lease can nothing be lost by that.
+    """
+    known = {(server.user, server.name): server for server in servers}
+    running = await ctx.servers.running() if active else set()
+    for row in active:
+        if row.id not in running or not _lost(known.get((row.user, row.server_name)), row):
+            continue
+        log.warning("the Hub has forgotten the server of %s; starting it again", row.id)
+        try:
+            await ctx.hub.start(row.user, row.server_name, row.id)
+        except (HubAway, HubRefused) as error:
+            log.warning("could not start %s again: %s", row.id, error)
+
+
+def _lost(server: HubServer | None, lease: ReservationRow) -> bool:
+    if server is None:
+        return True
+    if server.ready or server.pending:
+        return False
+    used = server.last_activity
+    return used is None or (lease.starts_at is not None and used < lease.starts_at)
 
 
 def _unused(server: HubServer, now: datetime) -> bool:
@@ -147,10 +228,3 @@ def _unused(server: HubServer, now: datetime) -> bool:
     if not is_reservation_id(server.name) or server.ready or server.pending:
         return False
     return server.last_activity is None or now - server.last_activity > UNUSED
-
-
-async def _stop(ctx: Context, server: HubServer, *, remove: bool) -> None:
-    try:
-        await ctx.hub.stop(server.user, server.name, remove=remove)
-    except (HubAway, HubRefused) as error:
-        log.warning("could not stop %s/%s: %s", server.user, server.name, error)
