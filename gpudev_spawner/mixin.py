@@ -331,9 +331,8 @@ class GpuDevMixin(Spawner):
         reservation = self._reservation
         waiting = self._phase in (Phase.RESERVING, Phase.WAITING)
         said = message(self._phase, reservation, datetime.now(UTC))
-        about = [reservation.name, f"for {self.user.name}"] if reservation else []
         return {
-            "about": " ".join(about),
+            "name": reservation.name if reservation else "",
             "html": said["html_message"],
             "progress": said["progress"],
             "waiting": waiting,

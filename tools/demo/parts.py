@@ -21,7 +21,7 @@ from .place import MARK, Place
 
 TREE = Path(__file__).resolve().parents[2]
 #: Seconds for all parts to answer, and for a part to end politely.
-PATIENCE, GRACE = 90.0, 8.0
+PATIENCE, GRACE = 90.0, 6.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -93,22 +93,16 @@ class Parts:
         raise PartFailed(f"{what} does not answer. Last lines of {log}:\n{_tail(log)}")
 
     def end(self) -> None:
-        """Ends all that carries this demo's mark: the Hub first, then its proxy, then servers."""
-        for name in ("hub", "proxy"):
-            process = self._running.pop(name, None)
-            if process is not None and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(GRACE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        rest = marked(self.place)
-        for process_left in rest:
-            _signal(process_left, signal.SIGTERM)
-        _, stubborn = psutil.wait_procs(rest, timeout=4.0)
-        for process_left in {*stubborn, *marked(self.place)}:
-            _signal(process_left, signal.SIGKILL)
+        """Ends all that carries this demo's mark: proxy, Hub, service, servers and what they
+        started; politely and all at once, after `GRACE` seconds by force."""
+        for process in marked(self.place):
+            _signal(process, signal.SIGTERM)
+        left = marked(self.place)
+        psutil.wait_procs(left, timeout=GRACE)
+        for process in marked(self.place):
+            _signal(process, signal.SIGKILL)
+        for part in self._running.values():
+            part.wait()
 
 
 def marked(place: Place) -> list[psutil.Process]:

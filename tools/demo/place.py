@@ -77,7 +77,8 @@ def prepare(directory: Path, public_port: int) -> Place:
     """
     directory = directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (directory / "logs").mkdir(mode=0o700, exist_ok=True)
+    for name in ("hub", "logs"):
+        (directory / name).mkdir(mode=0o700, exist_ok=True)
     if not is_free(public_port):
         raise PortTaken(public_port)
     path = directory / "ports.json"

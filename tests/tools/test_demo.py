@@ -1,0 +1,113 @@
+"""The demo as a person meets it: it comes up, says what it is, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gpudev_hub_config.local import Ports
+from tests.tiers import ROOT
+from tools.demo import parts, place
+
+pytestmark = [pytest.mark.hub, pytest.mark.slow]
+
+
+def demo(directory: Path, port: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.demo"],
+        cwd=ROOT,
+        env={**os.environ, "DEMO_DIR": str(directory), "DEMO_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "demo"
+    yield path
+    for process in marked(path):  # what a failing test has left
+        process.kill()
+
+
+def marked(directory: Path) -> list[psutil.Process]:
+    return parts.marked(place.Place(directory, Ports()))
+
+
+def lines_until(process: subprocess.Popen[str], word: str) -> str:
+    """What the demo prints up to a line with `word`."""
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if word in line:
+            return printed
+    raise AssertionError(printed)
+
+
+def test_it_comes_up_is_usable_and_ends_without_leftovers(directory: Path) -> None:
+    port = place.free_port()
+    with demo(directory, port) as process:
+        printed = lines_until(process, "Ctrl-C")
+        assert f"http://127.0.0.1:{port}" in printed
+        assert all(name in printed for name in ("ada", "grace", "root-admin"))
+        environment = directory / "env"
+        assert stat.S_IMODE(environment.stat().st_mode) == 0o600
+        known = dict(line.split("=", 1) for line in environment.read_text().splitlines())
+        answer = httpx.get(
+            f"{known['GPUDEV_URL']}/api/v1/me",
+            headers={"Authorization": f"token {known['GPUDEV_TOKEN']}"},
+            trust_env=False,
+        )
+        assert answer.json()["name"] == "ada"
+        for child in marked(directory):
+            assert not any(known["GPUDEV_TOKEN"] in word for word in child.cmdline())
+        process.send_signal(signal.SIGINT)
+        assert "has ended" in lines_until(process, "Its data stays")
+        assert process.wait() == 0
+    assert marked(directory) == []
+
+
+def test_a_demo_that_is_killed_takes_proxy_hub_and_service_with_it(directory: Path) -> None:
+    port = place.free_port()
+    with demo(directory, port) as process:
+        lines_until(process, "Ctrl-C")
+        started = marked(directory)
+        process.kill()
+    gone, left = psutil.wait_procs(started, timeout=60)
+    assert (len(gone), left) == (len(started), [])
+    assert place.is_free(port)
+
+
+def test_a_taken_port_is_said_plainly(directory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with demo(directory, taken.getsockname()[1]) as process:
+            out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "in use" in out
+    assert "DEMO_PORT=" in out
+    assert "Traceback" not in out
+
+
+def test_a_part_that_does_not_start_ends_the_others(directory: Path) -> None:
+    """The service cannot have its directory: somebody put a file in its place."""
+    directory.mkdir()
+    (directory / "service").write_text("")
+    with demo(directory, place.free_port()) as process:
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "has ended" in out
+    assert marked(directory) == []
