@@ -158,7 +158,7 @@ class Cancel(ReservationPage):
 
 def _ended(view: Reservation) -> str:
     if view.state is State.STOPPING:
-        return f"{view.name} is being ended. A snapshot of its disk is taken first."
+        return f"{view.name} is being ended."
     return f"{view.name} is {view.state}."
 
 

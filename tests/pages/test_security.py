@@ -138,7 +138,7 @@ async def test_hostile_names_are_only_text(site: Site) -> None:
             page = await visitor.open(path)
             assert page.soup.find("img", src="x") is None, path
             assert all(s.get("nonce") for s in page.soup.find_all("script")), path
-            assert not page.soup.find(attrs={"onerror": True}), path
+            assert not page.soup.select("[onerror]"), path
             seen += page.text.count("<script>alert('x')</script>")
     assert seen >= 12  # it was there to be seen
 

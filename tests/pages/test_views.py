@@ -30,7 +30,7 @@ def later(hours: float) -> datetime:
 
 
 def reservation(state: State, **values: Any) -> Reservation:
-    given = {
+    given: dict[str, Any] = {
         "id": "a234567890123456",
         "name": "training",
         "user": "ada",
