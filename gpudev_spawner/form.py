@@ -204,7 +204,7 @@ def _free(kind: GpuType, availability: Availability | None) -> str:
         return f"In maintenance: {kind.maintenance}"
     if availability is None:
         return ""
-    what = "" if kind.gpus_per_node else " places"
+    what = "" if kind.gpus_per_node else " shares"
     text = f"{availability.free} of {availability.total}{what} free now"
     if availability.queue_length:
         text += f", {availability.queue_length} waiting"

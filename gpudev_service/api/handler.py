@@ -40,6 +40,10 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 
+#: What is read, and thrown away, of a body that is too large, so that its sender gets the answer
+#: through a proxy that gives up on a connection closed in the middle of a request.
+POLITE_MAX = 16 * 1024 * 1024
+
 #: What path parameters name, for "there is no such ...".
 _NOUNS = {"node": "node", "id": "reservation"}
 
@@ -48,7 +52,7 @@ _NOUNS = {"node": "node", "id": "reservation"}
 class ApiHandler(HubOAuthenticated, RequestHandler):
     """Dispatches by the route table. The body is taken in only once the caller may send one."""
 
-    SUPPORTED_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
     def initialize(self, service: Service, routes: tuple[Route, ...]) -> None:
         self.service, self.routes = service, routes
@@ -68,7 +72,8 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self._refusal: Refusal | None = None
 
     def set_default_headers(self) -> None:
-        self.request_id = secrets.token_hex(8)
+        # Called again when an error clears the headers: the id must stay the one that was logged.
+        self.request_id = getattr(self, "request_id", None) or secrets.token_hex(8)
         for name, value in HEADERS.items():
             self.set_header(name, value)
         self.set_header("X-Request-Id", self.request_id)
@@ -81,12 +86,14 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     # --- before the body ----------------------------------------------------------------------
 
     async def prepare(self) -> None:
+        # Before anything is awaited: tornado compares the announced length right after this.
+        cast("Any", self.request.connection).set_max_body_size(POLITE_MAX)
         self.service.begun()
         self._counted = True
         try:
             await self._admit()
         except Refusal as refusal:
-            if self._announced() > limits.BODY_MAX:
+            if self._announced() > POLITE_MAX:
                 # Nobody reads that much to be polite: the connection is closed.
                 self.set_header("Connection", "close")
                 self._refuse(refusal)
@@ -139,7 +146,9 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             parameters = route.match(path)
             if parameters is None:
                 continue
-            if route.method == self.request.method:
+            if route.method == self.request.method or (
+                self.request.method == "HEAD" and route.method == "GET" and not route.stream
+            ):
                 self.parameters = parameters
                 return route
             methods.append(route.method)
@@ -181,7 +190,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             log.warning("request %s: the database is away", self.request_id)
             self._refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
 
-    get = post = put = patch = delete = _answer
+    get = head = post = put = patch = delete = options = _answer
 
     async def _dispatch(self) -> None:
         if self._refusal is not None:
@@ -372,7 +381,12 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self._send_text(refusal.status, _json(error_answer(refusal)), "application/json")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """What tornado itself refuses, and defects: an answer with nothing but the request's id."""
+        """What tornado itself refuses, and defects: an answer with nothing but the request's id.
+
+        The body may be unread then, and tornado closes the connection: the proxy has to know, or it
+        gives the broken connection to the next caller.
+        """
+        self.set_header("Connection", "close")
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, Refusal):
             self._refuse(error)

@@ -85,7 +85,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Refusal:
     found = error.errors(include_url=False, include_input=False)
     # A misspelt field comes before the one that is missing because of it.
     details = next((d for d in found if d["type"] == "extra_forbidden"), found[0])
-    place = ".".join(_short(str(part)) for part in details["loc"]) or None
+    # A place in a list says nothing to whoever filled in the field.
+    named = [part for part in details["loc"] if isinstance(part, str)]
+    place = ".".join(_short(part) for part in named) or None
     if details["type"] == "extra_forbidden":
         names = list(model.model_fields)
         known = f"Known here: {', '.join(names)}." if names else "None is known here."

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gpudev_client import words
 from gpudev_client.models import PolicyView, ReservationRequest, hours_to_duration
 from gpudev_service.errors import Refusal
 from gpudev_service.settings import GpuTypeSpec, Policy
 
 #: How far ahead a booking may lie.
 BOOKING_HORIZON = timedelta(days=90)
+#: A start that passed no longer ago than this means now: clocks differ, and requests take a moment.
+_PRESENT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +111,31 @@ def max_hours(spec: GpuTypeSpec, limits: PolicyView) -> float:
 
 def _duration(hours: float, spec: GpuTypeSpec, policy: Policy, limits: PolicyView) -> timedelta:
     longest = max_hours(spec, limits)
-    if not policy.min_hours <= hours <= longest:
+    asked = hours_to_duration(hours)
+    # Compared as spans: nobody can type a third of an hour exactly.
+    if not hours_to_duration(policy.min_hours) <= asked <= hours_to_duration(longest):
         raise Refusal(
             "policy_limit",
-            f"{hours:g} hours is outside what you can ask for on {spec.name}: "
-            f"between {policy.min_hours:.3g} and {longest:g} hours.",
+            f"{words.hours(hours)} is outside what you can ask for on {spec.name}: "
+            f"between {words.hours(policy.min_hours)} and {words.hours(longest)}.",
             field="hours",
             accepted={"min": policy.min_hours, "max": longest},
         )
-    return hours_to_duration(hours)
+    return asked
 
 
 def _booked_for(starts_at: datetime | None, now: datetime) -> datetime | None:
-    """A start in the past or present is no booking: the reservation starts as soon as it can."""
-    if starts_at is None or starts_at <= now:
+    """A start at this moment is no booking: the reservation starts as soon as it can."""
+    if starts_at is None:
+        return None
+    if starts_at < now - _PRESENT:
+        raise Refusal(
+            "invalid_input",
+            "That start has passed. Name a later one, or none to start as soon as possible.",
+            field="starts_at",
+            accepted={"min": now.isoformat(), "max": (now + BOOKING_HORIZON).isoformat()},
+        )
+    if starts_at <= now:
         return None
     if starts_at > now + BOOKING_HORIZON:
         raise Refusal(

@@ -83,7 +83,7 @@ async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) 
             session,
             row,
             "extension",
-            f"Extended by {hours:g} hours by {actor.name}.",
+            f"Extended by {words.hours(hours)} by {actor.name}.",
             actor=actor.name,
             now=now,
             data={"hours": hours, "expires_at": row.expires_at.isoformat()},

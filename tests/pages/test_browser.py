@@ -203,7 +203,7 @@ async def test_nothing_is_taken_from_under_the_fingers(lived_in: Site, screens: 
     await page.locator("#hours").fill("1.25")
 
     await extension.extend(lived_in.world.ctx, mine.id, ADA, 2)
-    await page.locator("#part-history").get_by_text("Extended by 2 hours by ada.").wait_for()
+    await page.locator("#part-history").get_by_text("Extended by 2 h by ada.").wait_for()
     assert await page.locator("#hours").input_value() == "1.25"
     assert await page.evaluate("document.activeElement.id") == "hours"
 

@@ -36,7 +36,7 @@ async def test_extending_from_the_list(site: Site) -> None:
     page = await ada.send(await ada.open(), "/extend", hours="1")
     assert page.result == "Extended by 1 h."
     assert "3 h left, until 15:00 UTC" in page.text
-    assert "Extended by 1 hours by ada." in page.text  # the history
+    assert "Extended by 1 h by ada." in page.text  # the history
     assert (await ada.open()).result is None  # said once
 
 
