@@ -47,6 +47,7 @@ class Background:
 
     async def close(self) -> None:
         """Cancels what runs; its record in the database lets a later start take it up."""
-        for task in self._tasks.values():
-            task.cancel()
-        await self.settle()
+        while self._tasks:  # what is cancelled may begin something else
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.wait(self._tasks.values())

@@ -17,6 +17,10 @@ class Clock(Protocol):
         """The present moment, aware and UTC."""
         ...
 
+    def drift(self) -> timedelta:
+        """How far the machine's clock has been moved since the start; positive when ahead."""
+        ...
+
 
 class SteadyClock:
     """Time of day at start-up plus what the monotonic clock has counted since."""

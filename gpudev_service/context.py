@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .background import Background
 from .clock import Clock
+from .contact import Contact
 from .disks.base import DiskBackend
 from .events import EventBus
 from .fleet import Fleet
@@ -30,3 +31,4 @@ class Context:
     events: EventBus = field(default_factory=EventBus)
     background: Background = field(default_factory=Background)
     wake: Wake = field(default_factory=Wake)
+    contact: Contact = field(default_factory=Contact)

@@ -17,6 +17,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
+from gpudev_client.models import ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
@@ -40,34 +41,56 @@ async def run(ctx: Context) -> datetime | None:
     async with ctx.store.reading() as session:
         rows = list(
             await session.execute(
-                select(ReservationRow.id, ReservationRow.state, ReservationRow.server_handle).where(
+                select(ReservationRow.id, ReservationRow.state).where(
                     ReservationRow.state.in_((State.PREPARING, State.STOPPING))
                 )
             )
         )
-    for key, state, handle in rows:
+    for key, state in rows:
         if state == State.STOPPING:
             ctx.background.start(f"end:{key}", end(ctx, key))
-        elif handle is None:
+        else:
             ctx.background.start(f"begin:{key}", begin(ctx, key))
     return None
 
 
 async def begin(ctx: Context, key: str) -> None:
-    """Starts the server of a lease through the Hub, unless a spawn of it is already under way."""
+    """Starts the server of a lease through the Hub, unless a spawn of it is already under way.
+
+    A server that was reported as starting is looked after too: a Hub that was killed meanwhile has
+    forgotten the start, and one whose last report was lost runs without our knowing.
+    """
     row = await _row(ctx, key)
-    if row.state != State.PREPARING or row.server_handle is not None:
+    if row.state != State.PREPARING:
         return
     try:
         server = await ctx.hub.server(row.user, row.server_name)
-        if server is None or server.pending is None:
-            await ctx.hub.start(row.user, row.server_name, key)
     except HubAway as error:
+        ctx.contact.lost()
         log.warning("the Hub did not take the start of %s: %s", key, error)
     except HubRefused as refusal:
         await _refused(ctx, key, refusal)
         return
+    else:
+        ctx.contact.answered(ctx.clock.now())
+        if server is not None and server.ready and await ctx.servers.alive(key, row.server_handle):
+            await servers.report(ctx, key, SERVICE, ServerReport(status="running"))
+            return
+        if (server is None or server.pending is None) and not await _start(ctx, row):
+            return
     await asyncio.sleep(PAUSE)
+
+
+async def _start(ctx: Context, row: ReservationRow) -> bool:
+    """Asks the Hub for the server; False where it said no."""
+    try:
+        await ctx.hub.start(row.user, row.server_name, row.id)
+    except HubAway as error:
+        log.warning("the Hub did not take the start of %s: %s", row.id, error)
+    except HubRefused as refusal:
+        await _refused(ctx, row.id, refusal)
+        return False
+    return True
 
 
 async def _refused(ctx: Context, key: str, refusal: HubRefused) -> None:

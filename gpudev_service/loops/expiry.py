@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -20,16 +20,26 @@ from gpudev_service.store.models import HistoryRow, ReservationRow
 _RUNNING = (State.PREPARING, State.ACTIVE)
 
 
-def verdict(row: ReservationRow, times: Times, now: datetime) -> tuple[State, str] | None:
-    """The final state that a lease is due for and the reason, or None while it may go on."""
+def verdict(
+    row: ReservationRow, times: Times, now: datetime, contact: datetime | None
+) -> tuple[State, str] | None:
+    """The final state that a lease is due for and the reason, or None while it may go on.
+
+    Args:
+        contact: since when the Hub has been answering, None while it does not. Only this time
+            counts against a start: without the Hub nobody can start a server.
+    """
     if row.expires_at is not None and row.expires_at <= now:
+        if row.state == State.PREPARING:
+            return State.FAILED, "The server could not be started before the lease ended."
         return State.EXPIRED, "The lease has ended as agreed."
-    limit = timedelta(seconds=times.start_limit)
-    if row.state == State.PREPARING and row.starts_at is not None and row.starts_at + limit <= now:
-        return State.FAILED, (
-            f"The server did not come up within {words.duration(times.start_limit)}, so the GPUs "
-            "were given back. Try again; if it happens again, tell your administrator."
-        )
+    if row.state == State.PREPARING and row.starts_at is not None and contact is not None:
+        limit = timedelta(seconds=times.start_limit)
+        if max(row.starts_at, contact) + limit <= now:
+            return State.FAILED, (
+                f"The server did not come up within {words.duration(times.start_limit)}, so the "
+                "GPUs were given back. Try again; if it happens again, tell your administrator."
+            )
     grace = timedelta(seconds=times.crash_grace)
     if row.server_lost_at is not None and row.server_lost_at + grace <= now:
         return State.FAILED, (
@@ -41,14 +51,14 @@ def verdict(row: ReservationRow, times: Times, now: datetime) -> tuple[State, st
 
 async def run(ctx: Context) -> datetime | None:
     """Moves every lease that is due to `stopping`; returns the next lease's end."""
-    times = ctx.settings.times
+    now = ctx.clock.now()
     # Without anything due there is no write transaction.
     async with ctx.store.reading() as session:
-        rows = list(await session.scalars(_running()))
-        due = [row.id for row in rows if verdict(row, times, ctx.clock.now())]
+        rows = await session.scalars(_candidates(ctx, now))
+        due = [row.id for row in rows if _verdict(ctx, row, now)]
         following = await session.scalar(
             select(func.min(ReservationRow.expires_at)).where(
-                ReservationRow.state.in_(_RUNNING), ReservationRow.id.not_in(due)
+                ReservationRow.state.in_(_RUNNING), ReservationRow.expires_at > now
             )
         )
     if due:
@@ -56,15 +66,34 @@ async def run(ctx: Context) -> datetime | None:
     return following
 
 
-def _running() -> Select[Any]:
-    return select(ReservationRow).where(ReservationRow.state.in_(_RUNNING))
+def _verdict(ctx: Context, row: ReservationRow, now: datetime) -> tuple[State, str] | None:
+    return verdict(row, ctx.settings.times, now, ctx.contact.since)
+
+
+def _candidates(ctx: Context, now: datetime) -> Select[Any]:
+    """Those whom a verdict could concern; the many leases that simply run are not read."""
+    row, times = ReservationRow, ctx.settings.times
+    return select(row).where(
+        row.state.in_(_RUNNING),
+        or_(
+            row.expires_at <= now,
+            and_(
+                row.state == State.PREPARING,
+                row.starts_at <= now - timedelta(seconds=times.start_limit),
+            ),
+            row.server_lost_at <= now - timedelta(seconds=times.crash_grace),
+        ),
+    )
 
 
 async def _end(ctx: Context, session: AsyncSession, due: list[str]) -> list[HistoryRow]:
     now = ctx.clock.now()
     entries = []
-    for row in await session.scalars(_running().where(ReservationRow.id.in_(due))):
-        final = verdict(row, ctx.settings.times, now)
+    query = select(ReservationRow).where(
+        ReservationRow.id.in_(due), ReservationRow.state.in_(_RUNNING)
+    )
+    for row in await session.scalars(query):
+        final = _verdict(ctx, row, now)
         if final is not None:
             target, reason = final
             entries.append(

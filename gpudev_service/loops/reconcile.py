@@ -56,13 +56,7 @@ def _raise(failures: list[Exception]) -> None:
 
 async def _processes(ctx: Context) -> None:
     # Read the leases first: a server that starts in between is then seen as running.
-    async with ctx.store.reading() as session:
-        leases = {
-            row.id: row
-            for row in await session.scalars(
-                select(ReservationRow).where(ReservationRow.state == State.ACTIVE)
-            )
-        }
+    leases = {row.id: row for row in await _active(ctx)}
     running = await ctx.servers.running()
     changed = [
         row.id for row in leases.values() if (row.id in running) == (row.server_lost_at is not None)
@@ -141,6 +135,8 @@ async def _note(
 
 
 async def _hub(ctx: Context) -> None:
+    # Read the leases first: a server that starts in between is then known to the Hub.
+    active = await _active(ctx)
     try:
         servers = await ctx.hub.servers()
     except HubAway as error:
@@ -151,6 +147,7 @@ async def _hub(ctx: Context) -> None:
     else:
         ctx.contact.answered(ctx.clock.now())
         await _hub_servers(ctx, servers)
+        await _forgotten(ctx, active, servers)
 
 
 async def _hub_servers(ctx: Context, servers: list[HubServer]) -> None:

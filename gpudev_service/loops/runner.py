@@ -28,7 +28,12 @@ log = logging.getLogger(__name__)
 Run = Callable[[Context], Awaitable[datetime | None]]
 
 _STORED_EVERY = timedelta(minutes=1)
-_LONGEST_PAUSE = 30.0
+#: Longest pause after failures, in seconds: once the database is back, what is due must not wait.
+_LONGEST_PAUSE = 5.0
+#: What a loop may be late without being called stalled, in seconds.
+_LATE = 30.0
+#: A machine's clock that was moved by more than this is reported.
+_DRIFT = timedelta(seconds=5)
 #: A loop has stalled when it is this many intervals late.
 _STALLED_AFTER = 4
 
@@ -92,8 +97,11 @@ class Runner:
         self._tasks: list[asyncio.Task[None]] = []
         self._last: dict[str, LoopHealth] = {}
         self._stored: dict[str, tuple[datetime, bool]] = {}
+        self._begun: datetime | None = None
+        self._drift_told = timedelta(0)
 
     def start(self) -> None:
+        self._begun = self._ctx.clock.now()
         self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
 
     async def close(self) -> None:
@@ -103,16 +111,30 @@ class Runner:
         await self._ctx.background.close()
 
     def health(self) -> list[LoopHealth]:
-        """How each loop did last; one that is overdue is not ok."""
+        """How each loop did last; one that is overdue is not ok. The clock stands among them: the
+        service does not follow when the machine's is moved."""
         now = self._ctx.clock.now()
         found = []
         for name, loop in LOOPS.items():
             last = self._last.get(name) or LoopHealth(name=name, last_run_at=None, ok=True)
-            patience = loop.interval(self._ctx.settings.times) * _STALLED_AFTER + _LONGEST_PAUSE
-            if last.ok and last.last_run_at and (now - last.last_run_at).total_seconds() > patience:
+            patience = loop.interval(self._ctx.settings.times) * _STALLED_AFTER + _LATE
+            since = last.last_run_at or self._begun
+            if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return found
+        return [*found, self._clock_health(now)]
+
+    def _clock_health(self, now: datetime) -> LoopHealth:
+        drift = self._ctx.clock.drift()
+        message = _drift_words(drift) if abs(drift) > _DRIFT else None
+        return LoopHealth(name="clock", last_run_at=now, ok=message is None, message=message)
+
+    def _tell_drift(self) -> None:
+        """Once for each time that the clock is moved."""
+        drift = self._ctx.clock.drift()
+        if abs(drift - self._drift_told) > _DRIFT:
+            log.warning("%s; leases keep to the time of before", _drift_words(drift))
+            self._drift_told = drift
 
     async def _repeat(self, name: str) -> None:
         loop, failures = LOOPS[name], 0
@@ -128,6 +150,7 @@ class Runner:
                 await self._ended(name, type(error).__name__)
             else:
                 await self._ended(name, None)
+            self._tell_drift()
             pause = self._pause(loop, due)
             if failures:
                 await asyncio.sleep(min(_LONGEST_PAUSE, pause * 2 ** min(failures, 8)))
@@ -160,3 +183,7 @@ async def _wait(bell: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(bell.wait(), seconds)
     except TimeoutError:
         return
+
+
+def _drift_words(drift: timedelta) -> str:
+    return f"the machine's clock was moved by {drift.total_seconds():+.0f} s since the start"

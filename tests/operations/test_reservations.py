@@ -187,6 +187,7 @@ async def test_a_server_that_failed_to_start_gives_the_gpus_to_the_next(world: W
 
 async def test_no_start_in_time_fails_with_a_reason(world: World) -> None:
     got = await world.reserve()
+    world.ctx.contact.answered(world.clock.now())
     world.clock.pass_time(seconds=world.ctx.settings.times.start_limit)
     await world.sweep()
     after = await world.look(got)

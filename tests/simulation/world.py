@@ -240,6 +240,10 @@ class Life:
                 dues.append(await run(self.ctx))
             except EXPECTED as error:
                 self.log.append(f"   {run.__module__}: {type(error).__name__}")
+            except ExceptionGroup as group:
+                self.log.append(f"   {run.__module__}: {group}")
+                if group.split(EXPECTED)[1] is not None:
+                    raise
         await self.background.settle()
         self._judge_background()
         return min((due for due in dues if due is not None), default=None)
