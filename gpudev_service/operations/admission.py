@@ -116,8 +116,8 @@ def _duration(hours: float, spec: GpuTypeSpec, policy: Policy, limits: PolicyVie
     if not hours_to_duration(policy.min_hours) <= asked <= hours_to_duration(longest):
         raise Refusal(
             "policy_limit",
-            f"{words.hours(hours)} is outside what you can ask for on {spec.name}: "
-            f"between {words.hours(policy.min_hours)} and {words.hours(longest)}.",
+            f"You asked for {hours:g} hours; on {spec.name} you can have between "
+            f"{words.hours(policy.min_hours)} and {words.hours(longest)}.",
             field="hours",
             accepted={"min": policy.min_hours, "max": longest},
         )
