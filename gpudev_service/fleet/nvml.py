@@ -33,9 +33,9 @@ class NvmlFleet:
         for model, gpus in found.items():
             name = type_name(model)
             types[name] = _spec(name, model, gpus, settings.gpu_types.get(name))
-            node = host if len(found) == 1 else f"{host}-{name}"
+            machine = host if len(found) == 1 else f"{host}-{name}"
             nodes.append(
-                NodeSpec(name=node, gpu_type=name, gpu_ids=tuple(uuid for uuid, _ in gpus))
+                NodeSpec(name=machine, gpu_type=name, gpu_ids=tuple(uuid for uuid, _ in gpus))
             )
         for node in settings.nodes:
             spec = settings.gpu_types[node.gpu_type]
