@@ -38,8 +38,9 @@ _by_key = attrgetter("key")
 def occupied_until(hold: Hold, rules: Rules, now: int) -> int:
     """Until when a lease must be taken to hold its units.
 
-    One that has overstayed is given another `overstay_ms`, counted from its end, as often as needed.
-    In steps, so that the promises behind it move once a step and not with every look at the clock.
+    One that has overstayed is given another `overstay_ms`, counted from its end, as often as
+    needed. In steps, so that the promises behind it move once a step and not with every look at
+    the clock.
     """
     if hold.until_ms > now:
         return hold.until_ms
