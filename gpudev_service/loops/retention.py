@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import shutil
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client.states import FINAL
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
-from gpudev_service.operations import snapshots
-from gpudev_service.store.models import DiskRow, IdempotencyRow, SnapshotRow
+from gpudev_service.operations import servers, snapshots
+from gpudev_service.store.models import DiskRow, IdempotencyRow, ReservationRow, SnapshotRow
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +25,55 @@ KEYS_KEPT = timedelta(hours=24)
 
 
 async def run(ctx: Context) -> datetime | None:
-    """Purges what is due, one disk after the other, and what killed processes left behind."""
-    await ctx.disks.clean_up()
+    """Purges what is due, one disk after the other, and what killed processes left behind. A disk
+    that cannot be worked on is in no other's way; what failed is raised at the end."""
+    failures: list[Exception] = []
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
-        disks = list(await session.scalars(select(DiskRow)))
+        disks = list(await session.scalars(select(DiskRow).order_by(DiskRow.id)))
     for disk in disks:
-        if disk.purge_after is not None:
-            if disk.purge_after <= now:
-                await snapshots.purge(ctx, disk.id)
-        else:
-            await _snapshots(ctx, disk, now)
+        try:
+            await _disk(ctx, disk, now)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
     await ctx.store.run(lambda session: _forget_keys(session, now))
+    await _scratch(ctx)
+    await ctx.disks.clean_up()
+    if len(failures) > 1:
+        raise ExceptionGroup("several disks could not be worked on", failures)
+    if failures:
+        raise failures[0]
     return None
+
+
+async def _disk(ctx: Context, disk: DiskRow, now: datetime) -> None:
+    if disk.purge_after is None:
+        await _snapshots(ctx, disk, now)
+    elif disk.purge_after <= now:
+        await snapshots.purge(ctx, disk.id)
+
+
+async def _scratch(ctx: Context) -> None:
+    """Removes homes of servers without a disk whose reservation is over: a server that was just
+    being started, or a crash, may have left one."""
+    top = servers.scratch(ctx, "")
+    names = await asyncio.to_thread(_names, top)
+    if not names:
+        return
+    async with ctx.store.reading() as session:
+        over = list(
+            await session.scalars(
+                select(ReservationRow.id).where(
+                    ReservationRow.id.in_(names), ReservationRow.state.in_(FINAL)
+                )
+            )
+        )
+    for key in over:
+        await asyncio.to_thread(shutil.rmtree, servers.scratch(ctx, key), ignore_errors=True)
+
+
+def _names(top: Path) -> list[str]:
+    return sorted(path.name for path in top.iterdir()) if top.is_dir() else []
 
 
 async def _snapshots(ctx: Context, disk: DiskRow, now: datetime) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -36,9 +36,18 @@ def due(row: ReservationRow, minutes: Sequence[int], now: datetime) -> tuple[int
 async def run(ctx: Context) -> datetime | None:
     """Gives every warning that is due; returns the moment of the next one."""
     minutes = ctx.settings.times.warnings
+    if not minutes:
+        return None
+    now = ctx.clock.now()
+    # Only leases whose end is near are read; the first beyond gives the moment of its warning.
+    horizon = now + timedelta(minutes=max(minutes))
     async with ctx.store.reading() as session:
-        now = ctx.clock.now()
-        rows = list(await session.scalars(_active()))
+        rows = list(await session.scalars(_active().where(ReservationRow.expires_at <= horizon)))
+        beyond = await session.scalar(
+            select(func.min(ReservationRow.expires_at)).where(
+                ReservationRow.state == State.ACTIVE, ReservationRow.expires_at > horizon
+            )
+        )
     chosen = [row.id for row in rows if due(row, minutes, now)[0] is not None]
     if chosen:
         entries = await ctx.store.run(lambda session: _warn(ctx, session, chosen))
@@ -46,9 +55,8 @@ async def run(ctx: Context) -> datetime | None:
         for entry in entries:
             key = f"tell:{entry.reservation_id}"
             ctx.background.start(key, _tell(ctx, entry.reservation_id, entry.reason))
-    ahead = [
-        row.expires_at - timedelta(minutes=m) for row in rows if row.expires_at for m in minutes
-    ]
+    ends = [row.expires_at for row in rows if row.expires_at] + ([beyond] if beyond else [])
+    ahead = [end - timedelta(minutes=m) for end in ends for m in minutes]
     return min((moment for moment in ahead if moment > now), default=None)
 
 

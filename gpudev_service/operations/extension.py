@@ -34,12 +34,11 @@ async def offer_in(
     ctx: Context, session: AsyncSession, row: ReservationRow, now: datetime
 ) -> ExtensionOffer:
     """The offer for a row that is already loaded; none where there is no lease to extend."""
-    if State(row.state) not in {State.PREPARING, State.ACTIVE} or row.expires_at is None:
+    if not _runs(row, now):
         return ExtensionOffer(
-            possible_hours=0,
-            extendable_until=row.expires_at,
-            limited_by=f"The reservation is {row.state}; only a running lease can be extended.",
+            possible_hours=0, extendable_until=row.expires_at, limited_by=_not_running(row)
         )
+    end = _end(row)
     most, why = _policy_limit(ctx, row)
     granted, blocked = await _room(ctx, session, row, most, now)
     if granted < most:
@@ -48,7 +47,7 @@ async def offer_in(
         granted = timedelta(0)
     return ExtensionOffer(
         possible_hours=_hours(granted),
-        extendable_until=row.expires_at + granted,
+        extendable_until=end + granted,
         limited_by=why,
     )
 
@@ -64,18 +63,15 @@ async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) 
     async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
         now = ctx.clock.now()
         row = await load(session, reservation_id)
-        if State(row.state) not in {State.PREPARING, State.ACTIVE} or row.expires_at is None:
-            raise Refusal(
-                "wrong_state",
-                f"The reservation is {row.state}; only a running lease can be extended.",
-            )
+        if not _runs(row, now):
+            raise Refusal("wrong_state", _not_running(row))
         most, why = _policy_limit(ctx, row)
         if wanted > most:
             raise _limited(min(most, (await _room(ctx, session, row, most, now))[0]), why)
         granted, blocked = await _room(ctx, session, row, wanted, now)
         if granted < wanted:
             raise _limited(granted, blocked)
-        row.expires_at += wanted
+        row.expires_at = _end(row) + wanted
         row.extension_s += round(wanted.total_seconds())
         # Warnings that lie ahead again are given again.
         row.warned = [m for m in row.warned if row.expires_at - timedelta(minutes=m) <= now]
@@ -95,6 +91,25 @@ async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) 
     view, entries = await ctx.store.run(work)
     await views.publish(ctx, entries)
     return view
+
+
+def _runs(row: ReservationRow, now: datetime) -> bool:
+    """Whether there is a lease to extend. One that is past its end is over, also in the moment
+    before it is swept: whoever is next has been promised it."""
+    running = State(row.state) in {State.PREPARING, State.ACTIVE}
+    return running and row.expires_at is not None and now < row.expires_at
+
+
+def _not_running(row: ReservationRow) -> str:
+    if State(row.state) in {State.PREPARING, State.ACTIVE}:
+        return "The lease has just ended; only a running lease can be extended."
+    return f"The reservation is {row.state}; only a running lease can be extended."
+
+
+def _end(row: ReservationRow) -> datetime:
+    if row.expires_at is None:  # a constraint forbids it for a lease
+        raise RuntimeError(f"lease {row.id} has no end")
+    return row.expires_at
 
 
 def _policy_limit(ctx: Context, row: ReservationRow) -> tuple[timedelta, str | None]:

@@ -124,8 +124,10 @@ def _starting(
 ) -> list[HistoryRow]:
     """The handle is kept in every state: what was started must be found, and stopped, even when
     the lease has ended in between. The spawner sees that in the answer's state."""
-    row.server_handle = dict(said.handle) if said.handle else row.server_handle
-    if State(row.state) not in _STARTABLE:
+    known = row.server_handle
+    row.server_handle = dict(said.handle) if said.handle else known
+    repeated = said.handle is not None and dict(said.handle) == known
+    if repeated or State(row.state) not in _STARTABLE:
         return []
     return [note(session, row, "server", "The server is starting.", actor=SERVICE.name, now=now)]
 

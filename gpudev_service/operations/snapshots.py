@@ -109,10 +109,9 @@ async def clone(
     async with ctx.store.reading() as session:
         source = await disks.require(session, user, name)
         chosen = await _choose(session, source.id, request.snapshot, request.at)
-    await disks.create_row(ctx, user, request.name, groups, busy=CLONING)
-    async with ctx.store.reading() as session:
-        target = await disks.require(session, user, request.name)
-    ctx.background.start(f"disk:{target.id}", _clone(ctx, source.id, target.id, chosen))
+    # Begun without a pause after the commit: `resume` takes what nobody works on for interrupted.
+    target = await disks.create_row(ctx, user, request.name, groups, busy=CLONING)
+    ctx.background.start(f"disk:{target}", _clone(ctx, source.id, target, chosen))
     return await disks.get(ctx, user, request.name)
 
 
@@ -162,7 +161,18 @@ async def resume(ctx: Context) -> None:
         if disk.busy == PURGING:
             continue  # the retention loop purges it again
         there = await ctx.disks.exists(disk.id)
-        await _settle(ctx, disk.id, drop=not there)
+        await _give_up(ctx, disk.id, drop=not there)
+
+
+async def _give_up(ctx: Context, disk_id: str, *, drop: bool) -> None:
+    """Settles a disk that still nobody works on; inside the transaction, since the work may have
+    been written down after `resume` looked, and is begun as soon as that is committed."""
+
+    async def work(session: AsyncSession) -> None:
+        if not ctx.background.running(f"disk:{disk_id}"):
+            await _settled(session, disk_id, drop=drop)
+
+    await ctx.store.run(work)
 
 
 async def purge(ctx: Context, disk_id: str) -> bool:
@@ -278,15 +288,16 @@ async def _restore(ctx: Context, disk_id: str, snapshot_id: str) -> None:
 async def _settle(ctx: Context, disk_id: str, *, drop: bool) -> None:
     """Ends a disk's `busy`; `drop` removes the rows of one that is not (or no longer) there."""
 
-    async def work(session: AsyncSession) -> None:
-        row = await session.get(DiskRow, disk_id)
-        if row is None:
-            return
-        row.busy = None
-        if drop:
-            await disks.forget(session, row)
+    await ctx.store.run(lambda session: _settled(session, disk_id, drop=drop))
 
-    await ctx.store.run(work)
+
+async def _settled(session: AsyncSession, disk_id: str, *, drop: bool) -> None:
+    row = await session.get(DiskRow, disk_id)
+    if row is None:
+        return
+    row.busy = None
+    if drop:
+        await disks.forget(session, row)
 
 
 def _begin(

@@ -1,0 +1,119 @@
+"""Calls that come twice, too late, or at the very moment at which something ends."""
+
+from datetime import timedelta
+
+import pytest
+
+from gpudev_client.models import ServerReport
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
+from gpudev_service.operations import extension, servers
+from tests.fixtures.world import World
+
+SPAWNER = Actor("gpudev-spawner")
+HANDLE: dict[str, str | int | float] = {"kind": "process", "pid": 2**22 + 1, "created": 1.0}
+
+
+async def test_a_lease_past_its_end_cannot_be_extended_before_it_is_swept(world: World) -> None:
+    got = await world.running(await world.reserve(hours=1))
+    world.clock.pass_time(minutes=59, seconds=59)
+    await extension.extend(world.ctx, got.id, Actor("ada"), 1)
+    world.clock.pass_time(hours=1, seconds=1)
+    offer = await extension.offer(world.ctx, got.id)
+    assert (offer.possible_hours, offer.extendable_until) == (0, world.clock.now())
+    assert "just ended" in (offer.limited_by or "")
+    with pytest.raises(Refusal, match="just ended") as refused:
+        await extension.extend(world.ctx, got.id, Actor("ada"), 1)
+    assert refused.value.code == "wrong_state"
+    await world.sweep()
+    assert await world.states(got) == [State.EXPIRED]
+    with pytest.raises(Refusal, match="is expired"):
+        await extension.extend(world.ctx, got.id, Actor("ada"), 1)
+
+
+async def test_a_report_that_comes_twice_is_noted_once(world: World) -> None:
+    got = await world.reserve()
+    for _ in range(2):
+        said = ServerReport(status="starting", handle=HANDLE)
+        await servers.report(world.ctx, got.id, SPAWNER, said)
+    for _ in range(2):
+        await world.running(got)
+    reasons = await world.reasons(got)
+    assert reasons.count("The server is starting.") == 1
+    assert reasons.count("The server is running.") == 1
+    again = ServerReport(status="starting", handle=HANDLE | {"pid": 2**22 + 2})
+    await servers.report(world.ctx, got.id, SPAWNER, again)
+    assert (await world.reasons(got)).count("The server is starting.") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"),
+    [
+        ("left", State.CANCELLED, "Left the queue."),
+        ("stopped", State.CANCELLED, "Left the queue."),
+        ("running", State.QUEUED, None),
+        ("failed", State.QUEUED, None),
+        ("starting", State.QUEUED, None),
+    ],
+)
+async def test_reports_about_somebody_who_waits(
+    world: World, status: str, state: State, reason: str | None
+) -> None:
+    await world.reserve("ada")
+    waiting = await world.reserve("grace")
+    said = ServerReport.model_validate({"status": status})
+    got = await servers.report(world.ctx, waiting.id, SPAWNER, said)
+    assert (got.state, got.reason) == (state, reason)
+
+
+async def test_reports_about_what_is_over_change_nothing_but_the_handle(world: World) -> None:
+    first, waiting = await world.reserve("ada"), await world.reserve("grace")
+    await servers.report(world.ctx, waiting.id, SPAWNER, ServerReport(status="left"))
+    before = await world.look(waiting)
+    told = await world.reasons(waiting)
+    for status in ("starting", "running", "failed", "stopped", "left"):
+        said = ServerReport.model_validate({"status": status, "handle": HANDLE})
+        await servers.report(world.ctx, waiting.id, SPAWNER, said)
+    assert await world.look(waiting) == before
+    assert await world.reasons(waiting) == told
+    assert await world.states(first) == [State.PREPARING]
+
+
+async def test_a_failed_second_start_keeps_the_lease(world: World) -> None:
+    got = await world.running(await world.reserve())
+    said = ServerReport(status="failed", message="The port is taken.")
+    assert (await servers.report(world.ctx, got.id, SPAWNER, said)).state is State.ACTIVE
+    assert (await world.reasons(got))[-1] == "The port is taken."
+
+
+async def test_nothing_is_launched_without_a_lease(world: World) -> None:
+    await world.reserve("ada")
+    waiting = await world.reserve("grace")
+    with pytest.raises(Refusal, match="nothing may be started"):
+        await servers.launch(world.ctx, waiting.id)
+
+
+async def test_an_extension_of_somebody_who_waits_is_refused(world: World) -> None:
+    await world.reserve("ada")
+    waiting = await world.reserve("grace")
+    offer = await extension.offer(world.ctx, waiting.id)
+    assert offer.possible_hours == 0
+    assert "queued" in (offer.limited_by or "")
+
+
+async def test_policy_limits_an_extension_and_says_so(world: World) -> None:
+    got = await world.running(await world.reserve(hours=24))
+    with pytest.raises(Refusal) as refused:
+        await extension.extend(world.ctx, got.id, Actor("ada"), 25)
+    assert refused.value.accepted == {"max": 24}
+    assert "24 hours in all" in refused.value.message
+
+
+async def test_less_than_a_minute_is_not_offered(world: World) -> None:
+    first = await world.running(await world.reserve("ada", hours=1))
+    turnover = world.ctx.settings.times.turnover_span
+    assert first.expires_at is not None
+    start = first.expires_at + turnover + timedelta(seconds=50)
+    await world.reserve("grace", hours=1, starts_at=start)
+    assert (await extension.offer(world.ctx, first.id)).possible_hours == 0
