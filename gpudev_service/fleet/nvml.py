@@ -10,12 +10,18 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
 
 log = logging.getLogger(__name__)
+
+#: (UUID, memory in bytes)
+Gpu = tuple[str, int]
+
+#: Longest name of a GPU type.
+_NAME_MAX = 63
 
 
 class NvmlFleet:
@@ -27,22 +33,11 @@ class NvmlFleet:
 
     def __init__(self, settings: Settings) -> None:
         found = find_gpus()
-        host = socket.gethostname().split(".")[0] or "localhost"
-        types: dict[str, GpuTypeSpec] = {}
-        nodes: list[NodeSpec] = []
-        for model, gpus in found.items():
-            name = type_name(model)
-            types[name] = _spec(name, model, gpus, settings.gpu_types.get(name))
-            machine = host if len(found) == 1 else f"{host}-{name}"
-            nodes.append(
-                NodeSpec(name=machine, gpu_type=name, gpu_ids=tuple(uuid for uuid, _ in gpus))
-            )
-        for node in settings.nodes:
-            spec = settings.gpu_types[node.gpu_type]
-            if not spec.gpus_per_node:
-                types[spec.name] = spec
-                nodes.append(node)
-        self._types, self._nodes = types, tuple(nodes)
+        names = type_names(found)
+        self._types, gpu_nodes = describe(found, names, settings)
+        shared = [n for n in settings.nodes if not settings.gpu_types[n.gpu_type].gpus_per_node]
+        self._types |= {n.gpu_type: settings.gpu_types[n.gpu_type] for n in shared}
+        self._nodes = (*gpu_nodes, *shared)
 
     def nodes(self) -> Sequence[NodeSpec]:
         return self._nodes
@@ -51,8 +46,8 @@ class NvmlFleet:
         return self._types
 
 
-def find_gpus() -> dict[str, list[tuple[str, int]]]:
-    """GPUs by model: (UUID, memory in bytes) in NVML's order. Empty without a working driver."""
+def find_gpus() -> dict[str, list[Gpu]]:
+    """GPUs by model in NVML's order. Empty without a working driver."""
     import pynvml
 
     try:
@@ -61,19 +56,33 @@ def find_gpus() -> dict[str, list[tuple[str, int]]]:
         log.info("no NVIDIA GPUs: %s", error)
         return {}
     try:
-        found: dict[str, list[tuple[str, int]]] = {}
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = int(pynvml.nvmlDeviceGetMemoryInfo(device).total)
-            found.setdefault(_text(pynvml.nvmlDeviceGetName(device)), []).append(
-                (_text(pynvml.nvmlDeviceGetUUID(device)), memory)
-            )
-        return found
+        return _read(pynvml)
     except pynvml.NVMLError as error:
         log.warning("NVML stopped answering, so no GPUs are offered: %s", error)
         return {}
     finally:
-        pynvml.nvmlShutdown()
+        try:
+            pynvml.nvmlShutdown()
+        except pynvml.NVMLError as error:
+            log.warning("NVML could not be ended: %s", error)
+
+
+def _read(nvml: Any) -> dict[str, list[Gpu]]:
+    """What NVML says of each device; one that does not answer is left out, the others stay."""
+    found: dict[str, list[Gpu]] = {}
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            device = nvml.nvmlDeviceGetHandleByIndex(index)
+            gpu = (
+                _text(nvml.nvmlDeviceGetUUID(device)),
+                int(nvml.nvmlDeviceGetMemoryInfo(device).total),
+            )
+            model = _text(nvml.nvmlDeviceGetName(device))
+        except nvml.NVMLError as error:
+            log.warning("GPU %d is not offered, NVML says: %s", index, error)
+            continue
+        found.setdefault(model, []).append(gpu)
+    return found
 
 
 def type_name(model: str) -> str:
@@ -81,12 +90,54 @@ def type_name(model: str) -> str:
     words = re.findall(r"[a-z0-9]+", model.lower())
     telling = [w for w in words if w not in {"nvidia", "tesla", "quadro", "geforce", "graphics"}]
     short = [w for w in telling if re.fullmatch(r"[a-z]+\d+[a-z0-9]*", w)]
-    return (short or ["-".join(telling)])[0][:63] or "gpu"
+    return _cut((short or ["-".join(telling)])[0]) or "gpu"
 
 
-def _spec(
-    name: str, model: str, gpus: list[tuple[str, int]], configured: GpuTypeSpec | None
-) -> GpuTypeSpec:
+def type_names(models: Iterable[str]) -> dict[str, str]:
+    """A name for each model, each another one: where two models have the same short name, as
+    "H100 PCIe" and "H100 NVL", all their words are used, then a number."""
+    names: dict[str, str] = {}
+    models = list(models)
+    short = [type_name(model) for model in models]
+    for model, name in zip(models, short, strict=True):
+        if short.count(name) > 1:
+            words = re.findall(r"[a-z0-9]+", model.lower())
+            name = _cut("-".join(w for w in words if w != "nvidia")) or "gpu"  # noqa: PLW2901
+        number, unique = 2, name
+        while unique in names.values():
+            unique, number = f"{name[: _NAME_MAX - 4]}-{number}", number + 1
+        names[model] = unique
+    return names
+
+
+def _cut(name: str) -> str:
+    return name[:_NAME_MAX].strip("-")
+
+
+def describe(
+    found: Mapping[str, list[Gpu]], names: Mapping[str, str], settings: Settings
+) -> tuple[dict[str, GpuTypeSpec], list[NodeSpec]]:
+    """Types and nodes of the GPUs. A node is called like the machine, with the type where there
+    are several or where the configuration has another node of that name."""
+    host = _host()
+    taken = {node.name for node in settings.nodes}
+    types: dict[str, GpuTypeSpec] = {}
+    nodes: list[NodeSpec] = []
+    for model, gpus in found.items():
+        name = names[model]
+        types[name] = _spec(name, model, gpus, settings.gpu_types.get(name))
+        alone = len(found) == 1 and host not in taken
+        ids = tuple(uuid for uuid, _ in gpus)
+        nodes.append(NodeSpec(name=host if alone else f"{host}-{name}", gpu_type=name, gpu_ids=ids))
+    return types, nodes
+
+
+def _host() -> str:
+    """The machine's name, as a node may be called."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname().split(".")[0]).strip("-.") or "local"
+
+
+def _spec(name: str, model: str, gpus: list[Gpu], configured: GpuTypeSpec | None) -> GpuTypeSpec:
     found = {"gpus_per_node": len(gpus), "counts": (), "shares_per_node": 1, "max_nodes": 1}
     if configured:
         return configured.model_copy(update=found)

@@ -99,7 +99,7 @@ async def test_work_on_disks_that_is_just_beginning_is_not_taken_for_interrupted
     await disks.create(world.ctx, "ada", "work", (), ADA)
     (world.ctx.disks.path(await key_of(world, "work")) / "a.txt").write_text("mine")
     real_exists = world.ctx.disks.exists
-    begun = []
+    begun: list[str] = []
 
     class Between(DirectoryDisks):
         """Lets a clone be written down while `resume` is looking for bytes."""
