@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 #: Lines for `gpudev_config.py` and for `jupyterhub_config.py`.
 FOR_SERVICE = "from tests.e2e import crash_points\ncrash_points.in_service()"
@@ -67,24 +67,24 @@ def _crash(point: str) -> None:
 
 
 def in_service() -> None:
-    from gpudev_service.disks.copying import TreeCopy
-    from gpudev_service.disks.directories import DirectoryDisks
-    from gpudev_service.loops import driving
-    from gpudev_service.operations import snapshots, views
+    from gpudev_service.disks import copying as trees
+    from gpudev_service.disks import directories
+    from gpudev_service.loops import driving as loop
+    from gpudev_service.operations import snapshots as taken
+    from gpudev_service.operations import views as told
 
-    publish, stop, release, count = (
-        views.publish,
-        driving.stop_server,
-        driving._release,
-        TreeCopy._count,
-    )
-    take, copy = snapshots.take_at_end, DirectoryDisks.snapshot
+    # What is replaced keeps its shape, which types cannot say of a wrapper.
+    views, driving, snapshots = cast("Any", told), cast("Any", loop), cast("Any", taken)
+    tree, disks = cast("Any", trees.TreeCopy), cast("Any", directories.DirectoryDisks)
+
+    publish, stop, release = views.publish, driving.stop_server, driving._release
+    take, count, copy = snapshots.take_at_end, tree._count, disks.snapshot
 
     async def publishing(ctx: Any, entries: Iterable[Any]) -> None:
-        told = list(entries)
-        if any(e.kind == "transition" and e.state == "preparing" for e in told):
+        news = list(entries)
+        if any(e.kind == "transition" and e.state == "preparing" for e in news):
             _crash(START_COMMITTED)
-        await publish(ctx, told)
+        await publish(ctx, news)
 
     async def stopping(*given: Any) -> Any:
         _crash(STOP_BEGUN)
@@ -98,27 +98,28 @@ def in_service() -> None:
         _crash(RELEASED)
         return await take(*given)
 
-    def counting(self: TreeCopy, size: int, *, is_new: bool) -> None:
+    def counting(self: Any, size: int, *, is_new: bool) -> None:
         count(self, size, is_new=is_new)
         if self.tally.files == HALF:
             _crash(SNAPSHOT_HALF)
 
-    async def copying(self: DirectoryDisks, *given: Any) -> Any:
+    async def copying(self: Any, *given: Any) -> Any:
         info = await copy(self, *given)
         _crash(SNAPSHOT_COPIED)
         return info
 
     views.publish, driving.stop_server, driving._release = publishing, stopping, releasing
     snapshots.take_at_end = taking
-    TreeCopy._count, DirectoryDisks.snapshot = counting, copying  # type: ignore[method-assign]
+    tree._count, disks.snapshot = counting, copying
 
 
 def in_hub() -> None:
     from gpudev_spawner.connection import Connection
 
-    report = Connection.report
+    connection = cast("Any", Connection)
+    report = connection.report
 
-    async def reporting(self: Connection, reservation_id: str, said: Any) -> Any:
+    async def reporting(self: Any, reservation_id: str, said: Any) -> Any:
         if said.status == "starting":
             _crash(SERVER_STARTED)
         answer = await report(self, reservation_id, said)
@@ -126,4 +127,4 @@ def in_hub() -> None:
             _crash(RUNNING_REPORTED)
         return answer
 
-    Connection.report = reporting  # type: ignore[method-assign]
+    connection.report = reporting

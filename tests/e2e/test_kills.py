@@ -175,8 +175,8 @@ def _whole_snapshot(person: Person) -> None:
     """One snapshot, complete, with every file as it was."""
     found = person.call("GET", "/disks/work/snapshots").json()["items"]
     assert [(s["cause"], s["state"]) for s in found] == [("end", "ready")]
-    names = set()
-    cursor = ""
+    names: set[str] = set()
+    cursor: str | None = ""
     while cursor is not None:
         path = f"/disks/work/contents?snapshot={found[0]['id']}&limit=200&cursor={cursor}"
         page = person.call("GET", path).json()
