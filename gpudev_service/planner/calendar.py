@@ -25,8 +25,8 @@ class Calendar:
         if len(units) > MAX_NODES:
             raise ValueError(f"a pool has at most {MAX_NODES} nodes")
         self.since = since
-        self._open = list(open_nodes)
-        self._profiles = Profiles(since, units)
+        self.open = list(open_nodes)
+        self.profiles = Profiles(since, units)
         self._indexes: dict[int, Windows] = {}  # by number of units
         self._least = FOREVER  # no search is for less time than this
 
@@ -35,7 +35,7 @@ class Calendar:
         start = max(start, self.since)
         if start < end:
             for node in nodes:
-                self._profiles.change(node, start, end, -units)
+                self.profiles.change(node, start, end, -units)
 
     def give(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
         """Gives back what was taken with the same arguments."""
@@ -43,16 +43,16 @@ class Calendar:
         if start >= end:
             return
         for node in nodes:
-            low, high = self._profiles.change(node, start, end, units)
-            if self._open[node]:
+            low, high = self.profiles.change(node, start, end, units)
+            if self.open[node]:
                 for level, index in self._indexes.items():
                     if low < level <= high + units:
                         index.update(node, is_open=True)
 
     def fits(self, nodes: Sequence[int], start: int, end: int, units: int) -> bool:
         """Whether all `nodes` are open and have `units` free throughout [start, end)."""
-        has = self._profiles.has
-        return all(self._open[node] and has(node, units, start, end) for node in nodes)
+        has = self.profiles.has
+        return all(self.open[node] and has(node, units, start, end) for node in nodes)
 
     def find(
         self,
@@ -90,8 +90,8 @@ class Calendar:
             self._indexes.clear()
 
     def _new_index(self, units: int) -> Windows:
-        open_nodes = [node for node, is_open in enumerate(self._open) if is_open]
-        index = Windows(self._profiles, units, self._least, open_nodes)
+        open_nodes = [node for node, is_open in enumerate(self.open) if is_open]
+        index = Windows(self.profiles, units, self._least, open_nodes)
         self._indexes[units] = index
         return index
 
@@ -102,13 +102,13 @@ class Calendar:
         """
         wider: dict[int, Window] = {}
         for node in nodes:
-            since = self._profiles.free_since(node, units, start)
+            since = self.profiles.free_since(node, units, start)
             if since < start:
                 wider[node] = (since, end, node)
         return wider
 
     def set_open(self, node: int, is_open: bool) -> None:
         """Lets a node be used for new slots, or not."""
-        self._open[node] = is_open
+        self.open[node] = is_open
         for index in self._indexes.values():
             index.update(node, is_open)

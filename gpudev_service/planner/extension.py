@@ -9,6 +9,7 @@ granted extension moves nobody.
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 from .model import Extension, Hold, Reason
 from .pool import Pool, occupied_until
@@ -55,6 +56,7 @@ def extend(pool: Pool, hold_id: str, until_ms: int) -> str | None:
         return blocker
     pool.holds[hold_id] = longer
     pool.ends[hold_id] = attempt.end
+    pool.improve()
     return None
 
 
@@ -88,22 +90,22 @@ class _Attempt:
         self._hold = longer
         self._begin = pool.ends[longer.id]
         self.end = occupied_until(longer, pool.rules, pool.seating.now)
-        self._before: list[tuple[Seat, Place, int]] = []
+        self._before: list[tuple[Seat, Place]] = []
 
     def make(self) -> str | None:
         """Extends, and seats again who is in the way; the id of the first who cannot be."""
         pool, seating = self._pool, self._pool.seating
         if self.end <= self._begin:
             return None
-        seats = sorted(_concerned(pool, self._hold, self.end), key=lambda seat: seat.key)
-        self._before = [(seat, (seat.start, seat.nodes), seat.end) for seat in seats]
+        seats = sorted(_concerned(pool, self._hold, self.end), key=attrgetter("key"))
+        self._before = [(seat, (seat.start, seat.nodes)) for seat in seats]
         for seat in seats:
             seating.lift(seat)
         seating.take_lease(self._hold, self._begin, self.end)
         displaced = []
-        for seat, place, end in self._before:
-            if seating.fits(seat, place, end):
-                seating.sit(seat, place, end - place[0])
+        for seat, place in self._before:
+            if seating.fits(seat, place):
+                seating.sit(seat, place)
             else:
                 displaced.append(seat)
         for seat in displaced:
@@ -116,9 +118,11 @@ class _Attempt:
         seating = self._pool.seating
         if self.end <= self._begin:
             return
-        for seat, _, _ in self._before:
+        for seat, _ in self._before:
             if seat.nodes:
                 seating.lift(seat)
         seating.give_lease(self._hold, self._begin, self.end)
-        for seat, place, end in self._before:
-            seating.sit(seat, place, end - place[0])
+        for seat, place in self._before:
+            seating.sit(seat, place)
+        # Everything is as before: nobody can gain from it.
+        seating.fresh.take()

@@ -1,27 +1,38 @@
 """What happens to a pool over time, told event by event.
 
-Each event changes only the seats that it concerns, and leaves the pool as `pool` would build it
-from the slots of before as promises. Where that is not possible, because somebody loses a promised
-slot and finds no other in time, the pool is in fact built again.
+Each event changes only the seats that it concerns, by the steps and the rules of `pool`. Where
+somebody loses a promised slot and finds no other in time, the pool is built again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from operator import attrgetter
 
 from . import extension
-from .model import Changes, Demand, Hold
+from .model import Changes, Demand, Hold, Node, Reason, Rules
 from .pool import Pool, occupied_until
-from .seats import Place
+from .seats import Seat
 
 #: How much past a calendar may gather before it is built anew without it.
 _FORGET_PAST_MS = 600_000
 
 
 class LivePool(Pool):
-    """A pool that hears of events."""
+    """A pool that hears of events and tells what they changed."""
 
-    _told: dict[str, Place] | None = None
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        holds: Iterable[Hold],
+        demands: Iterable[Demand],
+        rules: Rules,
+        now: int,
+    ) -> None:
+        super().__init__(nodes, holds, demands, rules, now)
+        self._told_refused = set(self.refused)
+        self.seating.touched.clear()
 
     def add(self, demand: Demand) -> None:
         """A newcomer arrives."""
@@ -45,6 +56,7 @@ class LivePool(Pool):
         self.holds[hold.id] = hold
         self.ends[hold.id] = seat.end
         self.seating.take_lease(hold, self.seating.now, seat.end)
+        self.improve()
         self.set_end(hold.id, hold.until_ms, override=True)
 
     def release(self, hold_id: str) -> None:
@@ -73,6 +85,35 @@ class LivePool(Pool):
     def set_available(self, name: str, available: bool) -> None:
         """A node is drained, or comes back."""
         self.seating.set_available(name, available)
+        if available:
+            self.improve()
+            refused, self.refused = self.refused, {}
+            for demand, _ in refused.values():
+                self.add(demand)
+        else:
+            self._leave(self.seating.number[name])
+
+    def _leave(self, node: int) -> None:
+        """Seats those elsewhere who sit on a node that was closed."""
+        concerned = [seat for seat in self.seats.values() if node in seat.nodes]
+        concerned.sort(key=attrgetter("key"))
+        before = [(seat.start, seat.nodes) for seat in concerned]
+        for seat in concerned:
+            self.seating.lift(seat)
+        for seat in concerned:
+            why = self.seating.impossible(seat)
+            if why is None and not self.sit_no_later(seat, seat.start):
+                break
+            if why is not None:
+                self.refuse(self.seats.pop(seat.demand.id).demand, why)
+        else:
+            self.improve()
+            return
+        # For one of them there is nothing in time: everyone's place of before is a promise again.
+        for seat, place in zip(concerned, before, strict=True):
+            self.refused.pop(seat.demand.id, None)
+            self.seats[seat.demand.id] = seat
+            seat.start, seat.nodes = place
         self.plan_anew(self.seating.now)
 
     def advance(self, now: int) -> None:
@@ -88,22 +129,30 @@ class LivePool(Pool):
 
     def plan_anew(self, now: int) -> None:
         """Builds the pool again, with everyone's present slot as promise."""
-        demands = [
-            replace(seat.demand, promise=self.slot((seat.start, seat.nodes), seat.demand))
-            for seat in self.seats.values()
-        ]
+        demands = [self._promising(seat) for seat in self.seats.values()]
         demands += [demand for demand, _ in self.refused.values()]
+        for seat in self.seats.values():
+            self.seating.touched.setdefault(seat.demand.id, (seat.start, seat.nodes))
         self.seats = {}
         self.refused = {}
         self.seating.clear(now)
         self.load(demands, now)
 
+    def _promising(self, seat: Seat) -> Demand:
+        return replace(seat.demand, promise=self.slot((seat.start, seat.nodes), seat.demand))
+
     def changes(self) -> Changes:
         """What is different from when this was last asked."""
-        told, self._told = self._told, {i: (s.start, s.nodes) for i, s in self.seats.items()}
-        slots = {}
-        for name, place in self._told.items():
-            if told is None or told.get(name) != place:
-                slots[name] = self.slot(place, self.seats[name].demand)
-        moved, self.moved_later = self.moved_later, {}
-        return Changes(slots, moved, {name: why for name, (_, why) in self.refused.items()})
+        slots, moved = {}, {}
+        for name, before in self.seating.touched.items():
+            seat = self.seats.get(name)
+            if seat is not None and (seat.start, seat.nodes) != before:
+                slots[name] = self.slot((seat.start, seat.nodes), seat.demand)
+                if before is not None and seat.start > before[0] and name in self.moved_later:
+                    moved[name] = self.moved_later[name]
+        self.seating.touched.clear()
+        impossible: dict[str, Reason] = {
+            name: why for name, (_, why) in self.refused.items() if name not in self._told_refused
+        }
+        self._told_refused = set(self.refused)
+        return Changes(slots, moved, impossible)

@@ -39,8 +39,8 @@ def occupied_until(hold: Hold, rules: Rules, now: int) -> int:
     """Until when a lease must be taken to hold its units.
 
     One that has overstayed is given another `overstay_ms`, counted from its end, as often as
-    needed. In steps, so that the promises behind it move once a step and not with every look at
-    the clock.
+    needed. In steps, so that the promises behind it move once a step, not with every look at the
+    clock.
     """
     if hold.until_ms > now:
         return hold.until_ms
@@ -66,12 +66,14 @@ class Pool:
         self.ends: dict[str, int] = {}
         #: Who cannot have a seat, and why, by demand id.
         self.refused: dict[str, tuple[Demand, Reason]] = {}
+        #: Whose promise could not be kept when the pool was last built, and why.
         self.moved_later: dict[str, Reason] = {}
         #: Everyone with a seat, by demand id.
         self.seats: dict[str, Seat] = {}
         self.load(demands, now)
 
     def load(self, demands: Iterable[Demand], now: int) -> None:
+        self.moved_later = {}
         self._seat_leases(now)
         promised, newcomers = [], []
         for seat in sorted([self.seating.new_seat(demand) for demand in demands], key=_by_key):
@@ -83,7 +85,7 @@ class Pool:
             else:
                 newcomers.append(seat)
         self._keep(promised)
-        self.improve()
+        self.improve(everyone=bool(promised))
         for seat in newcomers:
             self.seat_newcomer(seat)
 
@@ -157,20 +159,23 @@ class Pool:
 
     # Step 2: improve.
 
-    def improve(self) -> None:
-        waiting = sorted(
-            (seat for seat in self.seats.values() if seat.demand.booked_start_ms is None),
-            key=_by_key,
-        )
-        improved = True
-        while improved:
-            improved = False
+    def improve(self, *, everyone: bool = False) -> None:
+        """Offers earlier starts until nobody can be improved.
+
+        Asks only those who might gain from what was given back, or `everyone` once.
+        """
+        seating = self.seating
+        waiting = sorted(self.seats.values(), key=_by_key)
+        while everyone or seating.fresh:
+            gains = seating.gains()
             for seat in waiting:
-                place = self.seating.better(seat)
-                if place is not None:
-                    self.seating.lift(seat)
-                    self.seating.sit(seat, place)
-                    improved = True
+                earliest = max(seating.now, seat.not_before)
+                if seat.start > earliest and (everyone or gains.possible(seat, earliest)):
+                    place = seating.better(seat)
+                    if place is not None:
+                        seating.lift(seat)
+                        seating.sit(seat, place)
+            everyone = False
 
     # Step 3: newcomers.
 
@@ -215,7 +220,7 @@ def _still_promised(demand: Demand) -> bool:
     return (
         len(promise.nodes) == demand.nodes
         and promise.units_per_node == demand.units_per_node
-        and (booked is None or booked == promise.start_ms)
+        and (booked is None or booked <= promise.start_ms)
         and (not_before is None or not_before <= promise.start_ms)
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .calendar import Calendar
+from .gains import Fresh, Gains
 from .holes import Window
 from .model import Demand, Hold, Node, Order, Reason, Rules
 from .profiles import FOREVER
@@ -46,6 +47,10 @@ class Seating:
         self._usage = {key: Usage(limit, now) for key, limit in rules.max_units_at_once.items()}
         self._possible: dict[tuple[int, int], Reason | None] = {}
         self._least = FOREVER
+        #: What has been given back, for whoever looks who might gain from it.
+        self.fresh = Fresh()
+        #: Who sat down or got up, and the place of before, for whoever tells of changes.
+        self.touched: dict[str, Place | None] = {}
         self.clear(now)
 
     def clear(self, now: int) -> None:
@@ -55,6 +60,7 @@ class Seating:
             now, [node.units for node in self.nodes], [node.available for node in self.nodes]
         )
         self.calendar.expect(self._least)
+        self.fresh.take()
         for usage in self._usage.values():
             usage.clear(now)
 
@@ -75,13 +81,16 @@ class Seating:
         """Gives back what was taken with the same arguments."""
         for node, units in self._nodes_of(hold):
             self.calendar.give((node,), start, end, units)
+            self.fresh.note((node,), ())
         self._count_lease(hold, start, end, -1)
+        self.fresh.note((), self.quotas(hold.quota_keys))
 
-    def sit(self, seat: Seat, place: Place, duration: int | None = None) -> None:
-        """Takes `place` for `seat`; `duration` differs from the demand's for a late start only."""
+    def sit(self, seat: Seat, place: Place) -> None:
+        """Takes `place` for `seat`."""
         demand = seat.demand
+        self.touched.setdefault(demand.id)
         seat.start, seat.nodes = place
-        seat.end = seat.start + (demand.duration_ms if duration is None else duration)
+        seat.end = seat.start + demand.duration_ms
         self.calendar.take(seat.nodes, seat.start, seat.end, demand.units_per_node)
         if seat.quotas:
             self._use(seat, demand.units_per_node * demand.nodes)
@@ -92,12 +101,14 @@ class Seating:
         self.calendar.give(seat.nodes, seat.start, seat.end, demand.units_per_node)
         if seat.quotas:
             self._use(seat, -demand.units_per_node * demand.nodes)
+        self.fresh.note(seat.nodes, seat.quotas)
+        self.touched.setdefault(demand.id, (seat.start, seat.nodes))
         seat.nodes = ()
 
-    def fits(self, seat: Seat, place: Place, end: int) -> bool:
-        """Whether `place` is free for the demand until `end`, in nodes and quotas."""
+    def fits(self, seat: Seat, place: Place) -> bool:
+        """Whether `place` is free for the demand, in nodes and quotas."""
         start, nodes = place
-        begin = max(start, self.now)
+        begin, end = max(start, self.now), start + seat.demand.duration_ms
         return self.calendar.fits(nodes, begin, end, seat.demand.units_per_node) and self.in_quota(
             seat, begin, end
         )
@@ -127,8 +138,6 @@ class Seating:
         """The first place that starts before the seat's own, as if that were given back."""
         demand = seat.demand
         earliest = max(self.now, seat.not_before)
-        if seat.start <= earliest:
-            return None
         own = self.calendar.freed_by(seat.nodes, seat.start, seat.end, demand.units_per_node)
         if not seat.quotas:
             return self.calendar.find(
@@ -144,6 +153,10 @@ class Seating:
         place = self._find_in_quota(seat, earliest, seat.start, own)
         self._use(seat, units)
         return place
+
+    def gains(self) -> Gains:
+        """Who might gain from what was given back."""
+        return Gains(self.calendar.profiles, self.calendar.open, self.fresh)
 
     def impossible(self, seat: Seat) -> Reason | None:
         """Why the fleet can never hold the demand, even with nothing else on it; None if it can."""
@@ -172,6 +185,8 @@ class Seating:
         self.nodes[at] = Node(node.name, node.pool, node.units, available)
         self.calendar.set_open(at, available)
         self._possible.clear()
+        if available:
+            self.fresh.note((at,), ())
 
     def _why_impossible(self, count: int, units: int) -> Reason | None:
         if not self.nodes:
