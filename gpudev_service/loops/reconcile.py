@@ -215,8 +215,9 @@ def _lost(server: HubServer | None, lease: ReservationRow) -> bool:
         return True
     if server.ready or server.pending:
         return False
+    # The Hub notes a start as activity; what a person does comes after the server is up.
     used = server.last_activity
-    return used is None or (lease.starts_at is not None and used < lease.starts_at)
+    return used is None or (lease.active_at is not None and used < lease.active_at)
 
 
 def _unused(server: HubServer, now: datetime) -> bool:
