@@ -1,0 +1,146 @@
+"""The loops' runner: repeats, goes on after failures, says how the loops do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from gpudev_service.context import Context
+from gpudev_service.loops import runner as module
+from gpudev_service.loops.runner import Loop, Runner, run_once
+from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.models import LoopRunRow
+from tests.fixtures.world import World
+
+
+class Script:
+    """A loop that does what a test has written down, then waits for ever."""
+
+    def __init__(self, *acts: datetime | Exception | None) -> None:
+        self.acts = list(acts)
+        self.begun = asyncio.Event()
+        self.done = asyncio.Event()
+
+    async def run(self, _ctx: Context) -> datetime | None:
+        self.begun.set()
+        if not self.acts:
+            self.done.set()
+            await asyncio.Event().wait()
+        act = self.acts.pop(0)
+        if isinstance(act, Exception):
+            raise act
+        return act
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def use(script: Script, *, interval: float = 0.0, eager: bool = False) -> None:
+        loop = Loop(script.run, lambda _: interval, eager)
+        monkeypatch.setattr(module, "LOOPS", {"script": loop})
+
+    return use
+
+
+async def ended(script: Script, runner: Runner) -> None:
+    runner.start()
+    try:
+        await asyncio.wait_for(script.done.wait(), 30)
+    finally:
+        await runner.close()
+
+
+async def test_a_loop_goes_on_after_failures_and_says_so(
+    world: World, only: Callable[..., None]
+) -> None:
+    script = Script(None, StoreUnavailable("away"), ValueError("odd"))
+    only(script)
+    runner = Runner(world.ctx)
+    await ended(script, runner)
+    health = {loop.name: loop for loop in runner.health()}
+    assert not health["script"].ok
+    assert health["script"].message == "ValueError"
+    async with world.ctx.store.reading() as session:
+        assert not (await session.get_one(LoopRunRow, "script")).ok
+
+
+async def test_a_change_wakes_an_eager_loop(world: World, only: Callable[..., None]) -> None:
+    script = Script(None)
+    only(script, interval=3600, eager=True)
+    runner = Runner(world.ctx)
+    runner.start()
+    try:
+        await asyncio.wait_for(script.begun.wait(), 30)
+        await world.reserve()
+        await asyncio.wait_for(script.done.wait(), 30)
+    finally:
+        await runner.close()
+
+
+async def test_a_moment_that_is_past_does_not_wait(world: World, only: Callable[..., None]) -> None:
+    script = Script(world.clock.now() - timedelta(seconds=5))
+    only(script, interval=3600, eager=True)
+    await ended(script, Runner(world.ctx))
+
+
+async def test_a_loop_that_never_ends_its_first_run_is_noticed(
+    world: World, only: Callable[..., None]
+) -> None:
+    script = Script()
+    only(script, interval=1)
+    runner = Runner(world.ctx)
+    assert all(loop.ok for loop in runner.health())
+    runner.start()
+    await asyncio.wait_for(script.done.wait(), 30)
+    assert all(loop.ok for loop in runner.health())
+    world.clock.pass_time(seconds=60)
+    stalled = runner.health()[0]
+    assert (stalled.ok, stalled.message) == (False, "has not run for too long")
+    await runner.close()
+
+
+async def test_a_moved_clock_is_told_once_and_shown_as_long_as_it_lasts(
+    world: World, only: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    world.clock.moved = timedelta(hours=-1)
+    script = Script(None, None, None)
+    only(script)
+    runner = Runner(world.ctx)
+    with caplog.at_level(logging.WARNING):
+        await ended(script, runner)
+    told = [r.message for r in caplog.records if "clock" in r.message]
+    assert len(told) == 1
+    assert told[0].startswith("the machine's clock was moved by -3600 s since the start;")
+    clock = runner.health()[-1]
+    assert (clock.name, clock.ok) == ("clock", False)
+    world.clock.moved = timedelta(seconds=1)
+    assert runner.health()[-1].ok
+
+
+@pytest.mark.parametrize("name", list(module.LOOPS))
+async def test_each_loop_runs_once_and_is_recorded(world: World, name: str) -> None:
+    await run_once(world.ctx, name)
+    async with world.ctx.store.reading() as session:
+        row = await session.get_one(LoopRunRow, name)
+    assert row.ok
+    assert row.message is None
+
+
+async def test_one_run_that_fails_is_recorded_and_raised(
+    world: World, only: Callable[..., None]
+) -> None:
+    only(Script(ValueError("odd")))
+    with pytest.raises(ValueError, match="odd"):
+        await run_once(world.ctx, "script")
+    async with world.ctx.store.reading() as session:
+        assert (await session.get_one(LoopRunRow, "script")).message == "ValueError"
+
+
+async def test_pauses_after_failures_are_bounded(world: World) -> None:
+    runner = Runner(world.ctx)
+    loop: Callable[[Context], Awaitable[datetime | None]] = Script().run
+    pause = runner._pause(Loop(loop, lambda t: t.sweep), None)
+    assert min(module._LONGEST_PAUSE, pause * 2**8) == 5.0
