@@ -159,8 +159,8 @@ def _quota(gpus: int, limits: PolicyView, standing: Standing) -> None:
         left = max(0, limits.max_gpus - standing.gpus)
         raise Refusal(
             "quota",
-            f"Your live reservations have {standing.gpus} GPUs and your limit is "
-            f"{limits.max_gpus}, so you can ask for {left} more now.",
+            f"You may have {limits.max_gpus} GPUs at once and your live reservations have "
+            f"{standing.gpus}, so you can ask for {left} at most now.",
             field="gpus",
             accepted={"max": left},
         )

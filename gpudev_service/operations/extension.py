@@ -66,11 +66,11 @@ async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) 
         if not _runs(row, now):
             raise Refusal("wrong_state", _not_running(row))
         most, why = _policy_limit(ctx, row)
-        if wanted > most:
-            raise _limited(min(most, (await _room(ctx, session, row, most, now))[0]), why)
-        granted, blocked = await _room(ctx, session, row, wanted, now)
+        allowed = min(wanted, most)
+        granted, blocked = await _room(ctx, session, row, allowed, now)
         if granted < wanted:
-            raise _limited(granted, blocked)
+            # Whoever waits is the reason only where they leave less than policy would.
+            raise _limited(granted, blocked if granted < allowed else why)
         row.expires_at = _end(row) + wanted
         row.extension_s += round(wanted.total_seconds())
         # Warnings that lie ahead again are given again.
