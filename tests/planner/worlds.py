@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gpudev_service.planner import Demand, Hold, Node, Plan, Rules, Slot
 
 NOW = 1_000
+RULES = Rules(overstay_ms=3, late_start_ms=2)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class State:
     nodes: list[Node]
     holds: list[Hold]
     demands: list[Demand]
-    rules: Rules = Rules(overstay_ms=3, late_start_ms=2)
+    rules: Rules = RULES
     now: int = NOW
 
     @property
@@ -168,38 +169,56 @@ def spans(state: State, slots: dict[str, Slot], *, without: str | None = None) -
 
 def faults(state: State, plan: Plan) -> list[str]:
     """Everything that is wrong with a plan at any moment, in words."""
-    found: list[str] = []
-    by_name = {node.name: node for node in state.nodes}
     taken = spans(state, plan.slots)
+    found: list[str] = []
     for moment in sorted({span.start for span in taken}):
         at_once = [span for span in taken if span.start <= moment < span.end]
-        for node in state.nodes:
-            used = sum(span.units for span in at_once if span.node == node.name)
-            if used > node.units:
-                found.append(f"{used} of {node.units} units of {node.name} at {moment}")
-        for key, limit in state.rules.max_units_at_once.items():
-            mine = [span for span in at_once if key in span.keys]
-            new = [span for span in mine if span.demand is not None and span.start == moment]
-            if new and sum(span.units for span in mine) > limit:
-                found.append(f"{key} above {limit} at {moment}")
+        found += _overfull(state, at_once, moment) + _above_quota(state, at_once, moment)
     for each in state.demands:
-        slot = plan.slots.get(each.id)
-        if slot is None:
-            if each.id not in plan.impossible:
-                found.append(f"{each.id} has neither slot nor reason")
-            continue
-        if len(set(slot.nodes)) != each.nodes or slot.units_per_node != each.units_per_node:
-            found.append(f"{each.id} has the wrong shape: {slot}")
-        if not all(by_name[name].available for name in slot.nodes):
-            found.append(f"{each.id} on a drained node")
-        if slot.start_ms < state.now and each.promise is None:
-            found.append(f"{each.id} in the past")
-        if each.not_before_ms is not None and slot.start_ms < each.not_before_ms:
-            found.append(f"{each.id} before its time")
-        booked = each.booked_start_ms
-        if booked is not None and slot.start_ms != booked and each.id not in plan.moved_later:
-            found.append(f"{each.id} not at its booked start")
+        if each.id in plan.slots:
+            found += _ill_served(state, plan, each)
+        elif each.id not in plan.impossible:
+            found.append(f"{each.id} has neither slot nor reason")
     return found
+
+
+def _overfull(state: State, at_once: list[Span], moment: int) -> list[str]:
+    used = {node.name: 0 for node in state.nodes}
+    for span in at_once:
+        used[span.node] += span.units
+    return [
+        f"{used[node.name]} of {node.units} units of {node.name} at {moment}"
+        for node in state.nodes
+        if used[node.name] > node.units
+    ]
+
+
+def _above_quota(state: State, at_once: list[Span], moment: int) -> list[str]:
+    """Leases may be above a quota that was lowered; nothing new may begin then."""
+    found: list[str] = []
+    for key, limit in state.rules.max_units_at_once.items():
+        mine = [span for span in at_once if key in span.keys]
+        begins = any(span.demand is not None and span.start == moment for span in mine)
+        if begins and sum(span.units for span in mine) > limit:
+            found.append(f"{key} above {limit} at {moment}")
+    return found
+
+
+def _ill_served(state: State, plan: Plan, each: Demand) -> list[str]:
+    """What the demand asked for and its slot does not give."""
+    slot, booked = plan.slots[each.id], each.booked_start_ms
+    available = {node.name for node in state.nodes if node.available}
+    wrong = {
+        "has the wrong shape": len(set(slot.nodes)) != each.nodes
+        or slot.units_per_node != each.units_per_node,
+        "on a drained node": not available.issuperset(slot.nodes),
+        "in the past": slot.start_ms < state.now and each.promise is None,
+        "before its time": each.not_before_ms is not None and slot.start_ms < each.not_before_ms,
+        "not at its booked start": booked is not None
+        and slot.start_ms != booked
+        and each.id not in plan.moved_later,
+    }
+    return [f"{each.id} {fault}: {slot}" for fault, is_so in wrong.items() if is_so]
 
 
 def earliest_start(state: State, slots: dict[str, Slot], each: Demand) -> int:
