@@ -57,9 +57,9 @@ def exchange_login_code(code: str, verifier: str) -> Flow[models.CliToken]:
 # --- capacity ---------------------------------------------------------------------------------
 
 
-def gpu_types() -> Listed[models.GpuType]:
-    """The GPU types that the caller may use."""
-    return Listed(Call("GET", "/gpu-types"), models.Page[models.GpuType])
+def gpu_types(user: str | None = None) -> Listed[models.GpuType]:
+    """The GPU types, with the limits of the caller, or of `user` for who may reserve for them."""
+    return Listed(Call("GET", "/gpu-types", params(user=user)), models.Page[models.GpuType])
 
 
 def availability(

@@ -104,7 +104,7 @@ async def gather(spawner: GpuDevMixin, server_name: str) -> Facts:
     """What the form shows, asked for all at once."""
     client, user = spawner.connection.client, spawner.user.name
     types, availability, disks, live = await asyncio.gather(
-        client.gpu_types().all(),
+        client.gpu_types(user).all(),
         client.availability().all(),
         client.disks(user=user).all(),
         spawner.connection.live(user, server_name),

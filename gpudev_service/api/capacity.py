@@ -10,6 +10,7 @@ from gpudev_client import limits
 from gpudev_client.models import Availability, GpuType, MaintenanceRequest, Page
 from gpudev_service.operations import capacity, cursors
 
+from . import access
 from .route import Access, Call, NoQuery, PageQuery, Route
 
 T = TypeVar("T")
@@ -26,9 +27,22 @@ class AvailabilityQuery(PageQuery):
     gpu_type: str | None = Field(default=None, max_length=63, description="Only this type.")
 
 
-async def gpu_types(call: Call[PageQuery, None]) -> Page[GpuType]:
-    found = await capacity.gpu_types(call.ctx, call.caller.groups)
-    return page_of(found, call.query)
+class TypesQuery(PageQuery):
+    user: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="With the limits of this user, for whom the caller may reserve; default: own.",
+    )
+
+
+async def gpu_types(call: Call[TypesQuery, None]) -> Page[GpuType]:
+    groups, user = call.caller.groups, call.query.user
+    if user is not None and not (call.caller.kind == "user" and user == call.caller.name):
+        people = call.service.people
+        await access.person(people, Access.CREATE, call.caller, user)
+        groups = await people.groups_of_existing(user)
+    return page_of(await capacity.gpu_types(call.ctx, groups), call.query)
 
 
 async def availability(call: Call[AvailabilityQuery, None]) -> Page[Availability]:
@@ -65,7 +79,7 @@ ROUTES = (
         Access.READ,
         gpu_types,
         "GPU types with the counts and hours that the caller can ask for.",
-        query=PageQuery,
+        query=TypesQuery,
         answer=Page[GpuType],
     ),
     Route(

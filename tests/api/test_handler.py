@@ -251,6 +251,19 @@ async def test_policy_follows_the_groups_of_whom_it_is_for(
     assert (await site.call("GET", f"/reservations/{owner['id']}", leader)).status_code == 200
 
 
+async def test_types_show_the_limits_of_whom_one_may_reserve_for(
+    site: Site, tom: str, running_hub: RunningHub
+) -> None:
+    """The Hub's form is asked for by the spawner, and shows the person's own limits."""
+    running_hub.user("una", "lab")
+    spawner = running_hub.spawner_token
+    assert (await site.call("GET", "/gpu-types?user=una", spawner)).status_code == 200
+    assert error(await site.call("GET", "/gpu-types?user=una", tom)) == (403, "not_allowed")
+    assert (await site.call("GET", "/gpu-types?user=tom", tom)).status_code == 200
+    unknown = await site.call("GET", "/gpu-types?user=nobody-of-that-name", spawner)
+    assert error(unknown) == (422, "invalid_input")
+
+
 async def test_a_person_does_not_name_servers(site: Site, tom: str) -> None:
     sent = {"gpu_type": "t4", "hours": 1, "server_name": "mine"}
     assert error(await site.call("POST", "/reservations", tom, sent)) == (403, "not_allowed")
