@@ -34,6 +34,9 @@ class LocalServers:
     async def running(self) -> set[str]:
         return await asyncio.to_thread(lambda: {mark for _, mark in _marked()})
 
+    async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
+        return await asyncio.to_thread(self._is_idle, reservation_id, handle)
+
     async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
         """TERM to all, KILL after `grace` seconds to what is left, in a bounded number of rounds
         since a process may start another one between the scan and the signal."""
@@ -58,6 +61,10 @@ class LocalServers:
         if main is not None and main not in members:
             members.append(main)
         return members
+
+    def _is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
+        main = _by_handle(handle)
+        return main is not None and self._members(reservation_id, handle) == [main]
 
     def _signal(self, reservation_id: str, handle: Handle | None, number: int) -> None:
         for process in self._members(reservation_id, handle):
@@ -115,14 +122,36 @@ def _outlets(process: psutil.Process) -> dict[str, str]:
     """
     base = Path(f"/proc/{process.pid}/fd")
     try:
-        terminal = process.terminal()
+        terminal = _terminal(process.pid)
         if terminal:
-            return {terminal: terminal}
+            return _open_as(base, terminal)
         if any("ipykernel" in part for part in process.cmdline()[:4]):
             out = base / "1"
             return {f"{out.stat().st_dev}:{out.stat().st_ino}": str(out)}
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
         return {}
+    return {}
+
+
+def _terminal(pid: int) -> int:
+    """The device number of the process's controlling terminal, 0 without one.
+
+    Read here because psutil looks for terminals once and never finds those that are opened later.
+    Only the controlling one counts: servers may write to the terminal of whoever started the Hub.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return int(fields[4]) & 0xFFFFFFFF
+
+
+def _open_as(base: Path, device: int) -> dict[str, str]:
+    """The terminal `device`, by one of the standard streams that are open on it."""
+    for stream in ("0", "1", "2"):
+        try:
+            found = (base / stream).stat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISCHR(found.st_mode) and found.st_rdev == device:
+            return {f"terminal {device}": str(base / stream)}
     return {}
 
 

@@ -1,18 +1,23 @@
 """When warnings come, and that they reach terminals."""
 
+import contextlib
 import fcntl
 import os
 import pty
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from gpudev_service.loops import warnings
+from gpudev_service.settings import Times
+from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ReservationRow
-from tests.fixtures.world import START, World
+from tests.fixtures.world import START, World, make_world
 
 MINUTES = (30, 15, 5)
 
@@ -60,26 +65,69 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-async def test_a_terminal_of_the_server_shows_the_text(world: World) -> None:
-    got = await world.reserve()
+@contextlib.contextmanager
+def terminal(key: str, *, controlling: bool = True) -> Iterator[int]:
+    """A shell of the reservation `key` in a terminal of its own; where to read what it shows."""
     parent, child = pty.openpty()
-    shell = subprocess.Popen(  # noqa: ASYNC220 - started at once
+    shell = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
         stdin=child,
         stdout=child,
         stderr=child,
         start_new_session=True,
-        env=os.environ | {"GPUDEV_RESERVATION": got.id},
-        preexec_fn=_take_terminal,  # noqa: PLW1509 - no threads here
+        env=os.environ | {"GPUDEV_RESERVATION": key},
+        preexec_fn=_take_terminal if controlling else None,  # noqa: PLW1509 - no threads here
     )
     try:
-        reached = await world.ctx.servers.tell(got.id, "ends in 5 min\x1b[2J")
-        assert reached == 1
-        shown = os.read(parent, 1000).decode()
-        assert "[gpudev] ends in 5 min" in shown
-        assert "\x1b" not in shown
+        yield parent
     finally:
         shell.kill()
         shell.wait()
         os.close(parent)
         os.close(child)
+
+
+async def test_a_terminal_of_the_server_shows_the_text(world: World) -> None:
+    got = await world.reserve()
+    with terminal(got.id) as first:
+        assert await world.ctx.servers.tell(got.id, "ends in 5 min\x1b[2J") == 1
+        shown = os.read(first, 1000).decode()
+        assert "[gpudev] ends in 5 min" in shown
+        assert "\x1b" not in shown
+        # One that was opened after the first message is told as well.
+        with terminal(got.id) as second:
+            assert await world.ctx.servers.tell(got.id, "ends in 1 min") == 2
+            assert "ends in 1 min" in os.read(second, 1000).decode()
+
+
+async def test_the_terminal_of_whoever_started_the_hub_is_left_alone(world: World) -> None:
+    got = await world.reserve()
+    with terminal(got.id, controlling=False):
+        assert await world.ctx.servers.tell(got.id, "ends in 5 min") == 0
+
+
+async def test_a_terminal_that_nobody_reads_stops_nothing(world: World) -> None:
+    got = await world.reserve()
+    with terminal(got.id):
+        told = [await world.ctx.servers.tell(got.id, "x" * 1000) for _ in range(80)]
+    assert told[0] == 1
+    assert told[-1] == 0  # it is full
+
+
+async def test_no_warnings_are_no_work(store: Store, tmp_path: Path) -> None:
+    silent = make_world(store, tmp_path, times=Times(warnings=()))
+    await silent.running(await silent.reserve())
+    assert await warnings.run(silent.ctx) is None
+
+
+async def test_the_next_look_is_at_the_next_warning_of_anybody(world: World) -> None:
+    soon = await world.running(await world.reserve("ada", hours=1))
+    await world.running(await world.reserve("grace", "t4", hours=5))
+    assert await warnings.run(world.ctx) == START + timedelta(minutes=30)
+    world.clock.pass_time(minutes=50)
+    assert await warnings.run(world.ctx) == START + timedelta(minutes=55)
+    world.clock.pass_time(minutes=9)
+    await warnings.run(world.ctx)
+    assert await warnings.run(world.ctx) == START + timedelta(hours=4, minutes=30)
+    said = [reason for reason in await world.reasons(soon) if "ends in" in reason]
+    assert len(said) == 2
