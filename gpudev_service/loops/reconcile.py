@@ -2,7 +2,7 @@
 
 - a lease whose server is gone: noted, and the owner has the grace time to start it again;
 - a server or process without a lease: stopped;
-- a server that runs and that the Hub has forgotten: started anew, while nobody has used it;
+- a server that runs and that the Hub has forgotten: started anew, unless it has work;
 - rows of servers in the Hub that gpudev named and nobody uses: removed;
 - long work on disks that was interrupted: taken up again;
 - somebody who waits without a promised start: planned again.
@@ -195,29 +195,21 @@ async def _forgotten(ctx: Context, active: list[ReservationRow], servers: list[H
     """Starts servers again that run while the Hub does not know of them.
 
     A Hub that is killed between a server's start and writing it down cannot find it again, so that
-    nobody could open it. The new start ends what is left of the old one: only where the Hub has
-    seen no activity in this lease can nothing be lost by that.
+    nobody could open it. The new start ends what is left of the old one, so one in which anything
+    runs is left to its owner.
     """
     known = {(server.user, server.name): server for server in servers}
-    running = await ctx.servers.running() if active else set()
     for row in active:
-        if row.id not in running or not _lost(known.get((row.user, row.server_name)), row):
+        server = known.get((row.user, row.server_name))
+        if server is not None and (server.ready or server.pending):
+            continue
+        if not await ctx.servers.is_idle(row.id, row.server_handle):
             continue
         log.warning("the Hub has forgotten the server of %s; starting it again", row.id)
         try:
             await ctx.hub.start(row.user, row.server_name, row.id)
         except (HubAway, HubRefused) as error:
             log.warning("could not start %s again: %s", row.id, error)
-
-
-def _lost(server: HubServer | None, lease: ReservationRow) -> bool:
-    if server is None:
-        return True
-    if server.ready or server.pending:
-        return False
-    # The Hub notes a start as activity; what a person does comes after the server is up.
-    used = server.last_activity
-    return used is None or (lease.active_at is not None and used < lease.active_at)
 
 
 def _unused(server: HubServer, now: datetime) -> bool:

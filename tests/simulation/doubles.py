@@ -95,6 +95,11 @@ class TroubledServers:
         self._trouble()
         return set(self._machine.processes)
 
+    async def is_idle(self, reservation_id: str, handle: Any) -> bool:
+        await self._between()
+        self._trouble()
+        return reservation_id in self._machine.processes
+
     async def tell(self, reservation_id: str, text: str) -> int:
         self._trouble()
         return 1
