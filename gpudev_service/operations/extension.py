@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -145,8 +145,8 @@ def _in_the_way(other: ReservationRow | None, now: datetime) -> str:
     if other is None or other.planned_start is None:
         return "The GPUs are promised to others after that."
     what = words.gpus(other.gpus, other.gpu_type, other.nodes)
-    start = words.at_moment(other.planned_start, now, show_zone=True)
-    return f"Somebody who waits has been promised {what} {start}."
+    start = words.latest(other.planned_start, now, UTC, show_zone=True)
+    return f"Somebody who waits has been promised {what} from {start}."
 
 
 def _limited(possible: timedelta, why: str | None) -> Refusal:
