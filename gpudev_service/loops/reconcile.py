@@ -91,15 +91,15 @@ async def _over(ctx: Context, keys: set[str]) -> list[str]:
 
 
 async def _unplanned(ctx: Context) -> None:
-    """Plans again where somebody waits without a promise: nodes may have come back."""
+    """Plans again where somebody waits without a promise, since nodes may have come back, or is
+    promised a node that is not there: the service may have been started with another fleet."""
+    nodes = {node.name for node in ctx.fleet.nodes() if node.ready}
     async with ctx.store.reading() as session:
-        types = list(
-            await session.scalars(
-                select(ReservationRow.gpu_type)
-                .where(ReservationRow.state.in_(WAITING), ReservationRow.planned_start.is_(None))
-                .distinct()
-            )
+        row = ReservationRow
+        waiting = await session.execute(
+            select(row.gpu_type, row.planned_nodes).where(row.state.in_(WAITING)).distinct()
         )
+        types = sorted({kind for kind, planned in waiting if not planned or set(planned) - nodes})
     if types:
         outcome = await ctx.store.run(
             lambda session: planning.replan(ctx, session, ctx.clock.now(), types)

@@ -1,10 +1,14 @@
 """Promises over time: what moves them stands in the history."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from gpudev_client.states import State
+from gpudev_service.loops import reconcile
 from gpudev_service.operations import reservations
-from tests.fixtures.world import START, World
+from gpudev_service.settings import Policy
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import NODES, START, World, make_world
 
 
 async def promises(world: World, key: str) -> list[str]:
@@ -30,3 +34,44 @@ async def test_a_start_in_time_says_nothing_of_being_late(world: World) -> None:
     got = await world.look(second)
     assert got.starts_at == first.expires_at
     assert await promises(world, second.id) == []
+
+
+async def test_a_short_lease_that_begins_late_is_still_a_lease(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its promised end was past when it began: no lease of the type could begin any more."""
+    world = make_world(store, tmp_path, policy=Policy(min_hours=0.001))
+    booked = await world.reserve(hours=20 / 3600, starts_at=START + timedelta(seconds=60))
+    world.clock.pass_time(seconds=85)
+    await world.sweep()
+    got = await world.look(booked)
+    assert got.state is State.PREPARING
+    assert got.starts_at is not None
+    assert got.expires_at == got.starts_at + timedelta(seconds=20)
+
+
+async def test_a_start_that_is_a_little_late_keeps_its_promised_end(world: World) -> None:
+    booked = await world.reserve(hours=1, starts_at=START + timedelta(hours=1))
+    world.clock.pass_time(minutes=60, seconds=30)
+    await world.sweep()
+    got = await world.look(booked)
+    assert got.starts_at == START + timedelta(minutes=60, seconds=30)
+    assert got.expires_at == START + timedelta(hours=2)
+    assert len(await promises(world, booked.id)) == 1
+
+
+async def test_a_promise_on_a_node_that_is_gone_moves_at_the_next_look(
+    world: World, store: Store, tmp_path: Path
+) -> None:
+    """The service comes back with another fleet: nobody may hear of it only when they are due."""
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    await world.reserve("grace", "t4", gpus=4, hours=2)
+    waiting = await world.reserve("linus", "t4", gpus=4, hours=1)
+    assert waiting.promised_start == START + timedelta(hours=1, seconds=15)
+    smaller = make_world(store, tmp_path, nodes=tuple(n for n in NODES if n.name != "t4-1"))
+    await reconcile.run(smaller.ctx)
+    got = await smaller.look(waiting)
+    assert got.promised_start == START + timedelta(hours=2, seconds=15)
+    assert await promises(smaller, waiting.id) == [
+        "The promised start had to move: a node has left the fleet."
+    ]

@@ -359,8 +359,9 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     handle = life.machine.start(reservation, leased=units and await _holds(life, reservation))
     answer = await _say(life, reservation, ServerReport(status="starting", handle=dict(handle)))
     if answer is not None and answer.state not in {State.PREPARING, State.ACTIVE}:
-        life.machine.processes.pop(reservation, None)
         row.pending = None
+        if not life.chance.strikes(0.5):  # else the Hub was killed before it could end it
+            life.machine.processes.pop(reservation, None)
         return
     if life.chance.strikes(0.1):
         return  # stays pending; the process is there
