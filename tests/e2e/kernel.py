@@ -36,7 +36,9 @@ async def _run(person: Person, reservation: Reservation, code: str) -> str:
         request = uuid.uuid4().hex
         await connection.write_message(json.dumps(_execute(request, code)))
         printed: list[str] = []
-        while True:
+        # The reply and what was printed come by two ways of their own; "idle" ends the second.
+        awaited = {"reply", "idle"}
+        while awaited:
             text = await connection.read_message()
             assert text is not None, "the kernel's connection was closed"
             message = json.loads(text)
@@ -48,7 +50,10 @@ async def _run(person: Person, reservation: Reservation, code: str) -> str:
             elif kind == "error":
                 raise AssertionError(f"{content['ename']}: {content['evalue']}")
             elif kind == "execute_reply":
-                return "".join(printed)
+                awaited.discard("reply")
+            elif kind == "status":
+                awaited.discard(content["execution_state"])
+        return "".join(printed)
     finally:
         connection.close()
 
