@@ -42,7 +42,7 @@ class GpuDev(Configurable):
     ).tag(config=True)
     nodes = List(
         Dict(),
-        help="""The machines, in the order in which they are filled. Each is a dict with name,
+        help="""The nodes, in the order in which they are filled. Each is a dict with name,
         gpu_type, gpu_ids (what CUDA_VISIBLE_DEVICES takes, in order; default: 0, 1, ...), simulated
         (no real GPUs: said so everywhere), ready (False: nothing new is placed) and reason.
 
