@@ -33,9 +33,13 @@ class Calendar:
     def take(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
         """Takes `units` on each of `nodes` over [start, end)."""
         start = max(start, self.since)
-        if start < end:
-            for node in nodes:
-                self.profiles.change(node, start, end, -units)
+        if start >= end:
+            return
+        index = self._indexes.get(units)
+        for node in nodes:
+            self.profiles.change(node, start, end, -units)
+            if index is not None:
+                index.took(node, start)
 
     def give(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
         """Gives back what was taken with the same arguments."""
@@ -43,8 +47,9 @@ class Calendar:
         if start >= end:
             return
         for node in nodes:
-            low, high = self.profiles.change(node, start, end, units)
+            before = self.profiles.change(node, start, end, units)
             if self.open[node]:
+                low, high = min(before), max(before)
                 for level, index in self._indexes.items():
                     if low < level <= high + units:
                         index.update(node, is_open=True)

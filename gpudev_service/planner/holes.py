@@ -13,8 +13,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-# A key is a start and a node in one integer: integers compare much faster than pairs.
-NODE_BITS = 20
+# A key is a start and a node in one integer: integers compare much faster than pairs. For the next
+# thousand years it fits into 60 bits, up to which Python's integers are fastest.
+NODE_BITS = 16
 NODE_MASK = (1 << NODE_BITS) - 1
 
 _CHUNK = 64

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 #: The end of a span with nothing behind it.
-FOREVER = 1 << 62
+FOREVER = 1 << 59
 
 
 class Profiles:
@@ -25,8 +25,8 @@ class Profiles:
         self.free = [[count] for count in units]
         self.times = [[since] for _ in self.free]
 
-    def change(self, node: int, start: int, end: int, by: int) -> tuple[int, int]:
-        """Adds `by` to what is free over [start, end); the least and most that was free there."""
+    def change(self, node: int, start: int, end: int, by: int) -> list[int]:
+        """Adds `by` to what is free over [start, end); returns what was free there by step."""
         times, free = self.times[node], self.free[node]
         first = bisect_left(times, start)
         if first == len(times) or times[first] != start:
@@ -42,7 +42,7 @@ class Profiles:
             del times[last], free[last]
         if first and free[first] == free[first - 1]:
             del times[first], free[first]
-        return min(before), max(before)
+        return before
 
     def has(self, node: int, units: int, start: int, end: int) -> bool:
         """Whether `units` are free throughout [start, end)."""

@@ -30,7 +30,9 @@ class Seat:
         #: Its place in the queue.
         self.key = queue_key(demand)
         #: Before this it may not start, whatever is free; 0 if nothing is said.
-        self.not_before = max(demand.not_before_ms or 0, demand.booked_start_ms or 0)
+        self.not_before = demand.not_before_ms or 0
+        if demand.booked_start_ms is not None and demand.booked_start_ms > self.not_before:
+            self.not_before = demand.booked_start_ms
         self.start = 0
         self.end = 0
         self.nodes: tuple[int, ...] = ()
@@ -75,15 +77,18 @@ class Seating:
         """Takes a lease's units over [start, end)."""
         for node, units in self._nodes_of(hold):
             self.calendar.take((node,), start, end, units)
-        self._count_lease(hold, start, end, 1)
+        for usage in self.quotas(hold.quota_keys):
+            _count(usage, max(start, self.now), end, self._units_of(hold))
 
     def give_lease(self, hold: Hold, start: int, end: int) -> None:
         """Gives back what was taken with the same arguments."""
         for node, units in self._nodes_of(hold):
             self.calendar.give((node,), start, end, units)
             self.fresh.note((node,), ())
-        self._count_lease(hold, start, end, -1)
-        self.fresh.note((), self.quotas(hold.quota_keys))
+        quotas = self.quotas(hold.quota_keys)
+        for usage in quotas:
+            _count(usage, max(start, self.now), end, -self._units_of(hold))
+        self.fresh.note((), quotas)
 
     def sit(self, seat: Seat, place: Place) -> None:
         """Takes `place` for `seat`."""
@@ -221,11 +226,13 @@ class Seating:
         """The first moment from `start` on at which all the demand's quotas have room."""
         demand = seat.demand
         units = demand.units_per_node * demand.nodes
+        if len(seat.quotas) == 1:
+            return seat.quotas[0].earliest(start, demand.duration_ms, units)
         while True:
             agreed = start
             for usage in seat.quotas:
                 start = usage.earliest(start, demand.duration_ms, units)
-            if start == agreed or len(seat.quotas) == 1:
+            if start == agreed:
                 return start
 
     def _nodes_of(self, hold: Hold) -> list[tuple[int, int]]:
@@ -233,10 +240,8 @@ class Seating:
             (self.number[name], units) for name, units in hold.units.items() if name in self.number
         ]
 
-    def _count_lease(self, hold: Hold, start: int, end: int, sign: int) -> None:
-        total = sum(units for _, units in self._nodes_of(hold))
-        for usage in self.quotas(hold.quota_keys):
-            _count(usage, max(start, self.now), end, sign * total)
+    def _units_of(self, hold: Hold) -> int:
+        return sum(units for _, units in self._nodes_of(hold))
 
     def _use(self, seat: Seat, units: int) -> None:
         for usage in seat.quotas:

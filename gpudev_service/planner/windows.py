@@ -71,19 +71,28 @@ class Windows:
         for start, end in after - before:
             self._holes.add(start, end, node)
 
+    def took(self, node: int, start: int) -> None:
+        """Something was taken from `start` on. If a hole began there, a search found it just now,
+        and the next one should not find it again."""
+        own = self._edges[node]
+        at = bisect_left(own, start)
+        if at < len(own) and own[at] == start and at % 2 == 0:
+            self._cut_hole(node, start)
+
     def first(self, duration: int, earliest: int, before: int) -> tuple[int, int] | None:
         """The first start in [earliest, before) with room for `duration`, and its node.
 
         A hole is preferred to a tail with the same start: that leaves long spans to those who need
         them.
         """
-        tail = self._first_tail(before)
-        if tail is None:
+        self._check_tails(1, before)
+        if not self._tails or self._tails[0] >> NODE_BITS >= before:
             return self._first_hole(duration, earliest, before)
-        start, node = tail
+        key = self._tails[0]
+        start = key >> NODE_BITS
         if start < earliest:
             start = earliest
-        return self._first_hole(duration, earliest, start + 1) or (start, node)
+        return self._first_hole(duration, earliest, start + 1) or (start, key & NODE_MASK)
 
     def together(
         self,
@@ -99,6 +108,7 @@ class Windows:
         """
         for node in own:
             self.update(node, is_open=True)
+        self._check_tails(count + len(own), before)
         has, units = self._profiles.has, self._units
         while True:
             found = self._together(count, duration, earliest, before, own)
@@ -106,46 +116,47 @@ class Windows:
                 return None
             begin, windows = found
             wrong = [
-                (end, start, node)
+                (start, node)
                 for end, start, node in windows
-                if own.get(node) != (start, end, node)
+                if end != FOREVER
+                and own.get(node) != (start, end, node)
                 and not has(node, units, begin, begin + duration)
             ]
             if not wrong:
                 return begin, tuple(sorted([node for _, _, node in windows]))
-            for end, start, node in wrong:
-                if end == FOREVER:
-                    self.update(node, is_open=True)
-                else:
-                    self._cut_hole(node, start)
+            for start, node in wrong:
+                self._cut_hole(node, start)
 
-    def _first_tail(self, before: int) -> tuple[int, int] | None:
-        """Start and node of the first tail, if it begins before `before`."""
+    def _check_tails(self, count: int, before: int) -> None:
+        """Makes the first `count` tails true, as far as they begin before `before`."""
         tails, units, least = self._tails, self._units, self._least
         all_times, all_free = self._profiles.times, self._profiles.free
-        while tails:
-            key = tails[0]
+        checked = 0
+        while checked < count and checked < len(tails):
+            key = tails[checked]
             start = key >> NODE_BITS
             if start >= before:
-                return None
+                return
             node = key & NODE_MASK
             free = all_free[node]
             at = len(free) - 1
             while at and free[at - 1] >= units:
                 at -= 1
-            true_start = all_times[node][at]
+            times = all_times[node]
+            true_start = times[at]
             if true_start <= start:
-                return start, node
-            del tails[0]
+                checked += 1
+                continue
+            del tails[checked]
             insort(tails, true_start << NODE_BITS | node)
             self._tail[node] = true_start
-            if true_start - start >= least:
+            # With a single step between the two starts nothing is left of the time between them.
+            if times[at - 1] > start and true_start - start >= least:
                 edges = self._profiles.spans(node, units, least, start, true_start)
                 if edges:
                     self._edges[node] += edges
                     for at in range(0, len(edges), 2):
                         self._holes.add(edges[at], edges[at + 1], node)
-        return None
 
     def _first_hole(self, duration: int, earliest: int, before: int) -> tuple[int, int] | None:
         """The first start in a hole, and its node."""
@@ -211,13 +222,17 @@ class Windows:
 
     def _enter(self, node: int) -> list[int]:
         """Notes the windows of a node; returns the edges of its holes."""
-        edges = self._profiles.spans(node, self._units, self._least)
-        if edges and edges[-1] == FOREVER:
-            self._tail[node] = edges[-2]
-            insort(self._tails, edges[-2] << NODE_BITS | node)
-            del edges[-2:]
-        self._edges[node] = edges
-        return edges
+        times, free, units = self._profiles.times[node], self._profiles.free[node], self._units
+        if free[-1] < units:
+            return []
+        at = len(free) - 1
+        while at and free[at - 1] >= units:
+            at -= 1
+        self._tail[node] = times[at]
+        insort(self._tails, times[at] << NODE_BITS | node)
+        if at and max(free[:at]) >= units:
+            self._edges[node] = self._profiles.spans(node, units, self._least, end=times[at])
+        return self._edges[node]
 
 
 def _is_within(window: Window, own: Mapping[int, Window]) -> bool:
