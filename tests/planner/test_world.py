@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudev_service.planner import Demand, Hold, Node, Reason, Rules, Slot, World, plan
+from gpudev_service.planner import Changes, Demand, Hold, Node, Reason, Rules, Slot, World, plan
 
 from .worlds import NOW, RULES, State, demand, earliest_start, faults, fleet, newcomer, states
 
@@ -16,7 +16,9 @@ from .worlds import NOW, RULES, State, demand, earliest_start, faults, fleet, ne
 def settled(state: State, world: World) -> None:
     """No rule is broken, and nobody could start earlier beside everybody else."""
     found = world.plan()
-    assert faults(state, replace(found, moved_later=dict.fromkeys(found.slots))) == []  # type: ignore[arg-type]
+    # Who is late was told by the event that made them late.
+    late = dict.fromkeys(found.slots, Reason.QUEUE_PLANNED_AGAIN)
+    assert faults(state, replace(found, moved_later=late)) == []
     for each in state.demands:
         slot = found.slots.get(each.id)
         if slot is not None and slot.start_ms > state.now and each.booked_start_ms is None:
@@ -46,26 +48,26 @@ def test_events_keep_every_rule_and_leave_nobody_who_could_start_earlier(
         settled(state, world)
 
 
-def _arrive(state, world, step, data):  # type: ignore[no-untyped-def]
+def _arrive(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
     late = data.draw(newcomer(state, f"new{step}", 100 + step))
     return replace(state, demands=[*state.demands, late]), world.add(late)
 
 
-def _cancel(state, world, step, data):  # type: ignore[no-untyped-def]
+def _cancel(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
     if not state.demands:
         return _arrive(state, world, step, data)
     gone = data.draw(st.sampled_from(state.demands))
     return replace(state, demands=[d for d in state.demands if d != gone]), world.remove(gone.id)
 
 
-def _release(state, world, step, data):  # type: ignore[no-untyped-def]
+def _release(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
     if not state.holds:
         return _arrive(state, world, step, data)
     gone = data.draw(st.sampled_from(state.holds))
     return replace(state, holds=[h for h in state.holds if h != gone]), world.release(gone.id)
 
 
-def _extend(state, world, step, data):  # type: ignore[no-untyped-def]
+def _extend(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
     if not state.holds:
         return _arrive(state, world, step, data)
     hold = data.draw(st.sampled_from(state.holds))
@@ -77,7 +79,7 @@ def _extend(state, world, step, data):  # type: ignore[no-untyped-def]
     return replace(state, holds=[longer if h == hold else h for h in state.holds]), changes
 
 
-def _drain(state, world, step, data):  # type: ignore[no-untyped-def]
+def _drain(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
     node = data.draw(st.sampled_from(state.nodes))
     other = replace(node, available=not node.available)
     changes = world.set_available(node.name, other.available)
@@ -144,8 +146,7 @@ def test_an_early_end_goes_to_the_first_in_the_queue_who_fits() -> None:
     world = two_nodes(demand("pair", nodes=2), demand("a", order=1), holds=busy)
     assert world.plan().slots["pair"].start_ms == NOW + 200
     changes = world.release("h0")
-    assert changes.slots == {"a": Slot(NOW, ("n0",), 8)} or not changes.slots
-    assert world.plan().slots["a"].start_ms == NOW
+    assert changes.slots == {"a": Slot(NOW, ("n0",), 8)}
 
 
 def test_a_lease_that_begins_takes_the_place_of_its_promise() -> None:
@@ -199,13 +200,12 @@ def test_nodes_that_come_back_give_a_slot_to_those_who_had_none() -> None:
 
 def test_what_is_not_there_is_said_to_be_missing() -> None:
     world = two_nodes()
-    for call in (
-        lambda: world.release("x"),
-        lambda: world.remove("x"),
-        lambda: world.set_available("x", True),
-    ):
-        with pytest.raises(KeyError):
-            call()
+    with pytest.raises(KeyError):
+        world.release("x")
+    with pytest.raises(KeyError):
+        world.remove("x")
+    with pytest.raises(KeyError):
+        world.set_available("x", True)
     with pytest.raises(ValueError, match="backwards"):
         world.advance(NOW - 1)
     world.add(demand("a"))
