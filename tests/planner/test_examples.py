@@ -5,6 +5,7 @@ Nodes have 8 units unless a test says otherwise, an hour is 1 ms, and it is NOW 
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -17,13 +18,14 @@ from gpudev_service.planner import (
     Reason,
     Rules,
     Slot,
+    earliest,
     extendable_until,
     max_extension,
     plan,
     what_if,
 )
 
-from .worlds import NOW, RULES, State, demand, fleet
+from .worlds import NOW, RULES, State, demand, earliest_start, faults, fleet
 
 
 def starts(state: State) -> dict[str, int]:
@@ -417,3 +419,38 @@ def test_a_request_for_nothing_is_no_request(nodes: int, units: int, hours: int)
 def test_rules_with_senseless_spans_are_refused(overstay: int, late: int) -> None:
     with pytest.raises(ValueError, match="at least"):
         Rules(overstay_ms=overstay, late_start_ms=late)
+
+
+# Many shapes at once, and many who wait.
+
+
+def test_one_question_tells_for_each_shape_when_it_could_start() -> None:
+    state = State(fleet(2), [lease("one", "n0", 5, 4), lease("two", "n1", 7)], [])
+    assert earliest(*state.args, "h100", [(1, 4), (1, 8), (2, 8), (3, 8)], 10) == {
+        (1, 4): Slot(NOW, ("n0",), 4),
+        (1, 8): Slot(NOW + 5, ("n0",), 8),
+        (2, 8): Slot(NOW + 7, ("n0", "n1"), 8),
+        (3, 8): Reason.TOO_FEW_NODES,
+    }
+
+
+def test_in_a_long_queue_each_start_is_the_earliest_beside_those_ahead() -> None:
+    """Long enough that the index of free spans is cut into several parts."""
+    rng = random.Random(5)
+    queue = [
+        demand(
+            f"d{at:03}",
+            rng.randint(1, 8),
+            rng.randint(1, 4),
+            order=at,
+            not_before=NOW + rng.randrange(400),
+        )
+        for at in range(400)
+    ]
+    state = State(fleet(5), [], queue)
+    found = plan(*state.args)
+    assert faults(state, found) == []
+    ahead: dict[str, Slot] = {}
+    for each in queue:
+        assert found.slots[each.id].start_ms == earliest_start(state, ahead, each)
+        ahead[each.id] = found.slots[each.id]

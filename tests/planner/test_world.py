@@ -224,3 +224,9 @@ def test_a_long_time_is_forgotten_without_moving_anybody() -> None:
     assert world.plan().slots == before
     state = State(fleet(1), busy, [demand("a", hours=hour)], Rules(), NOW + hour)
     assert plan(*state.args).slots == before
+
+
+def test_a_lease_that_is_given_an_earlier_end_lets_others_move_up() -> None:
+    world = World(fleet(1), [Hold("h", {"n0": 8}, NOW + 20)], [demand("a")], RULES, NOW)
+    changes = world.extend("h", NOW + 6)
+    assert (changes.slots, changes.moved_later) == ({"a": Slot(NOW + 6, ("n0",), 8)}, {})
