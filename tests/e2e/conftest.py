@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -10,10 +11,15 @@ from tests.fixtures.hub import RunningHub
 
 from .people import Person
 
-#: Leases may be seconds long; two seconds lie between two on the same GPUs.
-SHORT = """
-c.GpuDev.policy = {"min_hours": 0.0005, "default": {"max_hours": 24, "max_extension_hours": 24}}
-c.GpuDev.times = {"turnover": 2, "reconcile": 2, "crash_grace": 60, "warnings": []}
+#: Between two leases on the same GPUs, and part of every promise: more than a stop may take when
+#: the service's patience with the Hub (3 s) ends and the server has to be killed.
+TURNOVER = timedelta(seconds=6)
+#: Leases may be seconds long.
+SHORT = f"""
+c.GpuDev.policy = {{"min_hours": 0.0005, "default": {{"max_hours": 24, "max_extension_hours": 24}}}}
+c.GpuDev.times = {{
+    "turnover": {TURNOVER.total_seconds()}, "reconcile": 2, "crash_grace": 60, "warnings": [],
+}}
 """
 #: JupyterHub's own server without JupyterLab, which takes a third of the time to start.
 LIGHT_SERVERS = """
@@ -57,7 +63,9 @@ def pytest_runtest_makereport(
     report = yield
     if report.when == "call" and report.failed:
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, RunningHub):
-                lines = [line for line in value.logs().splitlines() if '"GET ' not in line]
+            found = getattr(value, "hub", value)
+            if isinstance(found, RunningHub):
+                lines = [line for line in found.logs().splitlines() if " GET " not in line]
                 report.sections.append(("the Hub's log", "\n".join(lines[-60:])))
+                break
     return report

@@ -16,13 +16,13 @@ from gpudev_client.models import Reservation
 from gpudev_client.states import LEASED, State
 from tests.fixtures.hub import RunningHub
 
+from .conftest import TURNOVER
 from .kernel import run_inside
 from .people import Person
 from .waiting import until
 
 pytestmark = pytest.mark.hub
 
-TURNOVER = timedelta(seconds=2)
 SWEEP = timedelta(seconds=1)
 
 _LOOK_AROUND = """

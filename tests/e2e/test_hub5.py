@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -55,6 +56,13 @@ def test_the_flow_on_the_oldest_hub(hub5: RunningHub) -> None:
     assert inside["CUDA_VISIBLE_DEVICES"] == "0"
     assert inside["GPUDEV_RESERVATION"] == first.id
 
+    answer = ada.call("POST", f"/reservations/{first.id}/extension", {"hours": 5 / 3600})
+    assert answer.is_success, answer.text
+    longer = ada.look(first.id)
+    assert longer.expires_at is not None
+    assert first.expires_at is not None
+    assert longer.expires_at - first.expires_at == timedelta(seconds=5)
+
     # A refusal is an answer of the Hub's API, a queue is its pending page.
     refused = grace.start("x", {"gpu_type": "t4-small", "hours": 1000})
     assert refused.status_code == httpx.codes.CONFLICT, refused.text
@@ -64,9 +72,12 @@ def test_the_flow_on_the_oldest_hub(hub5: RunningHub) -> None:
     assert "Next in the queue" in page.text
     second = grace.of_server("")
     assert second is not None
+    answer = ada.call("POST", f"/reservations/{first.id}/extension", {"hours": 0.01})
+    assert answer.status_code == httpx.codes.CONFLICT, answer.text
 
-    ended = ada.until_over(first.id, State.EXPIRED)
-    assert ended.ended_at is not None
+    ada.until_over(first.id, State.EXPIRED)
+    stopping = next(h for h in ada.history(first.id) if h.state is State.STOPPING)
+    assert longer.expires_at <= stopping.at <= longer.expires_at + timedelta(seconds=1)
     begun = grace.until_state(second.id, State.ACTIVE)
     assert begun.starts_at is not None
     assert second.promised_start is not None

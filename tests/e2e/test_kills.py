@@ -225,7 +225,11 @@ def test_hub_killed_while_one_starts_and_one_waits(killed: Killed, point: str) -
 
     killed.hub.start_hub()
     ada.until_state(lease.id, State.ACTIVE)
-    until(lambda: (ada.server(lease.server_name) or {}).get("ready"), "the Hub has the server")
+    until(
+        lambda: (ada.server(lease.server_name) or {}).get("ready"),
+        "the Hub has the server",
+        seen=lambda: (ada.server(lease.server_name), killed.row(lease.id)),
+    )
     assert ada.inside(lease, "status").is_success
     assert grace.look(waiting.id).state is State.QUEUED
     ada.cancel(lease.id)
