@@ -1,0 +1,72 @@
+"""Quotas and horizons; what would be accepted stands in each refusal."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gpudev_client.models import ReservationRequest
+from gpudev_service.errors import Refusal
+from gpudev_service.operations.admission import BOOKING_HORIZON, Standing, admit
+from gpudev_service.settings import GpuTypeSpec, Policy, PolicyRule
+from tests.fixtures.world import START, TYPES
+
+POLICY = Policy(default=PolicyRule(max_hours=24, max_reservations=2, max_gpus=4))
+
+
+def ask(
+    standing: Standing = Standing(),  # noqa: B008 - frozen
+    types: dict[str, GpuTypeSpec] | None = None,
+    **values: Any,
+) -> Any:
+    return admit(
+        ReservationRequest.model_validate({"gpu_type": "t4", "hours": 1, **values}),
+        types=types or TYPES,
+        maintenance={},
+        policy=POLICY,
+        limits=POLICY.of(()),
+        standing=standing,
+        now=START,
+    )
+
+
+@pytest.mark.parametrize(
+    ("standing", "values", "code", "accepted"),
+    [
+        (Standing(reservations=2), {}, "quota", {"reservations": 2}),
+        (Standing(gpus=3), {"gpus": 2}, "quota", {"max": 1}),
+        (Standing(gpus=9), {}, "quota", {"max": 0}),
+        (
+            Standing(),
+            {"starts_at": START + BOOKING_HORIZON + timedelta(seconds=1)},
+            "policy_limit",
+            {"max": (START + BOOKING_HORIZON).isoformat()},
+        ),
+        (Standing(), {"hours": 24.5}, "policy_limit", {"min": 5 / 60, "max": 24}),
+    ],
+)
+def test_limits(standing: Standing, values: dict[str, Any], code: str, accepted: object) -> None:
+    with pytest.raises(Refusal) as refused:
+        ask(standing, **values)
+    assert (refused.value.code, refused.value.accepted) == (code, accepted)
+
+
+def test_at_the_limit_is_within_it() -> None:
+    got = ask(Standing(reservations=1, gpus=3), hours=24, starts_at=START + BOOKING_HORIZON)
+    assert (got.gpus, got.nodes, got.units_per_node) == (1, 1, 1)
+    assert got.booked_for == START + BOOKING_HORIZON
+
+
+def test_a_start_of_just_now_is_no_booking_and_one_of_yesterday_is_refused() -> None:
+    assert ask(starts_at=START).booked_for is None
+    assert ask(starts_at=START - timedelta(seconds=1)).booked_for is None
+    with pytest.raises(Refusal, match="has passed") as refused:
+        ask(starts_at=START - timedelta(days=1))
+    assert refused.value.accepted["min"] == START.isoformat()
+
+
+def test_a_type_in_maintenance_by_configuration_names_the_others() -> None:
+    types = TYPES | {"t4": TYPES["t4"].model_copy(update={"maintenance": "moving"})}
+    with pytest.raises(Refusal, match="moving") as refused:
+        ask(types=types)
+    assert refused.value.accepted == ["h100", "t4-small", "cpu-x86"]

@@ -1,0 +1,138 @@
+"""Counts, readiness, events that were missed; cursors that nobody made."""
+
+from datetime import timedelta
+
+import pytest
+
+from gpudev_client.states import State
+from gpudev_service.errors import Refusal
+from gpudev_service.operations import cursors, reservations, status
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import START, World
+
+
+async def test_counts_by_state_and_what_is_overdue(world: World) -> None:
+    await world.running(await world.reserve("ada"))
+    await world.reserve("grace")
+    await world.reserve("linus", "t4")
+    got = await status.counts(world.ctx)
+    assert got.states == {State.ACTIVE: 1, State.QUEUED: 1, State.PREPARING: 1}
+    assert got.overdue == 0
+    world.clock.pass_time(hours=1, seconds=4)
+    assert (await status.counts(world.ctx)).overdue == 0
+    world.clock.pass_time(seconds=2)
+    assert (await status.counts(world.ctx)).overdue == 2
+
+
+async def test_a_database_that_is_not_there_does_not_answer(
+    world: World, unused_tcp_port: int
+) -> None:
+    assert await status.database_answers(world.ctx)
+    away = Store(f"postgresql://nobody:none@127.0.0.1:{unused_tcp_port}/none", patience=0.2)
+    world.ctx.store = away
+    assert not await status.database_answers(world.ctx)
+    await away.close()
+
+
+async def test_what_was_missed_comes_in_order_and_only_what_may_be_seen(world: World) -> None:
+    assert await status.last_event(world.ctx) == 0
+    first = await world.reserve("ada")
+    seen = await status.last_event(world.ctx)
+    await world.running(first)
+    second = await world.reserve("grace")
+    events = await status.missed(world.ctx, seen, lambda owner: True)
+    assert [event.id for event in events] == sorted(event.id for event in events)
+    assert {event.reservation.id for event in events} == {first.id, second.id}
+    mine = await status.missed(world.ctx, 0, lambda owner: owner.user == "ada")
+    assert {event.reservation.id for event in mine} == {first.id}
+    one = await status.missed(world.ctx, 0, lambda owner: True, second.id)
+    assert {event.reservation.id for event in one} == {second.id}
+    assert await status.last_event(world.ctx, first.id) < await status.last_event(world.ctx)
+
+
+async def test_too_much_to_send_again_is_not_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "REPLAY_MAX", 2)
+    await world.running(await world.reserve())
+    assert await status.missed(world.ctx, 0, lambda owner: True) == []
+    assert len(await status.missed(world.ctx, 1, lambda owner: True)) == 2
+
+
+def test_cursors_come_back_as_they_were() -> None:
+    moment = START + timedelta(microseconds=7)
+    assert cursors.moment_and_id(cursors.of_moment_and_id(moment, "abc")) == (moment, "abc")
+    assert cursors.number(cursors.of_number(17)) == 17
+    assert cursors.text(cursors.of_text("größe")) == "größe"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "?", "e30", "x" * 999, "WzFd", "WyIxIl0", "[" * 40, "WyJ4IiwieSJd"]
+)
+def test_cursors_that_we_did_not_make_are_refused(bad: str) -> None:
+    """ "WzFd" is a number, "WyIxIl0" a text: right for one kind of list, not for another."""
+    with pytest.raises(Refusal, match="not one of ours"):
+        cursors.moment_and_id(bad)
+    if bad != "WzFd":
+        with pytest.raises(Refusal, match="not one of ours"):
+            cursors.number(bad)
+    if bad != "WyIxIl0":
+        with pytest.raises(Refusal, match="not one of ours"):
+            cursors.text(bad)
+
+
+def test_a_moment_without_a_zone_and_numbers_out_of_range_are_refused() -> None:
+    with pytest.raises(Refusal):
+        cursors.moment_and_id(cursors._pack(["2026-03-01T12:00:00", "abc"]))
+    for number in (-1, 2**63):
+        with pytest.raises(Refusal):
+            cursors.number(cursors.of_number(number))
+
+
+async def test_history_is_read_page_by_page(world: World) -> None:
+    got = await world.running(await world.reserve())
+    whole = await reservations.history(world.ctx, got.id, 50, None)
+    said, cursor = [], None
+    while True:
+        page = await reservations.history(world.ctx, got.id, 1, cursor)
+        said += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert said == whole.items
+    with pytest.raises(Refusal, match="no such reservation"):
+        await reservations.history(world.ctx, "zzzzzzzzzzzzzzzz", 1, None)
+
+
+async def test_who_owns_what(world: World) -> None:
+    got = await world.reserve("ada", groups=("lab",), server_name="x")
+    owner = await reservations.owner_of(world.ctx, got.id)
+    assert owner is not None
+    assert (owner.user, owner.groups, owner.server_name) == ("ada", ("lab",), "x")
+    assert await reservations.owner_of(world.ctx, "zzzzzzzzzzzzzzzz") is None
+    assert await reservations.owner_of(world.ctx, "../../etc/passwd") is None
+    live = await reservations.live_of_server(world.ctx, "ada", "x")
+    assert live is not None
+    assert live.id == got.id
+    assert await reservations.live_of_server(world.ctx, "ada", "y") is None
+    with pytest.raises(Refusal) as refused:
+        await world.reserve("ada", "t4", server_name="x")
+    assert refused.value.code == "server_in_use"
+    assert refused.value.accepted == {"reservation": got.id}
+
+
+async def test_lists_by_state_type_server_and_group(world: World) -> None:
+    mine = await world.reserve("ada", groups=("lab",), server_name="x")
+    await world.reserve("grace", "t4")
+    chosen = reservations.ReservationFilter
+    for narrow in (
+        chosen(servers=frozenset({("ada", "x")})),
+        chosen(users=None, of="ada"),
+        chosen(users=None, gpu_type="t4-small"),
+        chosen(groups=frozenset({"lab"})),
+    ):
+        page = await reservations.listing(world.ctx, narrow, 10, None)
+        assert [r.id for r in page.items] == [mine.id]
+    states = chosen(users=None, states=frozenset({State.ACTIVE}))
+    assert (await reservations.listing(world.ctx, states, 10, None)).items == []
+    assert (await reservations.listing(world.ctx, chosen(), 10, None)).items == []
