@@ -22,6 +22,11 @@ import httpx
 _PAGE = 200
 
 
+#: Seconds for the answer to a start: the Hub gives it when the server is up, or after its own
+#: `slow_spawn_timeout` (10 s).
+START_PATIENCE = 20.0
+
+
 class HubAway(Exception):  # noqa: N818 - a state of the world, handled everywhere it is met
     """The Hub did not answer, or not sensibly."""
 
@@ -116,7 +121,12 @@ class Hub:
     async def start(self, user: str, name: str, reservation_id: str) -> None:
         """Starts the server of a reservation; nothing happens if it runs or starts already."""
         try:
-            await self._ask("POST", _path(user, name), json={"reservation": reservation_id})
+            await self._ask(
+                "POST",
+                _path(user, name),
+                json={"reservation": reservation_id},
+                patience=START_PATIENCE,
+            )
         except HubRefused as refusal:
             current = await self.server(user, name)
             if current is None or not (current.ready or current.pending):
@@ -148,11 +158,20 @@ class Hub:
             )
 
     async def _ask(
-        self, method: str, path: str, json: Any = None, token: str | None = None
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        token: str | None = None,
+        patience: float | None = None,
     ) -> httpx.Response:
         headers = None if token is None else {"Authorization": f"token {token}"}
+        given = self._http.timeout
+        timeout = given if patience is None else httpx.Timeout(patience, connect=given.connect)
         try:
-            answer = await self._http.request(method, path, json=json, headers=headers)
+            answer = await self._http.request(
+                method, path, json=json, headers=headers, timeout=timeout
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubAway(type(error).__name__) from error
         # A Hub that starts too many servers already says 429: that is "later", not "no".

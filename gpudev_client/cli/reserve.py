@@ -136,7 +136,7 @@ def _asked(app: App, wish: Wish) -> Wish:
         wish = replace(wish, gpu_type=_ask_type(app, types))
     gpu_type = _type(types, wish.gpu_type or "")
     if gpu_type.maintenance:
-        note(f"{gpu_type.name} is in maintenance: {gpu_type.maintenance}", app.error_width)
+        raise Refused(f"{gpu_type.name} is in maintenance: {gpu_type.maintenance}")
     if wish.gpus is None:
         wish = replace(wish, gpus=_ask_count(gpu_type))
     if wish.hours is None:
@@ -155,8 +155,6 @@ def _ask_type(app: App, types: list[models.GpuType]) -> str:
 
     def explained(t: models.GpuType) -> str:
         offer = offers.get(t.name)
-        if t.maintenance:
-            return f"in maintenance: {t.maintenance}"
         if offer is None:
             return t.label
         first = next((e for e in offer.earliest if e.starts_at), None)
@@ -164,9 +162,14 @@ def _ask_type(app: App, types: list[models.GpuType]) -> str:
         simulated = ", simulated" if t.simulated else ""
         return f"{t.label}: {offer.free} of {offer.total} free, earliest start {start}{simulated}"
 
+    usable = [t for t in types if not t.maintenance]
+    for closed in types:
+        if closed.maintenance:
+            note(f"{closed.name} is in maintenance: {closed.maintenance}", app.error_width)
+    if not usable:
+        raise Refused("Every GPU type is in maintenance.")
     note("GPU types:")
-    usable = next((t.name for t in types if not t.maintenance), types[0].name)
-    return choose("GPU type", [(t.name, explained(t)) for t in types], usable)
+    return choose("GPU type", [(t.name, explained(t)) for t in usable], usable[0].name)
 
 
 def _ask_count(gpu_type: models.GpuType) -> int:
@@ -191,13 +194,14 @@ def _ask_hours(gpu_type: models.GpuType) -> float:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high:
+        # Nobody types a twelfth exactly; the service compares whole seconds.
+        if not low - 1e-4 <= value <= high:
             raise click.UsageError(
-                f"Hours from {low:g} ({words.hours(low)}) to {high:g}; fractions are fine."
+                f"Hours from {low:.3g} ({words.hours(low)}) to {high:g}; fractions are fine."
             )
         return value
 
-    question = f"For how many hours ({low:g} to {high:g})"
+    question = f"For how many hours ({low:.3g} to {high:g})"
     return ask(question, read, f"{gpu_type.default_hours:g}")
 
 
@@ -206,12 +210,14 @@ def _ask_disk(app: App, wish: Wish) -> Wish:
     choices = [(_NO_DISK, "files are gone at the end"), (_NEW_DISK, "a new, empty disk")]
     disks = app.client.disks().all()
     for d in disks:
-        used = f"in use by {d.in_use_by}" if d.in_use_by else ""
+        if d.in_use_by or d.busy:
+            note(f"{d.name} is {d.busy or f'in use by {d.in_use_by}'}.", app.error_width)
+            continue
         last = f"used {words.ago(d.last_used_at, now)}" if d.last_used_at else ""
         size = words.size(d.size_bytes)
-        choices.append((d.name, ", ".join(part for part in (size, last, used) if part)))
+        choices.append((d.name, ", ".join(part for part in (size, last) if part)))
     note("Disks:")
-    free = [d for d in disks if not d.in_use_by]
+    free = [d for d in disks if not (d.in_use_by or d.busy)]
     newest = max(free, key=lambda d: d.last_used_at or d.created_at).name if free else _NO_DISK
     chosen = choose("Disk", choices, newest)
     if chosen != _NEW_DISK:

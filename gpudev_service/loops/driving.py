@@ -17,6 +17,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
+from gpudev_client.limits import is_reservation_id
 from gpudev_client.models import ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE
@@ -125,7 +126,7 @@ async def end(ctx: Context, key: str) -> None:
     if not row.disk_id and scratch.exists():
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     await _finish(ctx, key, snapshot)
-    if row.server_name == row.id:
+    if is_reservation_id(row.server_name):
         await _forget_server(ctx, row)
     if row.disk_id:
         await disks.measure(ctx, row.disk_id)

@@ -100,6 +100,7 @@ def _availability(
         node.units - len(current.taken.get(node.name, ())) for node in nodes if not node.available
     )
     total = sum(node.units for node in nodes)
+    closed = messages.get(spec.name) or spec.maintenance
     holds = [h for h in current.holds if names & set(h.units)]
     demands = [d for d in current.demands if d.pool == spec.name]
     asked = planner.World(nodes, holds, demands, planning.rules(ctx), now_ms)
@@ -115,14 +116,22 @@ def _availability(
         queue_length=len(demands),
         hours=hours,
         earliest=[
-            EarliestStart(gpus=gpus, starts_at=planning.from_ms(max(start.start_ms, now_ms)))
-            if isinstance(start, planner.Slot)
-            else EarliestStart(gpus=gpus, starts_at=None, reason=planning.WHY_NOT[start])
+            _earliest(gpus, start, now_ms, closed)
             for gpus, start in zip(spec.valid_counts, starts, strict=True)
         ],
-        maintenance=messages.get(spec.name) or spec.maintenance,
+        maintenance=closed,
         simulated=_simulated(ctx, spec.name),
     )
+
+
+def _earliest(
+    gpus: int, start: planner.Slot | planner.Reason, now_ms: int, closed: str | None
+) -> EarliestStart:
+    if closed:
+        return EarliestStart(gpus=gpus, starts_at=None, reason=f"in maintenance: {closed}")
+    if isinstance(start, planner.Slot):
+        return EarliestStart(gpus=gpus, starts_at=planning.from_ms(max(start.start_ms, now_ms)))
+    return EarliestStart(gpus=gpus, starts_at=None, reason=planning.WHY_NOT[start])
 
 
 async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -> Cluster:

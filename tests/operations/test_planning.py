@@ -4,8 +4,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from gpudev_client.states import State
+from gpudev_service.actor import Actor
 from gpudev_service.loops import reconcile
-from gpudev_service.operations import reservations
+from gpudev_service.operations import capacity, reservations
 from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import NODES, START, World, make_world
@@ -75,3 +76,14 @@ async def test_a_promise_on_a_node_that_is_gone_moves_at_the_next_look(
     assert await promises(smaller, waiting.id) == [
         "The promised start had to move: a node has left the fleet."
     ]
+
+
+async def test_a_type_in_maintenance_offers_no_start(world: World) -> None:
+    await capacity.set_maintenance(world.ctx, "t4", "firmware", Actor("root-admin"))
+    (offer,) = await capacity.availability(world.ctx, 1, (), "t4")
+    assert offer.maintenance == "firmware"
+    assert {one.starts_at for one in offer.earliest} == {None}
+    assert {one.reason for one in offer.earliest} == {"in maintenance: firmware"}
+    await capacity.end_maintenance(world.ctx, "t4", Actor("root-admin"))
+    (offer,) = await capacity.availability(world.ctx, 1, (), "t4")
+    assert offer.earliest[0].starts_at is not None

@@ -267,8 +267,8 @@ async def test_groups_select_by_the_owners_groups(world: World) -> None:
 
 async def test_a_refused_extension_gives_the_reason_that_counts(world: World) -> None:
     mine = await world.running(await world.reserve("ada", hours=1))
-    with pytest.raises(Refusal, match="24 hours would be possible now. A lease may be extended"):
+    with pytest.raises(Refusal, match="24 hours would be possible now"):
         await extension.extend(world.ctx, mine.id, Actor("ada"), 30)
     await world.reserve("grace", hours=1)
-    with pytest.raises(Refusal, match="No extension is possible now. Somebody who waits"):
+    with pytest.raises(Refusal, match="Somebody who waits"):
         await extension.extend(world.ctx, mine.id, Actor("ada"), 30)
