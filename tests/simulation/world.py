@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from gpudev_client.models import Reservation, ReservationRequest, ServerReport
-from gpudev_client.states import FINAL, LIVE, State
+from gpudev_client.states import LIVE, State
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
@@ -351,12 +351,15 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     except Refusal:
         row.pending = None
         return
+    if not life._deep and life.chance.strikes(0.1):
+        # The lease ends between the Hub's question and the start of the process.
+        await reservations.cancel(life.ctx, reservation, Actor(view.user))
+        await life._sweep()
     if life.chance.strikes(0.1):
         row.pending = None
         await _say(life, reservation, ServerReport(status="failed", message="It did not start."))
         return
-    units = bool((await reservations.get(life.ctx, reservation)).state not in FINAL)
-    handle = life.machine.start(reservation, leased=units and await _holds(life, reservation))
+    handle = life.machine.start(reservation, leased=await _holds(life, reservation))
     answer = await _say(life, reservation, ServerReport(status="starting", handle=dict(handle)))
     if answer is not None and answer.state not in {State.PREPARING, State.ACTIVE}:
         row.pending = None
