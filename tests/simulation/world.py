@@ -362,7 +362,7 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     handle = life.machine.start(reservation, leased=await _holds(life, reservation))
     answer = await _say(life, reservation, ServerReport(status="starting", handle=dict(handle)))
     if answer is not None and answer.state not in {State.PREPARING, State.ACTIVE}:
-        row.pending = None
+        row.pending = row.reservation = None
         if not life.chance.strikes(0.5):  # else the Hub was killed before it could end it
             life.machine.processes.pop(reservation, None)
         return
