@@ -351,7 +351,7 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     except Refusal:
         row.pending = None
         return
-    if not life._deep and life.chance.strikes(0.1):
+    if not life._deep and life.chance.strikes(0.25):
         # The lease ends between the Hub's question and the start of the process.
         await reservations.cancel(life.ctx, reservation, Actor(view.user))
         await life._sweep()
@@ -363,7 +363,7 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     answer = await _say(life, reservation, ServerReport(status="starting", handle=dict(handle)))
     if answer is not None and answer.state not in {State.PREPARING, State.ACTIVE}:
         row.pending = row.reservation = None
-        if not life.chance.strikes(0.5):  # else the Hub was killed before it could end it
+        if not life.chance.strikes(0.7):  # else the Hub was killed before it could end it
             life.machine.processes.pop(reservation, None)
         return
     if life.chance.strikes(0.1):
