@@ -8,7 +8,7 @@ from gpudev_client import limits
 from gpudev_client.models import Cluster, GpuType
 from gpudev_service.api import capacity as api
 from gpudev_service.api import cluster as cluster_api
-from gpudev_service.api.route import NoQuery, PageQuery
+from gpudev_service.api.route import NoQuery
 
 from . import fleet_views as views
 from .base import PageHandler
@@ -29,7 +29,7 @@ class FleetPage(PageHandler):
     """Base of pages that show nodes."""
 
     async def types(self) -> list[GpuType]:
-        page = await api.gpu_types(self.call(query=PageQuery(limit=limits.PAGE_MAX)))
+        page = await api.gpu_types(self.call(query=api.TypesQuery(limit=limits.PAGE_MAX)))
         return list(page.items)
 
     async def cluster(self) -> Cluster:
