@@ -6,7 +6,7 @@ room. The calendar knows nothing of queues or promises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .holes import Window
 from .profiles import FOREVER, Profiles
@@ -76,6 +76,9 @@ class Calendar:
         index = self._indexes.get(units) or self._new_index(units)
         if count > 1:
             return index.together(count, duration, earliest, before, own)
+        if not own:
+            found = index.first(duration, earliest, before)
+            return None if found is None else (found[0], (found[1],))
         best: tuple[int, tuple[int, ...]] | None = None
         for start, end, node in own.values():
             begin = max(start, earliest)
@@ -94,10 +97,13 @@ class Calendar:
             self._least = 1 << (duration.bit_length() - 1)
             self._indexes.clear()
 
+    def index_of(self, nodes: Iterable[int], units: int) -> Windows:
+        """An index of the windows on some nodes only. It is the caller's to keep up to date."""
+        open_nodes = [node for node in nodes if self.open[node]]
+        return Windows(self.profiles, units, self._least, open_nodes)
+
     def _new_index(self, units: int) -> Windows:
-        open_nodes = [node for node, is_open in enumerate(self.open) if is_open]
-        index = Windows(self.profiles, units, self._least, open_nodes)
-        self._indexes[units] = index
+        index = self._indexes[units] = self.index_of(range(len(self.open)), units)
         return index
 
     def freed_by(self, nodes: Sequence[int], start: int, end: int, units: int) -> dict[int, Window]:

@@ -15,9 +15,9 @@ So a promised start is an upper bound that holds as long as step 1 succeeds: lea
 should (their ends are hard and include the turnover) and nodes stay. When step 1 fails for somebody
 (a node is gone or drained, a lease overstays, an operator lowered a quota), those who lost their
 slot are first offered any other place that starts no later than promised. Only if that fails for
-one of them is the pool planned again from nothing, in queue order, so that the loss falls on the
-last in the queue and not on whoever sat on the broken node; whose start is then later than promised
-is reported with the reason.
+one of them is this one, with everyone behind it in the queue, planned again in queue order. So the
+loss falls on the last in the queue and not on whoever sat on the broken node; whose start is then
+later than promised is reported with the reason.
 
 The state after each change is a fixed point: nobody can be improved. That is why a demand that
 arrives later, or is only asked about, gets the same answer from a long-lived pool as from one that
@@ -103,8 +103,10 @@ class Pool:
             if why is not None:
                 lost.append((seat, why))
             self.seats[seat.demand.id] = seat
-        if not all(self.sit_no_later(seat, _promise(seat.demand).start_ms) for seat, _ in lost):
-            self._plan_again(promised, {seat.demand.id: why for seat, why in lost})
+        for seat, _ in lost:
+            if not self.sit_no_later(seat, _promise(seat.demand).start_ms):
+                self._plan_again(promised, seat, {seat.demand.id: why for seat, why in lost})
+                return
 
     def _sit_as_promised(self, seat: Seat) -> Reason | None:
         """Takes the promised slot; says why not if that cannot be."""
@@ -136,16 +138,19 @@ class Pool:
             self.seating.sit(seat, place)
         return place is not None
 
-    def _plan_again(self, promised: list[Seat], reasons: dict[str, Reason]) -> None:
-        """Seats everyone anew in queue order, except that whoever is due and can start does."""
+    def _plan_again(self, promised: list[Seat], stuck: Seat, reasons: dict[str, Reason]) -> None:
+        """Seats `stuck`, and all behind it in the queue, anew in queue order.
+
+        Those ahead of it keep their slots, and so does whoever is due.
+        """
         now = self.seating.now
         self.seating.clear(now)
         self._seat_leases(now)
-        waiting = [
-            seat
-            for seat in promised
-            if _promise(seat.demand).start_ms > now or self._sit_as_promised(seat) is not None
-        ]
+        waiting = []
+        for seat in promised:
+            is_kept = seat.key < stuck.key or _promise(seat.demand).start_ms <= now
+            if not is_kept or self._sit_as_promised(seat) is not None:
+                waiting.append(seat)
         for seat in waiting:
             earliest = max(self.seating.now, seat.not_before)
             place = self.seating.find(seat, earliest)
@@ -207,8 +212,9 @@ class Pool:
         """A place in the caller's words."""
         start, nodes = place
         names = self.seating.names
-        chosen = names[nodes[0]] if len(nodes) == 1 else tuple([names[at][0] for at in nodes])
-        return Slot(start, chosen, demand.units_per_node)
+        if len(nodes) == 1:
+            return Slot(start, names[nodes[0]], demand.units_per_node)
+        return Slot(start, tuple([names[at][0] for at in nodes]), demand.units_per_node)
 
 
 def _still_promised(demand: Demand) -> bool:

@@ -161,7 +161,7 @@ class Seating:
 
     def gains(self) -> Gains:
         """Who might gain from what was given back."""
-        return Gains(self.calendar.profiles, self.calendar.open, self.fresh)
+        return Gains(self.calendar, self.fresh)
 
     def impossible(self, seat: Seat) -> Reason | None:
         """Why the fleet can never hold the demand, even with nothing else on it; None if it can."""

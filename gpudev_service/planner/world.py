@@ -16,8 +16,6 @@ from .live import LivePool
 from .model import Changes, Demand, Extension, Hold, Node, Plan, Reason, Rules, Slot
 from .seats import Seat
 
-_start_order = attrgetter("start", "key")
-
 
 class World:
     """All pools, with everyone seated. Not safe for use by several threads at once."""
@@ -51,7 +49,10 @@ class World:
         start_now: list[Seat] = []
         for pool in self._pools.values():
             position = 0
-            for seat in sorted(pool.seats.values(), key=_start_order):
+            # Two stable sorts: by start, and among equal starts by queue order.
+            seats = sorted(pool.seats.values(), key=attrgetter("key"))
+            seats.sort(key=attrgetter("start"))
+            for seat in seats:
                 demand = seat.demand
                 result.slots[demand.id] = pool.slot((seat.start, seat.nodes), demand)
                 if seat.start <= self.now_ms:
@@ -61,7 +62,7 @@ class World:
                     result.position[demand.id] = position
             result.impossible.update({name: why for name, (_, why) in pool.refused.items()})
             result.moved_later.update(pool.moved_later)
-        start_now.sort(key=_start_order)
+        start_now.sort(key=attrgetter("start", "key"))
         return replace(result, start_now=tuple(seat.demand.id for seat in start_now))
 
     def what_if(self, demand: Demand) -> Slot | Reason:
