@@ -43,6 +43,8 @@ class GpuDevApp(Application):
 
     name = "gpudev"
     description = __doc__
+    #: Whether a word that is no command means something.
+    takes_argument = False
     classes = [GpuDev, GpuDevWeb, HubOAuth]  # noqa: RUF012 - traitlets reads it from the class
 
     #: A file with a mistake would otherwise be half of a configuration.
@@ -73,7 +75,14 @@ class GpuDevApp(Application):
 
     def initialize(self, argv: Sequence[str] | None = None) -> None:
         self.parse_command_line(list(argv) if argv is not None else None)
-        if self.subapp is not None or self.generate_config:
+        if self.subapp is not None:
+            return
+        if self.extra_args and not self.takes_argument:
+            known = ", ".join(self.subcommands) or "none"
+            raise ConfigurationError(
+                f"{self.name} does not know {self.extra_args[0]!r}. Commands: {known}."
+            )
+        if self.generate_config:
             return
         self.read_file()
         self.refuse_unknown()
@@ -185,6 +194,7 @@ class BackupApp(GpuDevApp):
 
     name = "gpudev-backup"
     description = __doc__
+    takes_argument = True
 
     def work(self) -> None:
         if len(self.extra_args) != 1:
@@ -199,6 +209,7 @@ class LoopApp(GpuDevApp):
 
     name = "gpudev-loop"
     description = __doc__
+    takes_argument = True
 
     def work(self) -> None:
         if len(self.extra_args) != 1 or self.extra_args[0] not in LOOPS:

@@ -174,3 +174,11 @@ def test_a_loop_is_run_once(gpudev: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     with closing(sqlite3.connect("gpudev-data/gpudev.sqlite")) as database:
         runs = database.execute("SELECT name, ok FROM loop_runs").fetchall()
     assert runs == [("expiry", 1)]
+
+
+def test_a_command_that_is_not_known_is_refused_by_name(gpudev: Run) -> None:
+    """It must not become another one: here, serving."""
+    ended = gpudev("bogus")
+    assert ended.code == 2
+    assert "'bogus'" in ended.err
+    assert "migrate" in ended.err

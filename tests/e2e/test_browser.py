@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.hub]
 
 QUICK = """
 c.GpuDev.policy = {"min_hours": 0.001, "default": {"max_hours": 24}}
-c.GpuDev.times = {"turnover": 4, "crash_grace": 30, "reconcile": 3}
+c.GpuDev.times = {"turnover": 8, "crash_grace": 30, "reconcile": 3}
 """
 #: Milliseconds for a server and JupyterLab to come up on a busy machine.
 PATIENCE = 120_000
