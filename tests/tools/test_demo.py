@@ -102,6 +102,24 @@ def test_a_taken_port_is_said_plainly(directory: Path) -> None:
     assert "Traceback" not in out
 
 
+def test_a_second_demo_leaves_the_first_ones_data_alone(directory: Path) -> None:
+    with place.hold(directory), demo(directory, place.free_port()) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Another demo runs" in out
+    assert "DEMO_DIR=" in out
+    assert not (directory / "ports.json").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with demo(tmp_path / "file" / "demo", place.free_port()) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot keep its data" in out
+    assert "Traceback" not in out
+
+
 def test_a_part_that_does_not_start_ends_the_others(directory: Path) -> None:
     """The service cannot have its directory: somebody put a file in its place."""
     directory.mkdir()

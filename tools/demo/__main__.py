@@ -18,7 +18,16 @@ from gpudev_hub_config.roles import ACCESS
 from gpudev_hub_config.secrets import secret
 
 from .parts import PartFailed, Parts
-from .place import ADMIN, USERS, Place, PortTaken, prepare, write_private
+from .place import (
+    ADMIN,
+    USERS,
+    DirectoryUnusable,
+    Place,
+    PortTaken,
+    hold,
+    prepare,
+    write_private,
+)
 
 #: Days that ada's token for the command line lives.
 TOKEN_DAYS = 30
@@ -34,7 +43,19 @@ def main() -> int:
     """0 after Ctrl-C, 1 when a part does not start or ends by itself."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ended)
-    directory = Path(os.environ.get("DEMO_DIR") or ".demo")
+    directory = Path(os.environ.get("DEMO_DIR") or ".demo").absolute()
+    try:
+        with hold(directory):
+            return _run(directory)
+    except DirectoryUnusable as error:
+        say(str(error))
+        return 1
+    except Ended:  # before there was anything to end
+        return 0
+
+
+def _run(directory: Path) -> int:
+    """The demo's life in a directory that is ours."""
     try:
         place = prepare(directory, _port(os.environ.get("DEMO_PORT") or "8000"))
     except PortTaken as error:

@@ -3,11 +3,14 @@ configuration files that the Hub and the service read."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import socket
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,10 @@ ADDRESS = "127.0.0.1"
 
 class PortTaken(Exception):  # noqa: N818 - says what is the matter
     """Somebody else listens at the demo's address."""
+
+
+class DirectoryUnusable(Exception):  # noqa: N818 - says what is the matter
+    """The demo's data cannot be kept there; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +75,43 @@ def present() -> Place:
     return Place(directory, Ports(**json.loads((directory / "ports.json").read_text())))
 
 
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Makes the directory and keeps it for one demo: two on the same data would end each other's
+    parts. The kernel lets go with the process.
+
+    Raises:
+        DirectoryUnusable: another demo has it, or it cannot be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DirectoryUnusable(
+            f"The demo cannot keep its data in {directory}: {error.strerror}. "
+            "Choose another place, for example: make demo DEMO_DIR=/tmp/gpudev-demo"
+        ) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DirectoryUnusable(
+                f"Another demo runs with its data in {directory}. End that one, or start this one "
+                "elsewhere, for example: make demo DEMO_PORT=8001 DEMO_DIR=.demo-2"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def prepare(directory: Path, public_port: int) -> Place:
-    """Makes the directory and chooses the inner ports; they stay the same from start to start,
+    """Fills the directory and chooses the inner ports; they stay the same from start to start,
     because running servers know them.
 
     Raises:
         PortTaken: `public_port` is in use.
     """
     directory = directory.absolute()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("hub", "logs"):
         (directory / name).mkdir(mode=0o700, exist_ok=True)
     if not is_free(public_port):
