@@ -8,7 +8,8 @@ Layers, each importing only those above it:
 
 - `model`: the values, `profiles`: free units over time, `quota`: use of quotas over time
 - `holes`, `windows`: where to look first; `calendar`: where there is room
-- `seats`: who sits where; `pool`: in which order, and the argument why promises hold
+- `gains`: who might start earlier now; `seats`: who sits where
+- `pool`: in which order, and the argument why promises hold
 - `extension`: how far a lease may be extended; `live`: a pool that hears of events
 - `world`: all pools; `plans`: the functions for callers that keep nothing in memory
 """

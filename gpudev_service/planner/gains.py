@@ -2,8 +2,9 @@
 
 As long as nobody can be improved, somebody can be again only through room that was not there
 before: on a node that was given something back, or under a quota. `Fresh` notes these; `Gains`
-tells for a seat whether any of it could be of use. It may say yes in vain, but never no in vain:
-a start that uses only nodes and quotas with no more room than before was not possible before.
+tells for a seat whether any of it could be of use. It may say yes in vain, but never no where there
+is something to gain: an earlier start that needs none of the new room would have been possible
+before, and then the seat would have been improved already.
 """
 
 from __future__ import annotations
