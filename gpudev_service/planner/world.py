@@ -1,8 +1,8 @@
 """A world that stays in memory and is told what happens, so that nothing is planned twice.
 
 An arrival seats one demand; an early end, an extension or a drain touches the seats that it
-concerns. The result is the same as that of `plan` over the same state with the slots of before as
-promises.
+concerns. The steps and rules are those of `plan` with the slots of before as promises. Which of
+several nodes with the same earliest start is taken depends on what happened before.
 """
 
 from __future__ import annotations
