@@ -143,8 +143,10 @@ async def _held(
 
 
 def _demand(row: ReservationRow, turnover: timedelta, now: datetime) -> planner.Demand:
-    # A booking whose time has come is due like any promise; only a future one is fixed in time.
+    # A booking whose time has come is due like any promise; only a future one is fixed in time. One
+    # that has lost its place starts as soon as it can from its time on.
     booked = row.booked_for if row.booked_for and row.booked_for > now else None
+    lost = row.first_promise is not None and row.planned_start != booked
     promise = None
     if row.planned_start is not None and row.planned_nodes:
         promise = planner.Slot(
@@ -160,7 +162,8 @@ def _demand(row: ReservationRow, turnover: timedelta, now: datetime) -> planner.
         duration_ms=to_ms(_EPOCH + timedelta(seconds=row.duration_s) + turnover),
         priority=row.priority,
         order=(to_ms(row.submitted_at), row.id),
-        booked_start_ms=to_ms(booked) if booked else None,
+        booked_start_ms=to_ms(booked) if booked and not lost else None,
+        not_before_ms=to_ms(booked) if booked and lost else None,
         promise=promise,
     )
 
@@ -270,15 +273,25 @@ def _promise(
     before = row.planned_start
     if before == start and row.planned_nodes == nodes:
         return []
+    again = before is None and row.first_promise is not None
     row.planned_start, row.planned_nodes = start, nodes
     row.first_promise = row.first_promise or start
     if moved_later is None:
-        if before == start:
-            return []
-        return [live_promise(row, now)]
+        if again:
+            return [_promised_again(session, row, start, now)]
+        # The first promise is told with the submission.
+        return [] if before in {None, start} else [live_promise(row, now)]
     reason = f"The promised start had to move: {_CAUSES[moved_later]}."
     data = {"from": before.isoformat() if before else None, "to": start.isoformat()}
     return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
+
+
+def _promised_again(
+    session: AsyncSession, row: ReservationRow, start: datetime, now: datetime
+) -> HistoryRow:
+    data = {"from": None, "to": start.isoformat()}
+    reason = "A start is promised again."
+    return note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)
 
 
 def _withdrawn(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:

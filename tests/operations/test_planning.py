@@ -11,6 +11,8 @@ from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import NODES, START, World, make_world
 
+ADMIN = Actor("root-admin", admin=True)
+
 
 async def promises(world: World, key: str) -> list[str]:
     page = await reservations.history(world.ctx, key, 200, None)
@@ -87,3 +89,37 @@ async def test_a_type_in_maintenance_offers_no_start(world: World) -> None:
     await capacity.end_maintenance(world.ctx, "t4", Actor("root-admin"))
     (offer,) = await capacity.availability(world.ctx, 1, (), "t4")
     assert offer.earliest[0].starts_at is not None
+
+
+async def test_a_booking_that_lost_its_place_gets_the_next_one_at_once(world: World) -> None:
+    """It waited without a promise until its time had come."""
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    at = START + timedelta(hours=2)
+    booked = await world.reserve("grace", "t4", gpus=8, hours=1, starts_at=at)
+    behind = await world.reserve("linus", "t4", gpus=4, hours=3)
+    await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
+    assert (await world.look(booked)).promised_start is None
+    world.clock.pass_time(hours=1)
+    await world.sweep()
+    assert (await world.look(behind)).starts_at == START + timedelta(hours=1)
+    await capacity.undrain(world.ctx, "t4-2", ADMIN)
+    got = await world.look(booked)
+    assert got.promised_start == START + timedelta(hours=4, seconds=15)
+    assert got.first_promised_start == at
+    told = await promises(world, booked.id)
+    assert [reason.partition(":")[0] for reason in told] == [
+        "The promised start had to be taken back",
+        "A start is promised again.",
+    ]
+    # It is earlier as soon as it can be, and never before its time.
+    await reservations.cancel(world.ctx, behind.id, Actor("linus"))
+    await world.sweep()
+    assert (await world.look(booked)).promised_start == at
+
+
+async def test_a_first_promise_is_no_improvement(world: World) -> None:
+    await world.reserve("ada")
+    async with world.ctx.events.listen(lambda _: True) as listener:
+        await world.reserve("grace")
+        assert (await listener.next()).message == "Submitted by grace."
+        assert listener._queue.empty()

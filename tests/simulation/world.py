@@ -189,7 +189,7 @@ class Life:
             if row.state == State.STOPPING:
                 raise Violation(f"{row.id} never stops")
             if row.state in {State.QUEUED, State.SCHEDULED} and row.planned_start is None:
-                raise Violation(f"{row.id} waits without a promise")
+                raise Violation(f"{row.id} waits without a promise: {row.state}, {row.booked_for}")
         orphans = self.machine.processes.keys() - live.keys()
         if orphans:
             raise Violation(f"servers without a lease: {orphans}")
