@@ -61,7 +61,12 @@ class World:
                     position += 1
                     result.position[demand.id] = position
             result.impossible.update({name: why for name, (_, why) in pool.refused.items()})
-            result.moved_later.update(pool.moved_later)
+            # Somebody planned again may have been improved back to what was promised.
+            for name, why in pool.moved_later.items():
+                now_seated = pool.seats.get(name)
+                promise = None if now_seated is None else now_seated.demand.promise
+                if now_seated is None or promise is None or now_seated.start > promise.start_ms:
+                    result.moved_later[name] = why
         start_now.sort(key=attrgetter("start", "key"))
         return replace(result, start_now=tuple(seat.demand.id for seat in start_now))
 
