@@ -98,7 +98,7 @@ class NewHandler(GpuDevHandler):
 
 
 def new_server_name() -> str:
-    """A random server name with the shape of a reservation id, which it then is as well."""
+    """A random server name with the shape of a reservation id, by which it is known as ours."""
     first, rest = string.ascii_lowercase, string.ascii_lowercase + string.digits
     return secrets.choice(first) + "".join(secrets.choice(rest) for _ in range(15))
 

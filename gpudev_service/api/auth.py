@@ -111,9 +111,6 @@ class Authenticator:
     def has_credentials(self, handler: RequestHandler) -> bool:
         return bool(self.hub_auth.get_token(handler))
 
-    def by_header(self, handler: RequestHandler) -> bool:
-        return bool(self.hub_auth.get_token(handler, in_cookie=False))
-
     async def caller(self, handler: RequestHandler) -> Caller:
         """Who calls.
 
