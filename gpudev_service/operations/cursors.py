@@ -38,17 +38,6 @@ def number(cursor: str) -> int:
     raise _bad()
 
 
-def of_text(text: str) -> str:
-    return _pack([text])
-
-
-def text(cursor: str) -> str:
-    match _unpack(cursor):
-        case [str(value)]:
-            return value
-    raise _bad()
-
-
 def _pack(parts: list[Any]) -> str:
     raw = json.dumps(parts, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -259,19 +259,6 @@ async def get(ctx: Context, reservation_id: str) -> Reservation:
         return view
 
 
-async def live_of_server(ctx: Context, user: str, server_name: str) -> Reservation | None:
-    """The live reservation of a Hub server, if it has one."""
-    async with ctx.store.reading() as session:
-        row = await session.scalar(
-            select(ReservationRow).where(
-                ReservationRow.user == user,
-                ReservationRow.server_name == server_name,
-                ReservationRow.state.in_(LIVE),
-            )
-        )
-        return None if row is None else await views.reservation(ctx, session, row)
-
-
 async def listing(
     ctx: Context, chosen: ReservationFilter, limit: int, cursor: str | None
 ) -> Page[Reservation]:
