@@ -85,7 +85,12 @@ async def claim(
     if row is None:
         row = _new(ctx, user, request.disk, groups, now)
         session.add(row)
-        await session.flush()
+        await _flush(
+            session,
+            Refusal(
+                "disk_busy", f"The disk {row.name!r} is just being made. Try again.", field="disk"
+            ),
+        )
     row.last_used_at = now
     return row.id
 
@@ -169,7 +174,7 @@ async def create_row(
         row = _new(ctx, user, name, groups, ctx.clock.now())
         row.busy = busy
         session.add(row)
-        await _flush(session, name)
+        await _flush(session, _taken(name))
         return row.id
 
     return await ctx.store.run(work)
@@ -192,7 +197,7 @@ async def rename(ctx: Context, user: str, name: str, to: str, actor: Actor) -> D
         if to != name:
             await _name_free(session, user, to)
             row.name = to
-            await _flush(session, to)
+            await _flush(session, _taken(to))
 
     await ctx.store.run(work)
     return await get(ctx, user, to)
@@ -232,7 +237,7 @@ async def undelete(
         await _name_free(session, user, name)
         await _room_for_disk(ctx, session, user, groups)
         row.deleted_at = row.purge_after = None
-        await _flush(session, name)
+        await _flush(session, _taken(name))
 
     await ctx.store.run(work)
     return await get(ctx, user, name)
@@ -352,7 +357,7 @@ async def _holder(session: AsyncSession, disk_id: str) -> ReservationRow | None:
 
 async def _name_free(session: AsyncSession, user: str, name: str) -> None:
     if await find(session, user, name) is not None:
-        raise Refusal("name_taken", f"You already have a disk {name!r}.", field="name")
+        raise _taken(name)
 
 
 async def _room_for_disk(
@@ -396,11 +401,16 @@ def _new(ctx: Context, user: str, name: str, groups: tuple[str, ...], now: datet
     )
 
 
-async def _flush(session: AsyncSession, name: str) -> None:
+def _taken(name: str) -> Refusal:
+    return Refusal("name_taken", f"You already have a disk {name!r}.", field="name")
+
+
+async def _flush(session: AsyncSession, taken: Refusal) -> None:
+    """Writes a disk's new name; what the constraint refuses was a race that somebody has won."""
     try:
         await session.flush()
     except IntegrityError as error:
-        raise Refusal("name_taken", f"You already have a disk {name!r}.", field="name") from error
+        raise taken from error
 
 
 async def _snapshot_id(session: AsyncSession, disk_id: str, wanted: str) -> str:
