@@ -353,9 +353,13 @@ class UnitUse(Answer):
 
 
 class NodeView(Answer):
+    """A node and who holds what of it. `units` are its GPUs, or its shares where `shares` is set:
+    on a node without GPUs."""
+
     name: str
     gpu_type: str
     units: int
+    shares: bool = False
     free: int
     drained: bool = False
     reason: str | None = None

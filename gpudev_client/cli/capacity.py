@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def _nodes(app: App, nodes: Sequence[models.NodeView]) -> str:
             n.name,
             n.gpu_type,
             f"{n.free} of {n.units}",
-            ", ".join(_use(app, use) for use in n.held),
+            "; ".join(_uses(app, n)),
             f"drained: {n.reason}" if n.drained and n.reason else "drained" if n.drained else "",
             words.moment(max(u.until for u in n.held), now, app.zone) if n.held else "",
         )
@@ -110,9 +111,18 @@ def _nodes(app: App, nodes: Sequence[models.NodeView]) -> str:
     return table(("NODE", "TYPE", "FREE", "HELD BY", "REMARKS", "ALL FREE BY"), rows, app.width)
 
 
-def _use(app: App, use: models.UnitUse) -> str:
-    who = "you" if use.mine else use.user or "somebody"
-    return f"{use.unit}: {who} until {words.moment(use.until, app.now(), app.zone)}"
+def _uses(app: App, node: models.NodeView) -> list[str]:
+    """One holder of a node at a time: "you: 4 GPUs, until 18:40". Those whose reservation may not
+    be seen are told apart by when they go."""
+    together = Counter(
+        ("you" if use.mine else use.user or "somebody", use.reservation, use.until)
+        for use in node.held
+    )
+    now, noun = app.now(), "share" if node.shares else "GPU"
+    return [
+        f"{who}: {words.counted(count, noun)}, until {words.moment(until, now, app.zone)}"
+        for (who, _, until), count in together.items()
+    ]
 
 
 def _queue(app: App, queue: Sequence[models.QueueEntry]) -> str:

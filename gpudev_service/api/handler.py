@@ -105,9 +105,12 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     async def _admit(self) -> None:
         auth, limit = self.service.auth, self.service.limit
         found = self._find()
+        counted = isinstance(found, Refusal) or not found.unlimited
         public = isinstance(found, Refusal) or found.access is Access.PUBLIC
-        if (public or not auth.has_credentials(self)) and not limit.take(
-            str(self.request.remote_ip)
+        if (
+            counted
+            and (public or not auth.has_credentials(self))
+            and not limit.take(str(self.request.remote_ip))
         ):
             raise too_many()
         if isinstance(found, Refusal):

@@ -50,7 +50,8 @@ ROUTES = (
         "/health/live",
         Access.PUBLIC,
         live,
-        "Liveness: the process answers.",
+        "Liveness: the process answers. Never refused, however often it is asked.",
         answer=Health,
+        unlimited=True,
     ),
 )

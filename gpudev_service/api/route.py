@@ -125,6 +125,7 @@ class Route:
         answer: model of the answer, or None where `media` is not JSON.
         errors: codes of refusals beyond those that access and validation bring.
         secret: the answer contains a credential: it is never stored for a retry.
+        unlimited: strangers are not counted: for probers, and only where an answer costs nothing.
         recall: finds the answer again after a crash between effect and answer; takes the call and
             the ids of the rows that the effect had made. None: the operation can be repeated.
     """
@@ -143,6 +144,7 @@ class Route:
     media: str = "application/json"
     stream: bool = False
     secret: bool = False
+    unlimited: bool = False
     recall: Callable[[Call[Any, Any], Mapping[str, list[str]]], Awaitable[Any]] | None = None
     pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
@@ -154,6 +156,8 @@ class Route:
         unknown = set(self.parameters) - set(PARAMETERS) | (set(self.errors) - set(CODES))
         if unknown:
             raise ValueError(f"route {self.name}: unknown {sorted(unknown)}")
+        if self.unlimited and (self.access is not Access.PUBLIC or self.method != "GET"):
+            raise ValueError(f"route {self.name}: only a public GET can be unlimited")
         needs_id = self.access in {
             Access.RESERVATION_READ,
             Access.RESERVATION_WRITE,
@@ -177,7 +181,9 @@ class Route:
     @property
     def codes(self) -> tuple[str, ...]:
         """Every code that a refusal of this route can carry."""
-        codes = {"bad_request", "invalid_input", "too_many_requests", "internal", *self.errors}
+        codes = {"bad_request", "invalid_input", "internal", *self.errors}
+        if not self.unlimited:
+            codes.add("too_many_requests")
         if self.access is not Access.PUBLIC:
             codes |= {"not_authenticated", "not_allowed", "unavailable"}
         if self.parameters:

@@ -192,12 +192,14 @@ async def _held(
 def _node_view(
     ctx: Context, node: NodeSpec, held: list[UnitUse], drain: NodeDrainRow | None
 ) -> NodeView:
-    units = ctx.fleet.types()[node.gpu_type].units_per_node
+    spec = ctx.fleet.types()[node.gpu_type]
+    units = spec.units_per_node
     closed = drain is not None or not node.ready
     return NodeView(
         name=node.name,
         gpu_type=node.gpu_type,
         units=units,
+        shares=not spec.gpus_per_node,
         free=0 if closed else units - len(held),
         drained=closed,
         reason=drain.reason if drain else node.reason,

@@ -179,6 +179,21 @@ async def test_strangers_are_limited_and_others_are_not(
     assert all(len(JsonFormatter().format(line)) < 1024 for line in lines)
 
 
+async def test_a_prober_is_never_refused(
+    running_hub: RunningHub, store: Store, tmp_path: Path
+) -> None:
+    """An orchestrator that asks whether the process lives ends it when it is told to come later."""
+    async with running(running_hub, store, tmp_path, anonymous=(0.001, 5)) as site:
+        for method in ("GET", "HEAD"):
+            asked = [(await site.call(method, "/health/live")).status_code for _ in range(30)]
+            assert asked == [200] * 30
+        others = [(await site.call("GET", "/openapi.json")).status_code for _ in range(10)]
+        assert others == [200] * 5 + [429] * 5
+        assert (await site.call("GET", "/health/live")).status_code == 200
+        assert (await site.call("GET", "/health")).status_code == 429
+        assert (await site.call("POST", "/health/live")).status_code == 429
+
+
 async def test_every_request_is_one_line_without_secrets(
     site: Site, tom: str, caplog: pytest.LogCaptureFixture
 ) -> None:

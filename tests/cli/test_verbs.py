@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -80,7 +81,19 @@ def test_waiting_in_the_queue(service: Running, gpudev: Run) -> None:
     status = ok(gpudev("status"))
     assert "Queue: 1 reservation" in status
     assert "grace" not in status
-    assert "somebody until 14:01" in status or "somebody until 14:00" in status
+    assert re.search(r"somebody: 1 GPU, until 14:0[01]", status)
+
+
+def test_the_fleet_names_each_holder_of_a_node_once(service: Running, gpudev: Run) -> None:
+    service.reserve("ada", "t4", gpus=2, hours=2)
+    service.reserve("grace", "t4", gpus=4, hours=3)
+    service.reserve("grace", "cpu-x86", hours=1)
+    status = ok(gpudev("status"))
+    assert re.findall(r"(?:you|somebody): .*? until \d\d:\d\d", status) == [
+        "you: 2 GPUs, until 14:00",
+        "somebody: 4 GPUs, until 15:00",
+        "somebody: 1 share, until 13:00",
+    ]
 
 
 def test_no_wait_and_defaults_of_the_type(gpudev: Run) -> None:
@@ -162,7 +175,7 @@ def test_admins_see_everybody(service: Running, gpudev: Run) -> None:
     assert two in everybody
     assert "grace" in everybody
     assert "of grace" in ok(gpudev("show", two[:5], token=admin))
-    assert "grace until" in ok(gpudev("status", token=admin))
+    assert "grace: 1 GPU, until" in ok(gpudev("status", token=admin))
 
 
 def test_states_filter(service: Running, gpudev: Run) -> None:
