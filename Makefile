@@ -54,11 +54,12 @@ lint: setup ## ruff: rules and formatting
 format: setup ## ruff's formatter over the whole tree
 	@ruff format .
 
-types: setup ## mypy --strict
+types: setup ## mypy --strict, and TypeScript's compiler over the panel
 	@mypy
+	@cd labextension && jlpm run check
 
 contracts: setup ## who may import whom
-	@lint-imports --no-cache --no-logo
+	@PYTHONPATH=labextension lint-imports --no-cache --no-logo
 
 docs: setup ## write the parts of the documentation that are made from the code
 	@python -m tools.reference

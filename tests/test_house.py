@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import tomllib
@@ -15,7 +16,13 @@ from tests.tiers import ROOT
 
 LONGEST_MODULE = 500
 LONGEST_FUNCTION = 60
-PACKAGES = ("gpudev_client", "gpudev_service", "gpudev_spawner", "gpudev_hub_config")
+PACKAGES = (
+    "gpudev_client",
+    "gpudev_service",
+    "gpudev_spawner",
+    "gpudev_hub_config",
+    "labextension/gpudev_lab",
+)
 # Where packages come from is the machine's business: pip, uv and npm are configured there.
 REGISTRY = re.compile(
     r"files\.pythonhosted\.org|pypi\.org/simple|registry\.(npmjs|yarnpkg)\.(org|com)|--(extra-)?index-url"
@@ -85,6 +92,8 @@ def test_no_tracked_file_names_a_package_registry() -> None:
 def test_the_version_stands_once() -> None:
     version = PROJECT["project"]["version"]
     assert metadata.version("gpudev") == version
+    # What JupyterLab shows; npm wants it in its own file.
+    assert json.loads((ROOT / "labextension/package.json").read_text())["version"] == version
     literal = re.compile(rf"""["']{re.escape(version)}["']""")
     assert not [name(path) for path in modules(*PACKAGES) if literal.search(path.read_text())]
 

@@ -5,9 +5,13 @@ Versions come from the lock file, so that what is tested is what was locked.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,9 +27,9 @@ LOCK = ROOT / "requirements" / "lock.txt"
 HEAVY = ("jupyterhub", "sqlalchemy", "tornado", "jupyterlab", "psycopg")
 
 
-def run(command: Sequence[str | Path], cwd: Path) -> str:
-    """The output of a command that must succeed, in an environment without this tree's paths."""
-    kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+def run(command: Sequence[str | Path], cwd: Path, **extra: str) -> str:
+    """What a command that must succeed says, in an environment without this tree's paths."""
+    kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}} | extra
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -35,7 +39,7 @@ def run(command: Sequence[str | Path], cwd: Path) -> str:
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,59 @@ for package, names in {
         assert r.files(package).joinpath(name).is_file(), (package, name)
 """
     run([programs / "python", "-c", files], tmp_path)
+
+
+def test_a_single_user_server_has_the_panel_and_its_server_extension(
+    built: Path, tmp_path: Path
+) -> None:
+    programs = install(tmp_path, f"{next(built.glob('*.whl'))}[lab]")
+    # Nothing of this machine's configuration, so what is listed came with the wheel.
+    clean = {"HOME": str(tmp_path), "JUPYTER_NO_CONFIG": "1", "NO_COLOR": "1"}
+    panels = run([programs / "jupyter", "labextension", "list"], tmp_path, **clean)
+    assert "gpudev-lab" in panels
+    (line,) = [line for line in panels.splitlines() if "gpudev-lab" in line]
+    assert "enabled" in line
+    assert "OK" in line
+    assert "(python, gpudev)" in line
+    del clean["JUPYTER_NO_CONFIG"]
+    servers = run([programs / "jupyter", "server", "extension", "list"], tmp_path, **clean)
+    assert any("gpudev_lab" in line and "OK" in line for line in servers.splitlines())
+
+
+def test_wheel_and_sdist_carry_the_panel_as_it_was_built(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        share = [name for name in wheel.namelist() if "/labextensions/gpudev-lab/" in name]
+        package = [name for name in wheel.namelist() if name.startswith("gpudev_lab/")]
+        described = next(name for name in share if name.endswith("gpudev-lab/package.json"))
+        manifest = json.loads(wheel.read(described))
+    entry = manifest["jupyterlab"]["_build"]["load"]
+    assert any(name.endswith(f"/{entry}") for name in share)
+    assert not [name for name in package if "labextension" in name]
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = [member.name.split("/", 1)[-1] for member in sdist.getmembers()]
+    assert f"labextension/gpudev_lab/labextension/{entry}" in names
+    assert "labextension/yarn.lock" in names
+    assert not [name for name in names if "node_modules/" in name or "/.yarn/" in name]
+
+
+def test_a_checkout_installs_its_client_without_nodejs(tmp_path: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-c", "-o", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    tree = tmp_path / "tree"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tree / name)
+    assert not (tree / "labextension/gpudev_lab/labextension").exists()
+    run([UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    without = {"PATH": str(python.parent), "SKIP_JUPYTER_BUILDER": "1"}
+    run([UV, "pip", "install", "--quiet", "--python", python, str(tree)], tmp_path, **without)
+    assert "reserve" in run([python.with_name("gpu-dev"), "--help"], tmp_path)
