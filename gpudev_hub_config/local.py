@@ -164,6 +164,7 @@ def _spawner(
     c.GpuDevLocalSpawner.term_timeout = 5
     c.Spawner.start_timeout = START_TIMEOUT
     c.Spawner.server_token_scopes = roles.names(roles.SERVER_TOKEN)
+    c.Spawner.oauth_client_allowed_scopes = roles.names(roles.VISITOR)
     c.Spawner.args = [f"--HubOAuth.cache_max_age={CACHE_MAX_AGE}"]
     # A refusal (no such GPU type, quota) is an answer; on Hub 5 it would count as a failure and
     # enough of them would end the Hub.

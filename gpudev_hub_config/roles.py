@@ -27,12 +27,15 @@ SCOPES: Mapping[str, Mapping[str, Any]] = {
         "description": "Reserve GPUs, extend and cancel reservations, manage disks.",
         "subscopes": ["custom:gpudev:read"],
     },
+    "custom:gpudev:lab": {
+        "description": "Tell a reservation's own server about its lease, and who may come in.",
+    },
     "custom:gpudev:spawner": {
         "description": "Start the servers of reservations and report how they are (for the Hub).",
     },
     "custom:gpudev:admin": {
         "description": "Manage everybody's GPU reservations, disks and the fleet.",
-        "subscopes": ["custom:gpudev:reserve"],
+        "subscopes": ["custom:gpudev:reserve", "custom:gpudev:lab"],
     },
 }
 
@@ -41,6 +44,7 @@ USER: Sequence[tuple[str, str]] = (
     ("self", "what every user of the Hub may do; the Hub's own default"),
     (ACCESS, "open gpudev's pages and API"),
     ("custom:gpudev:reserve!user", "reserve for themselves, and nobody else"),
+    ("custom:gpudev:lab!user", "hold what the tokens of their own servers are given"),
 )
 
 #: (scope, why) of administrators.
@@ -55,6 +59,8 @@ SERVICE_SCOPES: Sequence[tuple[str, str]] = (
     ("read:users:name", "know whose servers they are"),
     ("read:users:groups", "policy by group, when the spawner or an admin reserves for somebody"),
     ("read:servers", "find leases whose server is gone"),
+    ("shares", "let collaborators into the server, and out again"),
+    ("read:groups:name", "the Hub asks for it where a server is shared"),
     ("servers", "start the server when a reservation's turn comes, stop it at the lease's end"),
     ("delete:servers", "remove the rows of servers that gpudev named, when they are over"),
 )
@@ -70,7 +76,15 @@ SERVER_TOKEN: Sequence[tuple[str, str]] = (
     ("users:activity!user", "report activity, as every server of the Hub does"),
     ("access:servers!server", "let its owner in"),
     (ACCESS, "call the service's API"),
-    ("custom:gpudev:reserve!server", "see, extend and end its own reservation, and no other"),
+    # No more than that: whoever works in the server, collaborators too, can read this token.
+    ("custom:gpudev:lab!server", "see its own reservation and who may come in, and no other"),
+)
+
+#: (scope, why) of the login of whoever opens a server in the browser, as far as they hold it. So
+#: the owner can extend, invite and end from the Lab, and a collaborator cannot.
+VISITOR: Sequence[tuple[str, str]] = (
+    (ACCESS, "call the service's API"),
+    ("custom:gpudev:reserve!server", "see, extend, share and end this reservation, and no other"),
 )
 
 #: What a browser's login at the service may be used for; limited to what the person holds.

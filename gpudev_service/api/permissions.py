@@ -25,24 +25,27 @@ class Right(StrEnum):
     CREATE = "create"  # reserve for that user
     DISK_READ = "disk_read"
     DISK_WRITE = "disk_write"
+    CONNECT = "connect"  # enter servers by SSH
+    LAB = "lab"  # what the server itself has to know and to say
     LAUNCH = "launch"  # start and report servers: the Hub's spawner
     ADMIN = "admin"
 
 
 _READING = frozenset({Right.READ, Right.DISK_READ})
-_RESERVING = _READING | {Right.WRITE, Right.CREATE, Right.DISK_WRITE}
+_RESERVING = _READING | {Right.WRITE, Right.CREATE, Right.DISK_WRITE, Right.CONNECT}
 
 #: What each scope grants. A scope that is not here grants nothing.
 SCOPES: dict[str, frozenset[Right]] = {
     "read": _READING,
     "reserve": _RESERVING,
+    "lab": frozenset({Right.READ, Right.LAB}),
     # The spawner shows a user's disks in the form and must not touch them.
     "spawner": frozenset({Right.READ, Right.WRITE, Right.CREATE, Right.DISK_READ, Right.LAUNCH}),
-    "admin": _RESERVING | {Right.LAUNCH, Right.ADMIN},
+    "admin": _RESERVING | {Right.LAB, Right.LAUNCH, Right.ADMIN},
 }
 
 #: What remains of a scope that is narrowed to one server.
-_ON_ONE_SERVER = frozenset({Right.READ, Right.WRITE, Right.LAUNCH})
+_ON_ONE_SERVER = frozenset({Right.READ, Right.WRITE, Right.LAB, Right.LAUNCH})
 
 
 @dataclass(frozen=True, slots=True)

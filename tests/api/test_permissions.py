@@ -14,11 +14,11 @@ ADA_OTHER_SERVER = Owner("ada", ("lab",), "y")
 ADA_HERSELF = Owner("ada", ("lab",))
 SAM = Owner("sam", (), "x")
 
-R, W, C, DR, DW, L, A = (
-    Right.READ, Right.WRITE, Right.CREATE, Right.DISK_READ, Right.DISK_WRITE, Right.LAUNCH,
-    Right.ADMIN,
+R, W, C, DR, DW, SSH, LAB, L, A = (
+    Right.READ, Right.WRITE, Right.CREATE, Right.DISK_READ, Right.DISK_WRITE, Right.CONNECT,
+    Right.LAB, Right.LAUNCH, Right.ADMIN,
 )  # fmt: skip
-RESERVE = {R, W, C, DR, DW}
+RESERVE = {R, W, C, DR, DW, SSH}
 
 TABLE = [
     # (scope after the prefix, owner, rights)
@@ -41,13 +41,20 @@ TABLE = [
     ("reserve!server=ada/", Owner("ada", (), ""), {R, W}),
     ("reserve!server=ada/", ADA_HERSELF, set()),
     ("reserve!server=ada", ADA, set()),
+    ("lab", SAM, {R, LAB}),
+    ("lab!user=ada", ADA, {R, LAB}),
+    ("lab!user=ada", SAM, set()),
+    ("lab!server=ada/x", ADA, {R, LAB}),
+    ("lab!server=ada/x", ADA_OTHER_SERVER, set()),
+    ("lab!server=ada/x", ADA_HERSELF, set()),
+    ("lab!server=ada/x", SAM, set()),
     ("spawner", ADA, {R, W, C, DR, L}),
     ("spawner!user=ada", SAM, set()),
-    ("admin", ADA, RESERVE | {L, A}),
-    ("admin!user=ada", ADA, RESERVE | {L}),
+    ("admin", ADA, RESERVE | {LAB, L, A}),
+    ("admin!user=ada", ADA, RESERVE | {LAB, L}),
     ("admin!user=ada", SAM, set()),
-    ("admin!group=lab", ADA, RESERVE | {L}),
-    ("admin!server=ada/x", ADA, {R, W, L}),
+    ("admin!group=lab", ADA, RESERVE | {LAB, L}),
+    ("admin!server=ada/x", ADA, {R, W, LAB, L}),
     # What cannot be read grants nothing, and is never taken for the unfiltered scope.
     ("reserve!user", ADA, set()),
     ("reserve!user=", ADA, set()),
@@ -96,7 +103,7 @@ FILTERS = st.one_of(
     st.just(""),
     st.builds("!{}={}".format, st.sampled_from(["user", "group", "server"]), st.text(max_size=9)),
 )
-NAMES = st.sampled_from(["read", "reserve", "spawner", "admin"])
+NAMES = st.sampled_from(["read", "reserve", "lab", "spawner", "admin"])
 
 
 @given(NAMES, FILTERS, st.text(max_size=5), st.lists(st.text(max_size=5), max_size=3),

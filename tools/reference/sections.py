@@ -35,6 +35,7 @@ def role_table() -> str:
         "role `gpudev-service`: the service, at the Hub's API": roles.SERVICE_SCOPES,
         "role `gpudev-spawner`: the spawner, at the service": roles.SPAWNER_SCOPES,
         "the token in each server's environment": roles.SERVER_TOKEN,
+        "the login of whoever opens a server, as far as they hold it": roles.VISITOR,
     }
     rows = [
         (holder if not index else "", code(scope), reason)
