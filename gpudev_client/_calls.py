@@ -7,7 +7,7 @@ request and which answer; how calls are repeated and refused is `_flow`'s busine
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from . import models
 from ._flow import body, fetch, params, segment
 from ._steps import Call, Flow
-from ._stream import follow
+from ._stream import STREAM_RETRY, follow
 from .states import State
 
 M = TypeVar("M", bound=BaseModel)
@@ -148,14 +148,20 @@ def history(reservation_id: str) -> Listed[models.HistoryEntry]:
     return Listed(call, models.Page[models.HistoryEntry])
 
 
-def events(reservation_id: str | None = None, after: int | None = None) -> Flow[None]:
+def events(
+    reservation_id: str | None = None, after: int | None = None, attempts: int | None = None
+) -> Flow[None]:
     """Follow one reservation to its end, or everything that the caller may see without an end.
 
-    The first events carry the present state. `after` resumes behind an event that is known.
+    The first events carry the present state. `after` resumes behind an event that is known. The
+    stream is opened again after interruptions, `attempts` times in a row at most; 1 tells of the
+    first.
     """
+    retry = STREAM_RETRY if attempts is None else replace(STREAM_RETRY, attempts=attempts)
     if reservation_id is None:
-        return follow("/events", after=after)
-    return follow(f"{_reservation(reservation_id)}/events", after=after, until_final=True)
+        return follow("/events", after=after, retry=retry)
+    path = f"{_reservation(reservation_id)}/events"
+    return follow(path, after=after, until_final=True, retry=retry)
 
 
 def launch(reservation_id: str) -> Flow[models.ServerLaunch]:
@@ -166,6 +172,63 @@ def launch(reservation_id: str) -> Flow[models.ServerLaunch]:
 def report_server(reservation_id: str, report: models.ServerReport) -> Flow[models.Reservation]:
     """Spawner: what became of a reservation's server."""
     call = Call("PUT", f"{_reservation(reservation_id)}/server", body=body(report))
+    return fetch(call, models.Reservation)
+
+
+# --- inside a lease ---------------------------------------------------------------------------
+
+
+def invite(
+    reservation_id: str,
+    user: str,
+    role: models.Role = "use",
+    until: datetime | None = None,
+) -> Flow[models.Reservation]:
+    """Let another user of the Hub see the reservation (`view`) or also open its server (`use`);
+    for somebody who is invited already, change that."""
+    request = models.CollaboratorRequest(role=role, until=until)
+    call = Call("PUT", _collaborator(reservation_id, user), body=body(request))
+    return fetch(call, models.Reservation)
+
+
+def uninvite(reservation_id: str, user: str) -> Flow[models.Reservation]:
+    """Take an invitation back; whoever is connected is out within seconds."""
+    return fetch(Call("DELETE", _collaborator(reservation_id, user)), models.Reservation)
+
+
+def ssh_access(reservation_id: str) -> Flow[models.SshAccess]:
+    """A way into the reservation's server by SSH, good for one connection."""
+    return fetch(Call("POST", f"{_reservation(reservation_id)}/ssh"), models.SshAccess)
+
+
+def snapshot_lease(reservation_id: str, note: str | None = None) -> Flow[models.Snapshot]:
+    """Begin a snapshot of the disk that the reservation uses."""
+    request = models.SnapshotRequest(note=note)
+    call = Call("POST", f"{_reservation(reservation_id)}/snapshot", body=body(request))
+    return fetch(call, models.Snapshot)
+
+
+def lab(reservation_id: str) -> Flow[models.LabView]:
+    """The reservation's own server: all that it has to know."""
+    return fetch(Call("GET", f"{_reservation(reservation_id)}/lab"), models.LabView)
+
+
+def redeem_ssh_ticket(reservation_id: str, ticket: str) -> Flow[models.TicketHolder]:
+    """The reservation's own server: whose ticket it is; once."""
+    request = models.TicketRequest(ticket=ticket)
+    call = Call("POST", f"{_reservation(reservation_id)}/ssh-tickets", body=body(request))
+    return fetch(call, models.TicketHolder)
+
+
+def report_ssh_host(reservation_id: str, report: models.SshHostReport) -> Flow[models.Reservation]:
+    """The reservation's own server: how it is reached by SSH."""
+    call = Call("PUT", f"{_reservation(reservation_id)}/ssh-host", body=body(report))
+    return fetch(call, models.Reservation)
+
+
+def report_closing(reservation_id: str, report: models.ClosingReport) -> Flow[models.Reservation]:
+    """The reservation's own server: what was saved before the lease's end."""
+    call = Call("POST", f"{_reservation(reservation_id)}/closing", body=body(report))
     return fetch(call, models.Reservation)
 
 
@@ -254,6 +317,10 @@ def disk_contents(
 
 def _reservation(reservation_id: str) -> str:
     return f"/reservations/{segment(reservation_id, 'reservation')}"
+
+
+def _collaborator(reservation_id: str, user: str) -> str:
+    return f"{_reservation(reservation_id)}/collaborators/{segment(user, 'user')}"
 
 
 def _disk(name: str) -> str:

@@ -178,6 +178,15 @@ class _Calls:
     launch = _OneCall(_calls.launch)
     report_server = _OneCall(_calls.report_server)
 
+    invite = _OneCall(_calls.invite)
+    uninvite = _OneCall(_calls.uninvite)
+    ssh_access = _OneCall(_calls.ssh_access)
+    snapshot_lease = _OneCall(_calls.snapshot_lease)
+    lab = _OneCall(_calls.lab)
+    redeem_ssh_ticket = _OneCall(_calls.redeem_ssh_ticket)
+    report_ssh_host = _OneCall(_calls.report_ssh_host)
+    report_closing = _OneCall(_calls.report_closing)
+
     disks = _ListCall(_calls.disks)
     disk = _OneCall(_calls.disk)
     create_disk = _OneCall(_calls.create_disk)

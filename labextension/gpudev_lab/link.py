@@ -1,0 +1,157 @@
+"""The one connection between a reservation's server and the service.
+
+`Link` follows the reservation's event stream with the server's own token and reads the lab view
+anew on each event: who may come in, until when, what the disk has. While the stream is up nothing
+is polled; when it is down, it is tried again with pauses that grow to a bound, and what is known
+stays in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from gpudev_client import AsyncClient, errors
+from gpudev_client.models import (
+    ClosingReport,
+    LabView,
+    SshHostReport,
+    TicketHolder,
+)
+from gpudev_client.states import FINAL
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two attempts to reach a service that is away: the first pause and the longest.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+#: Seconds that a last word to the service may take.
+_CLOSING_PATIENCE = 5.0
+
+#: Called after each new view, and when the service goes away or is back.
+Listener = Callable[[], None]
+
+
+class Link:
+    """What this server knows of its reservation, kept up to date.
+
+    Attributes:
+        view: the newest view; None until the service has answered for the first time.
+        away: a sentence that says why the view may be old; None while the service answers.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        reservation_id: str,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.client = client
+        self.reservation_id = reservation_id
+        self.view: LabView | None = None
+        self.away: str | None = None
+        self._pause = pause
+        self._listeners: dict[object, Listener] = {}
+        self._following: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[LabView] | None = None
+
+    def start(self) -> None:
+        """Begins to follow; called once, in the event loop."""
+        self._following = asyncio.create_task(self._follow(), name="gpudev events")
+
+    async def stop(self) -> None:
+        """Ends the connection."""
+        for task in (self._following, self._reading):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, errors.GpuDevError):
+                    await task
+        await self.client.close()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` after each new view, and when the service goes away or is back; returns
+        what ends that."""
+        key = object()
+        self._listeners[key] = listener
+
+        def unsubscribe() -> None:
+            self._listeners.pop(key, None)
+
+        return unsubscribe
+
+    # --- what the service is asked and told -----------------------------------------------------
+
+    async def refresh(self) -> LabView:
+        """Reads the view now; callers at the same time share one request.
+
+        Raises:
+            GpuDevError: the service does not answer, or refuses.
+        """
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read(), name="gpudev view")
+        # Shielded: a caller who gives up does not take the answer away from the others.
+        return await asyncio.shield(self._reading)
+
+    async def redeem(self, ticket: str) -> TicketHolder:
+        """Whose ticket it is; each is good for one time."""
+        return await self.client.redeem_ssh_ticket(self.reservation_id, ticket)
+
+    async def publish_host(self, report: SshHostReport) -> None:
+        """Tells how this server is reached by SSH."""
+        await self.client.report_ssh_host(self.reservation_id, report)
+
+    async def closing(self, report: ClosingReport) -> None:
+        """Tells what was saved before the end; the end waits for it, so it is quick or given up."""
+        async with asyncio.timeout(_CLOSING_PATIENCE):
+            await self.client.report_closing(self.reservation_id, report)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _read(self) -> LabView:
+        try:
+            view = await self.client.lab(self.reservation_id)
+        except (errors.Unreachable, errors.ServerFault) as error:
+            self._lost(error)
+            raise
+        changed = view != self.view or self.away is not None
+        self.view, self.away = view, None
+        if changed:
+            self._tell()
+        return view
+
+    async def _follow(self) -> None:
+        """Until the reservation is over."""
+        failures = 0
+        while True:
+            try:
+                async for _ in self.client.events(self.reservation_id, attempts=1):
+                    await self.refresh()
+                    failures = 0
+                # An end without an error: the last event told a final state.
+                if self.view is not None and self.view.reservation.state in FINAL:
+                    return
+            except errors.GpuDevError as error:
+                self._lost(error)
+            failures += 1
+            bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
+            await self._pause(bound * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    def _lost(self, error: errors.GpuDevError) -> None:
+        told = self.away
+        self.away = (
+            "The reservation service does not answer at the moment; "
+            "what is shown is the last that is known."
+        )
+        if isinstance(error, errors.RefusalError):
+            self.away = f"The reservation service refuses this server: {error}"
+        if told is None:
+            log.warning("the reservation service: %s", error)
+        if told != self.away:
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners.values()):
+            listener()
