@@ -89,11 +89,20 @@ def _hub5() -> str | None:
     return _hub()
 
 
+def _ssh() -> str | None:
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    for program in ("ssh", "sshd", "ssh-keygen", "ssh-agent", "rsync", "setpriv"):
+        if shutil.which(program, path=path) is None:
+            return f"{program} is not installed ({_SYSTEM})"
+    return _hub()
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
     "hub": _hub,
     "hub5": _hub5,
     "postgres": _postgres,
+    "ssh": _ssh,
 }
 
 _FIXTURES = {"browser": "browser", "postgres_server": "postgres"}

@@ -11,13 +11,6 @@ Never here: behaviour beyond checking a value's shape.
 
 from __future__ import annotations
 
-from .activity import (
-    ActivityReport,
-    ActivitySource,
-    IdleState,
-    IdleVerdict,
-    SourceName,
-)
 from .base import (
     Answer,
     DiskName,
@@ -98,8 +91,6 @@ from .service import (
 )
 
 __all__ = [
-    "ActivityReport",
-    "ActivitySource",
     "Answer",
     "Availability",
     "CliToken",
@@ -126,8 +117,6 @@ __all__ = [
     "Health",
     "HistoryEntry",
     "Hours",
-    "IdleState",
-    "IdleVerdict",
     "LabAccess",
     "LabView",
     "LoopHealth",
@@ -149,7 +138,6 @@ __all__ = [
     "ServerReport",
     "Snapshot",
     "SnapshotRequest",
-    "SourceName",
     "SshAccess",
     "SshHostReport",
     "SshKey",

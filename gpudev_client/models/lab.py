@@ -8,7 +8,6 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from gpudev_client import limits
 
-from .activity import IdleVerdict
 from .base import Answer, Note, Request
 from .disks import Disk, Snapshot
 from .people import Role, SshKeyLine
@@ -19,11 +18,13 @@ class SshAccess(Answer):
     """The way into a reservation's server by SSH, for one connection.
 
     `url` is where the SSH connection is made, `ticket` opens it once and not after `expires_at`.
-    `host_keys` are the server's public keys, as lines of `known_hosts` without the host.
+    `host_keys` are the server's public keys, as lines of `known_hosts` without the host. `home` is
+    the home directory there, for links that open an editor in it.
     """
 
     host: str
     login: str
+    home: str | None = None
     url: str
     ticket: str = Field(repr=False)
     expires_at: AwareDatetime
@@ -46,10 +47,14 @@ class TicketHolder(Answer):
 
 
 class SshHostReport(Request):
-    """How a server is reached by SSH: its public host keys, and the account to log in with."""
+    """How a server is reached by SSH: its public host keys, the account to log in with, and where
+    one is then."""
 
     host_keys: list[SshKeyLine] = Field(min_length=1, max_length=8)
     login: Annotated[str, StringConstraints(pattern=rf"^{limits.LOGIN_NAME}$")]
+    home: (
+        Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)] | None
+    ) = None
 
 
 class LabAccess(Answer):
@@ -80,9 +85,6 @@ class LabView(Answer):
     disk: Disk | None
     snapshots: list[Snapshot]
     closing: ClosingTimes
-    idle: IdleVerdict | None = Field(
-        default=None, description="None where policy does not look at idleness."
-    )
 
 
 class ClosingReport(Request):

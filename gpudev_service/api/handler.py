@@ -16,8 +16,9 @@ from typing import Any, cast
 from jupyterhub.services.auth import HubOAuthenticated
 from pydantic import BaseModel, TypeAdapter
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from gpudev_client import limits
 from gpudev_client.models import ErrorAnswer, ErrorBody
 from gpudev_service.errors import CODES, Refusal, not_found
 from gpudev_service.store.errors import StoreUnavailable
@@ -25,7 +26,6 @@ from gpudev_service.store.errors import StoreUnavailable
 from . import access, streams, validation
 from .answered import Answered
 from .auth import Caller, too_many
-from .bodies import BodyHandler
 from .idempotency import Claim, Stored, hash_of
 from .route import Access, Call, Route, well_formed
 from .service import Service
@@ -40,11 +40,16 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 
+#: What is read, and thrown away, of a body that is too large, so that its sender gets the answer
+#: through a proxy that gives up on a connection closed in the middle of a request.
+POLITE_MAX = 16 * 1024 * 1024
+
 #: What path parameters name, for "there is no such ...".
 _NOUNS = {"node": "node", "id": "reservation"}
 
 
-class ApiHandler(HubOAuthenticated, BodyHandler):
+@stream_request_body
+class ApiHandler(HubOAuthenticated, RequestHandler):
     """Dispatches by the route table. The body is taken in only once the caller may send one."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -61,7 +66,10 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         self.caller: Caller | None = None
         self.caller_name = ""
         self.call_owner: Any = None
+        self._chunks: list[bytes] = []
+        self._size = 0
         self._counted = False
+        self._refusal: Refusal | None = None
 
     def set_default_headers(self) -> None:
         # Called again when an error clears the headers: the id must stay the one that was logged.
@@ -78,13 +86,21 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
     # --- before the body ----------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        self.begin_body()
+        # Before anything is awaited: tornado compares the announced length right after this.
+        cast("Any", self.request.connection).set_max_body_size(POLITE_MAX)
         self.service.begun()
         self._counted = True
         try:
             await self._admit()
         except Refusal as refusal:
-            await self.refuse_body(refusal)
+            if self._announced() > POLITE_MAX:
+                # Nobody reads that much to be polite: the connection is closed.
+                self.set_header("Connection", "close")
+                self._refuse(refusal)
+            else:
+                # Answered once the body is read (and thrown away): tornado would close the
+                # connection under the proxy, which means to use it again.
+                self._refusal = refusal
 
     async def _admit(self) -> None:
         auth, limit = self.service.auth, self.service.limit
@@ -115,8 +131,13 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
             await self._own_reservation(found)
         elif not well_formed(self.parameters):
             raise not_found(_noun(found))
-        if self.announced > self.body_max:
-            raise self.too_large()
+        if self._announced() > limits.BODY_MAX:
+            raise _too_large()
+
+    def _announced(self) -> int:
+        """How long the body is said to be; nonsense is tornado's to refuse."""
+        text = self.request.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() else 0
 
     def _find(self) -> Route | Refusal:
         """The route, or why there is none."""
@@ -153,23 +174,34 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
             self.service.ctx, route.access, self.caller, self.parameters["id"]
         )
 
+    def data_received(self, chunk: bytes) -> None:
+        """Takes the body in, up to its limit; what comes beyond is thrown away."""
+        self._size += len(chunk)
+        if self._refusal is None and self._size <= limits.BODY_MAX:
+            self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
+
     # --- with the body ------------------------------------------------------------------------
 
     async def _answer(self) -> None:
         try:
-            raw = self.end_body()
-            if raw is not None:
-                await self._dispatch(raw)
+            await self._dispatch()
         except Refusal as refusal:
-            self.refuse(refusal)
+            self._refuse(refusal)
         except StoreUnavailable:
             log.warning("request %s: the database is away", self.request_id)
-            self.refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
+            self._refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
 
     get = head = post = put = patch = delete = options = _answer
 
-    async def _dispatch(self, raw: bytes) -> None:
+    async def _dispatch(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         route = cast("Route", self.route)
+        if self._size > limits.BODY_MAX:
+            raise _too_large()
+        raw = b"".join(self._chunks)
         call = await self._call(route, raw)
         if route.stream:
             await self._stream(call)
@@ -342,7 +374,7 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         self.set_header("Content-Type", media if status < 400 else "application/json")  # noqa: PLR2004
         self.finish(text)
 
-    def refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         if self._finished:
             return
         if refusal.status in {429, 503} or refusal.code == "in_progress":
@@ -360,13 +392,13 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         self.set_header("Connection", "close")
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, Refusal):
-            self.refuse(error)
+            self._refuse(error)
         elif isinstance(error, HTTPError) and status_code == CODES["unknown_action"]:
-            self.refuse(Refusal("unknown_action", "This method is not known here."))
+            self._refuse(Refusal("unknown_action", "This method is not known here."))
         elif isinstance(error, HTTPError) and status_code < CODES["internal"]:
-            self.refuse(Refusal("bad_request", "The request cannot be read."))
+            self._refuse(Refusal("bad_request", "The request cannot be read."))
         else:
-            self.refuse(
+            self._refuse(
                 Refusal(
                     "internal",
                     f"Something went wrong in gpudev. Tell your operators: request "
@@ -418,3 +450,11 @@ def _noun(route: Route) -> str:
         if name in _NOUNS:
             return _NOUNS[name]
     return "disk" if route.path.startswith("/disks") else "GPU type"
+
+
+def _too_large() -> Refusal:
+    return Refusal(
+        "too_large",
+        f"The body is larger than {limits.BODY_MAX // 1024} KiB.",
+        accepted={"max_bytes": limits.BODY_MAX},
+    )

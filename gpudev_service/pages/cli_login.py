@@ -64,7 +64,7 @@ class CliLogin(PageHandler):
             life=words.duration(logins.life),
         )
 
-    async def sent(self) -> None:
+    async def post(self) -> None:
         try:
             form = self.read_form(LoginForm)
         except Refusal:

@@ -1,0 +1,148 @@
+"""From a host name to an open SSH connection: what `ssh` runs as its ProxyCommand.
+
+    python -I -S .../gpudev_client/ssh --config FILE [--login NAME] [--fdpass] gpudev-ID
+
+Asks the service for the way in, writes the server's host keys down where `ssh` looks for them,
+opens the WebSocket, and either hands the connection to `ssh` (`--fdpass`) or relays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from . import frames, hosts, relay, service
+from .problems import Problem
+from .wire import Address, Answer, Connection, Lost
+
+HELP = "usage: gpu-dev proxy [--config FILE] [--login NAME] [--fdpass] gpudev-ID"
+#: Seconds for which a server that is starting is waited for, and between two questions.
+PATIENCE = 600.0
+PAUSE = 1.0
+#: Seconds until the server's first words; a way that swallows `RAW` is left after them.
+FIRST_WORDS = 15.0
+_SWITCHING, _FORBIDDEN, _BUSY = 101, 403, 503
+_INTERRUPTED = 130
+
+
+class Options:
+    """What the arguments say."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.config: str | None = None
+        self.login: str | None = None
+        self.fdpass = False
+        rest = list(arguments)
+        while rest and rest[0].startswith("--"):
+            option = rest.pop(0)
+            if option == "--fdpass":
+                self.fdpass = True
+            elif option in {"--config", "--login"} and rest:
+                value = rest.pop(0)
+                self.config, self.login = (
+                    (value, self.login) if option == "--config" else (self.config, value)
+                )
+            else:
+                raise Problem(HELP)
+        if len(rest) != 1:
+            raise Problem(HELP)
+        self.host = rest[0]
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        options = Options(arguments)
+        prefix = hosts.reservation_of(options.host)
+        settings = service.settings(options.config)
+        return _connect(options, prefix, settings)
+    except Problem as problem:
+        _say(str(problem))
+        return 1
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return _INTERRUPTED
+
+
+def _connect(options: Options, prefix: str, settings: service.Settings) -> int:
+    modes = [frames.FRAMES] if os.environ.get("GPUDEV_SSH_FRAMES") else [frames.RAW, frames.FRAMES]
+    with service.Service(settings) as there:
+        reservation = there.resolve(prefix)
+        access = _access(there, reservation)
+        _check_login(options, access)
+        hosts.write_known(settings.folder, options.host, access.host_keys)
+        connection, answer = _open(there.connection, access, modes)
+        if answer.headers["sec-websocket-protocol"] == frames.RAW:
+            raw = relay.Raw(connection.sock, answer.rest)
+            if raw.speaks(FIRST_WORDS):
+                return _hand_over(options, raw)
+            connection.close()
+            access = _access(there, reservation)
+            connection, answer = _open(None, access, [frames.FRAMES])
+        return _hand_over(options, relay.Framed(connection.sock, answer.rest))
+
+
+def _hand_over(options: Options, way: relay.Way) -> int:
+    if not options.fdpass:
+        return relay.run(way, 0, 1)
+    if isinstance(way, relay.Raw) and way.plain:
+        relay.pass_socket(way.sock)
+        return 0
+    return relay.run_behind(way)
+
+
+def _access(there: service.Service, reservation: str) -> service.Access:
+    """Asks for the way in, and again while the server is still starting."""
+    deadline = time.monotonic() + PATIENCE
+    told = ""
+    while True:
+        try:
+            return there.access(reservation)
+        except service.NotReady as not_ready:
+            if time.monotonic() > deadline:
+                raise Problem(f"{not_ready} Waited {PATIENCE / 60:.0f} minutes for it.") from None
+            if str(not_ready) != told:
+                told = str(not_ready)
+                _say(f"{told} Waiting; Ctrl-C ends it.")
+        time.sleep(PAUSE)
+
+
+def _check_login(options: Options, access: service.Access) -> None:
+    if options.login is not None and options.login != access.login:
+        raise Problem(
+            f"The account on {access.host} is {access.login!r}, which your SSH configuration does "
+            "not know yet. Run `gpu-dev ssh-config` and connect again."
+        )
+
+
+def _open(
+    connection: Connection | None, access: service.Access, modes: list[str]
+) -> tuple[Connection, Answer]:
+    address = Address(access.url)
+    fresh = connection is None or connection.address.origin != address.origin
+    chosen = Connection(address) if connection is None or fresh else connection
+    headers = {"Gpudev-Ticket": access.ticket}
+    try:
+        answer = chosen.upgrade(address.path, headers, modes)
+    except Lost:
+        if fresh:
+            raise
+        # The connection of the question before had been closed meanwhile. A ticket that did get
+        # there is used up, and the answer says so.
+        chosen = Connection(address)
+        answer = chosen.upgrade(address.path, headers, modes)
+    if answer.status == _SWITCHING:
+        return chosen, answer
+    said = service.words(answer)
+    if answer.status in (_FORBIDDEN, _BUSY) and said:
+        raise Problem(said)
+    raise Problem(
+        f"The server of {access.host} is not running: it was stopped, or is being stopped "
+        f"(status {answer.status})."
+    )
+
+
+def _say(sentence: str) -> None:
+    text = "".join(c if c.isprintable() else "?" for c in sentence)
+    sys.stderr.write(f"gpu-dev: {text}\r\n" if sys.stderr.isatty() else f"gpu-dev: {text}\n")
+    sys.stderr.flush()

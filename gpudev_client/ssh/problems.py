@@ -1,0 +1,7 @@
+"""What goes wrong, in one line for standard error."""
+
+from __future__ import annotations
+
+
+class Problem(Exception):  # noqa: N818 - it is said to a person
+    """Ends the command with a sentence."""

@@ -1,0 +1,342 @@
+"""Between `ssh` and the WebSocket: handing the connection over, or carrying bytes.
+
+One loop, nothing in it waits, and each direction holds at most `LIMIT` bytes: while its reader is
+slow, nothing more is read from its writer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from typing import Any
+
+from . import frames
+from .problems import Problem
+
+LIMIT = 512 * 1024
+CHUNK = 256 * 1024
+#: Seconds that the other side has to finish after we have.
+GRACE = 10.0
+_GONE = select.POLLERR | select.POLLNVAL
+_READABLE = select.POLLIN | select.POLLHUP
+
+
+class Way:
+    """A WebSocket that is open: what its bytes mean. `early` has come already, `plain` is
+    whether the socket itself is what `ssh` may have."""
+
+    plain = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.early = b""
+        #: To be sent whatever else happens: answers to pings, our Close.
+        self.replies = b""
+        self.ended = False
+
+    def outgoing(self, data: bytes) -> bytes:
+        """`data` as it goes over the network."""
+        raise NotImplementedError
+
+    def finish(self) -> bytes:
+        """What says that nothing more comes from us."""
+        raise NotImplementedError
+
+    def incoming(self, data: bytes) -> bytes:
+        """The data in what came over the network."""
+        raise NotImplementedError
+
+
+class Raw(Way):
+    """One endless frame each way."""
+
+    def __init__(self, sock: socket.socket, rest: bytes) -> None:
+        super().__init__(sock)
+        sock.sendall(frames.CLIENT_OPENING)
+        wanted = len(frames.SERVER_OPENING)
+        while len(rest) < wanted:
+            piece = sock.recv(wanted - len(rest))
+            if not piece:
+                raise Problem("The server closed the connection at once.")
+            rest += piece
+        if rest[:wanted] != frames.SERVER_OPENING:
+            raise Problem("The server answered, but not as gpudev does.")
+        self.early = rest[wanted:]
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        return type(self.sock) is socket.socket and not self.early
+
+    def speaks(self, seconds: float) -> bool:
+        """Whether the server's first words come through; something on the way may swallow them."""
+        if self.early:
+            return True
+        self.sock.settimeout(seconds)
+        try:
+            if type(self.sock) is socket.socket:
+                return bool(self.sock.recv(1, socket.MSG_PEEK))
+            self.early = self.sock.recv(CHUNK)
+        except OSError:
+            return False
+        return bool(self.early)
+
+    def outgoing(self, data: bytes) -> bytes:
+        return data
+
+    def finish(self) -> bytes:
+        return b""
+
+    def incoming(self, data: bytes) -> bytes:
+        return data
+
+
+class Framed(Way):
+    """Ordinary frames, masked as a client masks them."""
+
+    def __init__(self, sock: socket.socket, rest: bytes) -> None:
+        super().__init__(sock)
+        self._decoder = frames.Decoder(from_client=False)
+        self._finished = False
+        self.early = self.incoming(rest)
+
+    def outgoing(self, data: bytes) -> bytes:
+        return frames.encode(frames.BINARY, data, os.urandom(4))
+
+    def finish(self) -> bytes:
+        if self._finished:
+            return b""
+        self._finished = True
+        return frames.encode(frames.CLOSE, frames.closing(), os.urandom(4))
+
+    def incoming(self, data: bytes) -> bytes:
+        pieces = []
+        try:
+            for opcode, payload in self._decoder.feed(data):
+                if opcode == frames.BINARY:
+                    pieces.append(payload)
+                elif opcode == frames.PING and not self._finished:
+                    self.replies += frames.encode(frames.PONG, payload, os.urandom(4))
+                elif opcode == frames.CLOSE:
+                    self.ended = True
+        except frames.Violation as violation:
+            raise Problem(f"The connection was not understood: {violation}.") from violation
+        return b"".join(pieces)
+
+
+def pass_socket(sock: socket.socket) -> None:
+    """Gives the connection to `ssh`, which waits for it at our standard output."""
+    sock.settimeout(None)
+    with socket.socket(fileno=os.dup(1)) as out:
+        socket.send_fds(out, [b"\0"], [sock.fileno()])
+
+
+def run_behind(way: Way) -> int:
+    """Gives `ssh` one end of a pair and relays from the other in a process of its own, because
+    `ssh` waits for the end of this one."""
+    ours, theirs = socket.socketpair()
+    pass_socket(theirs)
+    theirs.close()
+    if os.fork():
+        return 0
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    return run(way, ours.fileno(), ours.fileno())
+
+
+def run(way: Way, fd_in: int, fd_out: int) -> int:
+    """Relays until one side has gone."""
+    before = {fd: os.get_blocking(fd) for fd in (fd_in, fd_out)}
+    for fd in before:
+        os.set_blocking(fd, False)
+    try:
+        _Loop(way, fd_in, fd_out).run()
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # `ssh` or the server has gone; `ssh` says what there is to say
+    finally:
+        way.sock.close()
+        for fd, blocking in before.items():
+            os.set_blocking(fd, blocking)
+    return 0
+
+
+class _Loop:
+    """The state of one relay."""
+
+    def __init__(self, way: Way, fd_in: int, fd_out: int) -> None:
+        self.way, self.fd_in, self.fd_out = way, fd_in, fd_out
+        self.net = _Net(way.sock)
+        self.to_net, self.to_out = bytearray(), bytearray(way.early)
+        self.in_open, self.net_open = True, True
+        self.told, self.shut = False, False
+        #: When something last moved; counts once our side has ended.
+        self.progress = 0.0
+
+    def run(self) -> None:
+        while self._unfinished():
+            self._collect()
+            ready = self._poll()
+            if ready.get(self.fd_out, 0) & _GONE:
+                return
+            if self._may_read_in() and ready.get(self.fd_in, 0) & _READABLE:
+                self._read_in()
+            if self._may_read_net() and self.net.readable(ready):
+                self._read_net()
+            if self.to_net and self.net.writable(ready):
+                self._moved(self.to_net, self.net.write(self.to_net))
+            if self.to_out and ready.get(self.fd_out, 0) & select.POLLOUT:
+                self._moved(self.to_out, _write(self.fd_out, self.to_out))
+            # Whoever waits for us may be stopped for hours; the network may not.
+            if not (self.in_open or self.to_out) and time.monotonic() > self.progress + GRACE:
+                return
+
+    def _unfinished(self) -> bool:
+        return self.net_open or bool(self.to_out) or bool(self.to_net)
+
+    def _collect(self) -> None:
+        """Puts in line what the protocol itself wants to say."""
+        if self.way.replies:
+            self.to_net += self.way.replies
+            self.way.replies = b""
+        if self.way.ended:
+            self.net_open = self.in_open = False
+        if not self.in_open and not self.told:
+            self.told = True
+            self.progress = time.monotonic()
+            self.to_net += self.way.finish()
+        if self.told and not self.to_net and not self.shut:
+            self.shut = True
+            self.net.finish_writing()
+
+    def _may_read_in(self) -> bool:
+        return self.in_open and len(self.to_net) < LIMIT
+
+    def _may_read_net(self) -> bool:
+        return self.net_open and len(self.to_out) < LIMIT
+
+    def _moved(self, waiting: bytearray, count: int) -> None:
+        if count:
+            del waiting[:count]
+            self.progress = time.monotonic()
+
+    def _poll(self) -> dict[int, int]:
+        wanted: dict[int, int] = {}
+        if self._may_read_in():
+            wanted[self.fd_in] = select.POLLIN
+        # Without anything to write it is only watched for its end.
+        if self.to_out or self._may_read_in():
+            wanted[self.fd_out] = wanted.get(self.fd_out, 0) | (
+                select.POLLOUT if self.to_out else 0
+            )
+        events = self.net.events(self._may_read_net(), bool(self.to_net))
+        if events:
+            wanted[self.net.fd] = events
+        poll = select.poll()
+        for fd, what in wanted.items():
+            poll.register(fd, what)
+        if self._may_read_net() and self.net.pending():
+            wait: int | None = 0
+        else:
+            wait = None if self.in_open else int(GRACE * 1000)
+        return dict(poll.poll(wait))
+
+    def _read_in(self) -> None:
+        data = _read(self.fd_in)
+        if data == b"":
+            self.in_open = False
+        elif data:
+            self.to_net += self.way.outgoing(data)
+
+    def _read_net(self) -> None:
+        data = self.net.read()
+        if data == b"":
+            self.net_open = self.in_open = False
+        elif data:
+            self.progress = time.monotonic()
+            self.to_out += self.way.incoming(data)
+
+
+class _Net:
+    """The network's socket. With TLS, reading may have to write and the other way round."""
+
+    def __init__(self, sock: Any) -> None:
+        sock.setblocking(False)
+        self._sock, self.fd = sock, sock.fileno()
+        self._tls = hasattr(sock, "pending")
+        self._read_waits = self._write_waits = 0
+
+    def events(self, read: bool, write: bool) -> int:
+        found = (self._read_waits or select.POLLIN) if read else 0
+        return found | ((self._write_waits or select.POLLOUT) if write else 0)
+
+    def readable(self, ready: dict[int, int]) -> bool:
+        events = (self._read_waits or select.POLLIN) | select.POLLHUP | select.POLLERR
+        return bool(ready.get(self.fd, 0) & events) or self.pending()
+
+    def writable(self, ready: dict[int, int]) -> bool:
+        return bool(ready.get(self.fd, 0) & ((self._write_waits or select.POLLOUT) | _GONE))
+
+    def pending(self) -> bool:
+        return self._tls and bool(self._sock.pending())
+
+    def read(self) -> bytes | None:
+        """What is there; None where nothing is, b"" at the end."""
+        self._read_waits = 0
+        try:
+            data: bytes = self._sock.recv(CHUNK)
+            return data
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._read_waits = _tls_wants(error)
+            return None
+
+    def write(self, data: bytearray) -> int:
+        self._write_waits = 0
+        try:
+            return int(self._sock.send(memoryview(data)[:CHUNK]))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._write_waits = _tls_wants(error)
+            return 0
+
+    def finish_writing(self) -> None:
+        """No more from us; a server that still has something to say may say it."""
+        try:
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # it has gone: that is no news
+                raise
+
+
+def _tls_wants(error: OSError) -> int:
+    """What TLS waits for; every other error is raised again."""
+    import ssl
+
+    if isinstance(error, ssl.SSLWantReadError):
+        return select.POLLIN
+    if isinstance(error, ssl.SSLWantWriteError):
+        return select.POLLOUT
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        raise ConnectionResetError from error
+    raise error
+
+
+def _read(fd: int) -> bytes | None:
+    try:
+        return os.read(fd, CHUNK)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        return b""
+
+
+def _write(fd: int, data: bytearray) -> int:
+    try:
+        return os.write(fd, memoryview(data)[:CHUNK])
+    except BlockingIOError:
+        return 0

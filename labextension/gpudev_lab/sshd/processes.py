@@ -1,0 +1,122 @@
+"""The processes of SSH sessions: ending them, and telling whether they are used."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from . import daemon
+
+#: The mark of a lease, by which the service ends all of its processes.
+LEASE = "GPUDEV_RESERVATION"
+#: Seconds between asking a process to end and ending it.
+GRACE = 1.0
+#: Bytes that keep a connection alive, per sign of life; generously.
+_SIGN = 1024
+
+
+def marked_environment() -> dict[str, str]:
+    """The environment of sshd itself."""
+    kept = ("PATH", LEASE, "LANG", "TZ")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def end(pid: int, mark: str | None) -> None:
+    """Ends a session's sshd with everything that it started.
+
+    Args:
+        pid: the session's sshd.
+        mark: also everything that this person left running, as `daemon.MARK` says.
+    """
+    found = _tree(pid)
+    if mark is not None:
+        found |= _marked(mark)
+    for process in found:
+        _signal(process, force=False)
+    _, left = psutil.wait_procs(list(found), timeout=GRACE)
+    again = set(left) | (_marked(mark) if mark is not None else set())
+    for process in again:
+        _signal(process, force=True)
+
+
+def _tree(pid: int) -> set[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return {root, *root.children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def _marked(mark: str) -> set[psutil.Process]:
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(daemon.MARK) == mark:
+                found.add(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended meanwhile, or another account's
+    found.discard(psutil.Process())
+    return found
+
+
+def _signal(process: psutil.Process, *, force: bool) -> None:
+    try:
+        process.kill() if force else process.terminate()
+    except psutil.NoSuchProcess:
+        return
+
+
+@dataclass
+class Meter:
+    """When a connection was used last, told from how much its sshd has read and written and from
+    its terminals."""
+
+    _moved: int = 0
+    _looked: datetime | None = None
+    _last: datetime | None = None
+
+    def last(self, pid: int, began: datetime, now: datetime) -> datetime:
+        """When it was used last; data count from one look to the next."""
+        tree = _tree(pid)
+        moved = sum(_io(process) for process in tree if _is_sshd(process))
+        since = (now - (self._looked or began)).total_seconds()
+        signs = (since / daemon.ALIVE + 1) * _SIGN
+        seen = [began, self._last or began, *_terminals(tree)]
+        if moved - self._moved > signs:
+            seen.append(now)
+        self._moved, self._looked = moved, now
+        self._last = max(seen)
+        return self._last
+
+
+def _is_sshd(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("sshd")
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _io(process: psutil.Process) -> int:
+    try:
+        counters = process.io_counters()
+        return int(counters.read_chars + counters.write_chars)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0  # gone; what it moved was seen before
+
+
+def _terminals(tree: set[psutil.Process]) -> list[datetime]:
+    """When somebody typed or something was printed, on the terminals of these processes."""
+    times = []
+    for process in tree:
+        try:
+            path = Path(f"/proc/{process.pid}/fd/0").resolve()
+            if path.parent == Path("/dev/pts") and path.name.isdecimal():
+                status = path.stat()
+                times.append(max(status.st_atime, status.st_mtime))
+        except OSError:
+            continue  # it ended meanwhile
+    return [datetime.fromtimestamp(at, UTC) for at in times]

@@ -1,0 +1,1 @@
+"""SSH through the proxy, with the real OpenSSH client and server."""

@@ -1,0 +1,53 @@
+"""Coming in: shells, commands, files, forwards, by every way over the WebSocket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .site import HOST, Person, Site
+
+pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
+
+WAYS = [
+    pytest.param({"fdpass": True}, id="socket-passed"),
+    pytest.param({"fdpass": False}, id="relayed"),
+    pytest.param({"fdpass": True, "frames": True}, id="frames-behind"),
+    pytest.param({"fdpass": False, "frames": True}, id="frames"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_command_its_output_and_its_exit_code(ada: Person, way: dict[str, Any]) -> None:
+    done = ada.ssh("cat; echo error >&2; exit 7", stdin=b"in\0put", **way)
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"in\0put", b"error\n")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_byte_of_a_lot_each_way(ada: Person, way: dict[str, Any]) -> None:
+    data = bytes(range(256)) * 40_000
+    done = ada.ssh("cat", stdin=data, **way)
+    assert done.stdout == data
+
+
+def test_a_session_is_where_the_server_is(ada: Person, site: Site) -> None:
+    done = ada.ssh("pwd; echo $HOME $GPUDEV_RESERVATION $CUDA_VISIBLE_DEVICES; which python")
+    home, rest, python = done.stdout.decode().splitlines()
+    assert home == str(site.disk)
+    assert rest == f"{site.disk} abcd0123456789ef 0,1"
+    assert python.startswith("/")
+
+
+def test_a_beginning_of_the_id_is_enough(ada: Person) -> None:
+    assert ada.ssh("echo in", host=HOST[:12]).stdout == b"in\n"
+    refused = ada.ssh("echo in", host="gpudev-zzzz")
+    assert b"no live reservation" in refused.stderr
+
+
+def test_who_has_no_key_there_does_not_come_in(site: Site, ada: Person) -> None:
+    other = site.person("other")
+    site.control(people={"ada": ada.entry, "other": {**other.entry, "keys": [ada.public_key]}})
+    done = other.ssh("true")
+    assert done.returncode == 255
+    assert b"Permission denied (publickey)" in done.stderr
