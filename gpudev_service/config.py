@@ -86,6 +86,12 @@ class GpuDev(Configurable):
     disk_limit_gb = Integer(
         100, allow_none=True, help="Size of a disk in GB from which on people are told; None: none."
     ).tag(config=True)
+    history_days = Integer(
+        365,
+        allow_none=True,
+        help="""How many days after its end a reservation is kept, with its history; at least 1.
+        None: for ever.""",
+    ).tag(config=True)
     public_url = Unicode(
         help="""Address of the Hub as people reach it, for links, like https://hub.example.org.
         Default: $JUPYTERHUB_PUBLIC_HUB_URL without /hub, else links are paths."""
@@ -125,6 +131,7 @@ class GpuDev(Configurable):
                 times=self._read("times", Times, self.times),
                 data_dir=Path(self.data_dir).absolute(),
                 disk_limit_gb=self.disk_limit_gb,
+                history_days=self.history_days,
                 public_url=self.public_url,
             )
         except ValidationError as error:

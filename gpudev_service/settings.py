@@ -179,7 +179,8 @@ class Settings(Setting):
     policy: Policy = Policy()
     times: Times = Times()
     data_dir: Path = Path("gpudev-data")
-    disk_limit_gb: int | None = 100
+    disk_limit_gb: int | None = Field(default=100, ge=1)
+    history_days: int | None = Field(default=365, ge=1)
     public_url: str = ""
 
     @model_validator(mode="after")

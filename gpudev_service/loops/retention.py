@@ -1,4 +1,5 @@
-"""What is kept for a time goes when its time is over: deleted disks, old snapshots, old keys."""
+"""What is kept for a time goes when its time is over: deleted disks, old snapshots, old keys,
+reservations that ended long ago."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import asyncio
 import logging
 import shutil
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import FINAL
@@ -16,12 +18,21 @@ from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
 from gpudev_service.operations import servers, snapshots
-from gpudev_service.store.models import DiskRow, IdempotencyRow, ReservationRow, SnapshotRow
+from gpudev_service.store.models import (
+    Base,
+    DiskRow,
+    IdempotencyRow,
+    ReservationRow,
+    SnapshotRow,
+)
 
 log = logging.getLogger(__name__)
 
 #: How long the answer to an Idempotency-Key is remembered.
 KEYS_KEPT = timedelta(hours=24)
+#: How many ended reservations go in one transaction, and how many transactions one run makes: the
+#: next run goes on. Somebody who reserves waits for one transaction at most.
+BATCH, BATCHES = 100, 50
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -38,6 +49,7 @@ async def run(ctx: Context) -> datetime | None:
             failures.append(error)
     await ctx.store.run(lambda session: _forget_keys(session, now))
     await _scratch(ctx)
+    await _forget_reservations(ctx, now)
     await ctx.disks.clean_up()
     if len(failures) > 1:
         raise ExceptionGroup("several disks could not be worked on", failures)
@@ -111,3 +123,47 @@ async def _remove(ctx: Context, disk_id: str, snapshot_id: str) -> None:
 
 async def _forget_keys(session: AsyncSession, now: datetime) -> None:
     await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - KEYS_KEPT))
+
+
+async def _forget_reservations(ctx: Context, now: datetime) -> None:
+    """Removes reservations that ended too long ago, the oldest first, with all that belongs to
+    them. Ids of events are never given again: who comes back misses only what is gone."""
+    days = ctx.settings.history_days
+    if days is None:
+        return
+    row = ReservationRow
+    old = (
+        select(row.id)
+        .where(row.ended_at < now - timedelta(days=days), row.state.in_(FINAL))
+        .order_by(row.ended_at)
+        .limit(BATCH)
+    )
+    for _ in range(BATCHES):
+        async with ctx.store.reading() as session:
+            ids = list(await session.scalars(old))
+        if ids:
+            await ctx.store.run(partial(_forget, ids))
+            log.info("%d reservations that ended %d days ago are forgotten", len(ids), days)
+        if len(ids) < BATCH:
+            return
+
+
+async def _forget(ids: list[str], session: AsyncSession) -> None:
+    """Removes what refers to the reservations, then them; what is more than theirs (the snapshot
+    of a disk) only forgets where it came from. A final state is never left, so `ids` stay right."""
+    for table, column in _REFERRING:
+        theirs = column.in_(ids)
+        if column.nullable:
+            await session.execute(update(table).where(theirs).values({column: None}))
+        else:
+            await session.execute(delete(table).where(theirs))
+    await session.execute(delete(ReservationRow).where(ReservationRow.id.in_(ids)))
+
+
+#: Every column that refers to a reservation, with its table.
+_REFERRING = tuple(
+    (table, key.parent)
+    for table in Base.metadata.sorted_tables
+    for key in table.foreign_keys
+    if key.column is ReservationRow.__table__.c.id
+)

@@ -83,7 +83,7 @@ async def claim(
     if request.disk is None:
         return None
     if row is None:
-        row = _new(ctx, user, request.disk, groups, now)
+        row = _new(user, request.disk, groups, now)
         session.add(row)
         await _flush(
             session,
@@ -171,7 +171,7 @@ async def create_row(
     async def work(session: AsyncSession) -> str:
         await _name_free(session, user, name)
         await _room_for_disk(ctx, session, user, groups)
-        row = _new(ctx, user, name, groups, ctx.clock.now())
+        row = _new(user, name, groups, ctx.clock.now())
         row.busy = busy
         session.add(row)
         await _flush(session, _taken(name))
@@ -294,6 +294,12 @@ async def measure(ctx: Context, disk_id: str) -> None:
     await ctx.store.run(work)
 
 
+def limit_bytes(ctx: Context) -> int | None:
+    """How large a disk may become: what the configuration says at this moment."""
+    limit = ctx.settings.disk_limit_gb
+    return None if limit is None else limit * GB
+
+
 # --- shared -----------------------------------------------------------------------------------
 
 
@@ -312,6 +318,7 @@ async def views(ctx: Context, session: AsyncSession, rows: Sequence[DiskRow]) ->
         .group_by(SnapshotRow.disk_id)
     )
     snapshots = {disk: (count, newest) for disk, count, newest in counted}
+    limit = limit_bytes(ctx)
     return [
         Disk(
             name=row.name,
@@ -320,7 +327,7 @@ async def views(ctx: Context, session: AsyncSession, rows: Sequence[DiskRow]) ->
             last_used_at=row.last_used_at,
             size_bytes=row.size_bytes,
             size_measured_at=row.size_measured_at,
-            limit_bytes=row.limit_bytes,
+            limit_bytes=limit,
             in_use_by=holders.get(row.id),
             snapshots=snapshots.get(row.id, (0, None))[0],
             last_snapshot_at=snapshots.get(row.id, (0, None))[1],
@@ -389,15 +396,13 @@ def _names(user: str) -> Select[Any]:
     )
 
 
-def _new(ctx: Context, user: str, name: str, groups: tuple[str, ...], now: datetime) -> DiskRow:
-    limit = ctx.settings.disk_limit_gb
+def _new(user: str, name: str, groups: tuple[str, ...], now: datetime) -> DiskRow:
     return DiskRow(
         id=new_id(),
         name=name,
         user=user,
         groups=list(groups),
         created_at=now,
-        limit_bytes=None if limit is None else limit * GB,
     )
 
 

@@ -131,6 +131,7 @@ class ReservationRow(Base):
         Index("ix_reservations_state", "state", "gpu_type"),
         Index("ix_reservations_user", "user", "submitted_at"),
         Index("ix_reservations_submitted_at", "submitted_at", "id"),
+        Index("ix_reservations_ended_at", "ended_at"),
     )
 
 
@@ -197,7 +198,6 @@ class DiskRow(Base):
     last_used_at: Mapped[datetime | None]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     size_measured_at: Mapped[datetime | None]
-    limit_bytes: Mapped[int | None] = mapped_column(BigInteger)
     deleted_at: Mapped[datetime | None]
     purge_after: Mapped[datetime | None]
     busy: Mapped[str | None] = mapped_column(String(32))
@@ -224,7 +224,7 @@ class SnapshotRow(Base):
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     disk_id: Mapped[str] = mapped_column(ForeignKey("disks.id"))
-    reservation_id: Mapped[str | None] = mapped_column(ForeignKey("reservations.id"))
+    reservation_id: Mapped[str | None] = mapped_column(ForeignKey("reservations.id"), index=True)
     taken_at: Mapped[datetime]
     #: `end` of a lease, `person` asked, `safety` before a restoration or deletion.
     cause: Mapped[str] = mapped_column(String(16))

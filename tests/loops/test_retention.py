@@ -2,15 +2,18 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
-from gpudev_client.models import CloneRequest
+from gpudev_client.models import CloneRequest, Reservation
 from gpudev_service.actor import Actor
 from gpudev_service.disks.base import DiskFailure
 from gpudev_service.disks.directories import DirectoryDisks
+from gpudev_service.errors import Refusal
 from gpudev_service.loops import retention
-from gpudev_service.operations import disks, reservations, servers, snapshots
+from gpudev_service.operations import disks, reservations, servers, snapshots, status
 from gpudev_service.store.models import DiskRow, IdempotencyRow
 from tests.fixtures.world import World
 
@@ -129,3 +132,92 @@ async def test_a_clone_is_begun_at_once(world: World) -> None:
     assert made.busy
     await world.ctx.background.settle()
     assert (await disks.get(world.ctx, "ada", "copy")).busy is None
+
+
+async def ended(world: World, **values: Any) -> Reservation:
+    """A reservation that had a lease and is over."""
+    got = await world.running(await world.reserve(**values))
+    await reservations.cancel(world.ctx, got.id, Actor(got.user))
+    await world.sweep()
+    return await world.look(got)
+
+
+async def rows_of(world: World, key: str) -> dict[str, int]:
+    """How many rows of each table belong to the reservation."""
+    async with world.ctx.store.reading() as session:
+        return {
+            table.name: await session.scalar(select(func.count()).where(column == key)) or 0
+            for table, column in retention._REFERRING
+        }
+
+
+async def test_reservations_are_forgotten_a_year_after_their_end(world: World) -> None:
+    old = await ended(world, disk="work", create_disk=True)
+    assert {name for name, count in (await rows_of(world, old.id)).items() if count} == {
+        "history", "placements", "snapshots",
+    }  # fmt: skip
+    world.clock.pass_time(days=364)
+    young = await ended(world)
+    live = await world.running(await world.reserve("grace", "t4", hours=24))
+    await retention.run(world.ctx)
+    assert await rows_of(world, old.id)
+    seen = await status.last_event(world.ctx)
+    world.clock.pass_time(days=1, seconds=1)
+    await retention.run(world.ctx)
+    with pytest.raises(Refusal, match="no such reservation"):
+        await world.look(old)
+    assert set((await rows_of(world, old.id)).values()) == {0}
+    assert (await world.look(young)).state == "cancelled"
+    assert (await world.look(live)).state == "active"
+    # The disk and its snapshot are the person's and stay; so does a reader's place in the events.
+    kept = await snapshots.listing(world.ctx, "ada", "work", 10, None)
+    assert [(s.cause, s.state) for s in kept.items] == [("end", "ready")]
+    assert await status.last_event(world.ctx) == seen
+    following = await world.reserve("linus", "h100")
+    missed = await status.missed(world.ctx, seen, lambda _: True)
+    assert missed
+    assert {event.reservation.id for event in missed} == {following.id}
+
+
+async def test_ids_of_forgotten_events_are_not_given_again(world: World) -> None:
+    """A stream whose reader holds the last one of them would pass over the new event."""
+    await ended(world)
+    seen = await status.last_event(world.ctx)
+    world.clock.pass_time(days=366)
+    await retention.run(world.ctx)
+    assert await status.last_event(world.ctx) == 0
+    following = await world.reserve()
+    missed = await status.missed(world.ctx, seen, lambda _: True)
+    assert {event.reservation.id for event in missed} == {following.id}
+    assert all(event.id > seen for event in missed)
+
+
+async def test_a_list_goes_on_while_what_it_has_shown_is_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(retention, "BATCHES", 2)
+    made = []
+    for _ in range(7):
+        made.append((await ended(world)).id)
+        world.clock.pass_time(minutes=1)
+    everybody = reservations.ReservationFilter(users=None)
+    first = await reservations.listing(world.ctx, everybody, 2, None)
+    assert [view.id for view in first.items] == made[:-3:-1]
+    world.clock.pass_time(days=366)
+    left = []
+    for _ in range(3):
+        await retention.run(world.ctx)
+        page = await reservations.listing(world.ctx, everybody, 10, first.next_cursor)
+        left.append([view.id for view in page.items])
+    # The oldest go first, in bounded pieces; a cursor whose row is gone stays right.
+    assert left == [made[4:5], [], []]
+    assert (await reservations.listing(world.ctx, everybody, 10, None)).items == []
+
+
+async def test_for_ever_is_for_ever(world: World) -> None:
+    world.ctx.settings = world.ctx.settings.model_copy(update={"history_days": None})
+    old = await ended(world)
+    world.clock.pass_time(days=4000)
+    await retention.run(world.ctx)
+    assert (await world.look(old)).state == "cancelled"

@@ -48,7 +48,8 @@ SQLITE = """SELECT sql FROM sqlite_master
             WHERE tbl_name <> 'alembic_version' AND name NOT LIKE 'sqlite_%'"""
 POSTGRES = [
     """SELECT concat_ws(' ', table_name, column_name, data_type, character_maximum_length,
-              is_nullable, column_default, ordinal_position)
+              is_nullable, column_default,
+              rank() OVER (PARTITION BY table_name ORDER BY ordinal_position))
        FROM information_schema.columns
        WHERE table_schema = 'public' AND table_name <> 'alembic_version'""",
     """SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid))
