@@ -59,7 +59,10 @@ class GpuDev(Configurable):
         help="""Limits: a dict with min_hours, default_hours, default (for everybody) and groups (by
         Hub group). Limits are max_hours, max_extension_hours, max_total_hours, max_reservations,
         max_gpus, max_disks, priority, disk_retention_days, snapshots_kept. A user in several groups
-        gets the most generous of each; None means no limit.
+        gets the most generous of each; None means no limit. `idle` is a dict for leases that nobody
+        uses: action (nothing, warn, release), after_minutes, grace_minutes (between the warning and
+        the release), keep_hours and keeps (for how long, and how often, somebody may say "keep
+        it"). Without it nothing is judged.
 
             c.GpuDev.policy = {
                 "default": {"max_hours": 24, "max_gpus": 8},
@@ -70,8 +73,8 @@ class GpuDev(Configurable):
     times = Dict(
         help="""Spans in seconds: turnover (between two leases on the same GPUs), start_limit (for a
         server to come up), crash_grace (a crashed server can be started again), hub_patience (for
-        an answer of the Hub), sweep, reconcile, retention (between runs of the loops), and warnings
-        (minutes before a lease's end: [30, 15, 5]).""",
+        an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops), and
+        warnings (minutes before a lease's end: [30, 15, 5]).""",
     ).tag(config=True)
     db_url = Unicode(
         help="""The database: sqlite:///relative/file, sqlite:////absolute/file or

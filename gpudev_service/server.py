@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 GRACE = 3.0
 #: Seconds to wait for the port: the service before may be just letting it go.
 PORT_PATIENCE = 10.0
-#: What the server reads of a body at all; the API's own limit is below it and answers with 413.
-_BODY_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,6 @@ async def _bind(application: Application, options: GpuDevWeb) -> HTTPServer:
         application,
         xheaders=True,
         trusted_downstream=list(options.trusted_proxies),
-        max_body_size=_BODY_MAX,
         body_timeout=30,
         idle_connection_timeout=120,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -86,6 +87,35 @@ class NodeSpec(Setting):
     reason: str | None = None
 
 
+class IdleAction(StrEnum):
+    """What becomes of a lease that nobody uses."""
+
+    NOTHING = "nothing"  # shown, and that is all
+    WARN = "warn"  # its people are told
+    RELEASE = "release"  # its people are told, and it is given back after a grace
+
+
+class IdleRule(Setting):
+    """When a lease counts as idle, and what follows.
+
+    `after_minutes` without any sign of use make it idle; `release` gives it back `grace_minutes`
+    after the warning. Its people may say "keep it": for `keep_hours`, up to `keeps` times until it
+    is used again.
+    """
+
+    action: IdleAction = IdleAction.WARN
+    after_minutes: float = Field(default=60, ge=5)
+    grace_minutes: float = Field(default=15, ge=1)
+    keep_hours: float = Field(default=4, gt=0)
+    keeps: int = Field(default=3, ge=0)
+
+    @property
+    def gentleness(self) -> tuple[int, float, float]:
+        """Of two rules the one with the higher gentleness is the more generous."""
+        mildest_last = list(reversed(IdleAction))
+        return mildest_last.index(self.action), self.after_minutes, self.grace_minutes
+
+
 class PolicyRule(Setting):
     """Limits for a Hub group; a field left out does not change what the default says.
 
@@ -101,6 +131,7 @@ class PolicyRule(Setting):
     priority: int | None = Field(default=None, ge=-1000, le=1000)
     disk_retention_days: int | None = Field(default=None, ge=0)
     snapshots_kept: int | None = Field(default=None, ge=1)
+    idle: IdleRule | None = None
 
 
 class Policy(Setting):
@@ -117,6 +148,13 @@ class Policy(Setting):
         snapshots_kept=10,
     )
     groups: Mapping[str, PolicyRule] = {}
+
+    def idle_of(self, groups: Iterable[str]) -> IdleRule | None:
+        """When leases of a user in `groups` count as idle: the most generous rule that concerns
+        them, None where no rule does."""
+        named = [rule.idle for g in groups if (rule := self.groups.get(g)) and rule.idle]
+        own = [self.default.idle] if self.default.idle else []
+        return max([*own, *named], key=lambda rule: rule.gentleness, default=None)
 
     def of(self, groups: Iterable[str]) -> PolicyView:
         """The limits of a user in `groups`."""
@@ -164,6 +202,7 @@ class Times(Setting):
     hub_patience: float = Field(default=3.0, gt=0)
     sweep: float = Field(default=1.0, gt=0)
     reconcile: float = Field(default=15.0, gt=0)
+    idle: float = Field(default=30.0, gt=0)
     retention: float = Field(default=3600.0, gt=0)
 
     @property

@@ -48,15 +48,19 @@ class Connection:
                 return reservation
         return None
 
-    async def report(self, reservation_id: str, report: ServerReport) -> Reservation | None:
+    async def report(
+        self, reservation_id: str, report: ServerReport, *, patience: float | None = None
+    ) -> Reservation | None:
         """Tells the service about a server and returns the reservation as it stands then.
 
-        A service that is away is told later, in the background (then None is returned); its
-        refusal is logged, since by then the reservation has moved on without us.
+        A service that is away, or does not answer within `patience` seconds, is told later, in the
+        background (then None is returned); its refusal is logged, since by then the reservation has
+        moved on without us.
         """
         try:
-            return await self.client.report_server(reservation_id, report)
-        except (errors.Unreachable, errors.ServerFault):
+            async with asyncio.timeout(patience):
+                return await self.client.report_server(reservation_id, report)
+        except (errors.Unreachable, errors.ServerFault, TimeoutError):
             self.later(self._report_until_heard(reservation_id, report))
         except errors.RefusalError as refusal:
             log.info("%s of %s was not taken: %s", report.status, reservation_id, refusal)

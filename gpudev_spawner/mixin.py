@@ -26,7 +26,8 @@ from gpudev_client.states import FINAL, WAITING, State
 from . import asking, failures, form, names, options, stash
 from .connection import Connection, shared
 from .progress import Message, Phase, message
-from .refusals import SpawnRefused, over, refused
+from .refusals import SpawnRefused, ended, over, refused
+from .waiting import Entry
 
 #: The Hub's own limit on a start while it waits in the queue: ten years, in seconds. The limit that
 #: the operator set begins when the waiting is over.
@@ -35,7 +36,8 @@ ENDLESS = 315_360_000
 #: Seconds between two messages to somebody who looks at the waiting page; their generator ends with
 #: the first message after they have left.
 _PROGRESS_EVERY = 10.0
-#: Seconds that the Hub may take to note a failed start.
+#: Seconds that the service may take to hear of a failed start before the person reads of it; after
+#: that it is told in the background.
 _FAILURE_PATIENCE = 10.0
 
 
@@ -139,9 +141,10 @@ class GpuDevMixin(Spawner):
         try:
             self._reservation = await self._reserve()
             self._show_name(self._reservation.name)
-            await self._wait()
-            stash.drop(self.user)
-            return await self._bring_up(self._reservation)
+            with self.connection.watch.entry(self._reservation) as entry:
+                await self._wait(entry)
+                stash.drop(self.user)
+                return await self._bring_up(entry)
         except asyncio.CancelledError:
             self._cancelled()
             raise
@@ -195,47 +198,66 @@ class GpuDevMixin(Spawner):
             raise over(reservation)
         return reservation
 
-    async def _wait(self) -> None:
+    async def _wait(self, entry: Entry) -> None:
         """Returns when the lease has begun; for as long as that takes."""
-        assert self._reservation is not None  # noqa: S101 - set by start
         self._move(Phase.WAITING)
-        with self.connection.watch.entry(self._reservation) as entry:
-            # Between the answer that brought us here and the stream something may have happened.
-            await self.connection.watch.read(entry)
-            # Somebody who leaves ends this start in a moment; their cancelled reservation is not a
-            # failure to be shown.
-            while entry.reservation.state in WAITING or self._leaving:
-                self._reservation = entry.reservation
-                await entry.changed()
-            self._reservation = self._mine(entry.reservation)
+        # Between the answer that brought us here and the stream something may have happened.
+        await self.connection.watch.read(entry)
+        # Somebody who leaves ends this start in a moment; their cancelled reservation is not a
+        # failure to be shown.
+        while entry.reservation.state in WAITING or self._leaving:
+            self._reservation = entry.reservation
+            await entry.changed()
+        self._reservation = self._mine(entry.reservation)
 
-    async def _bring_up(self, reservation: Reservation) -> Any:
+    async def _bring_up(self, entry: Entry) -> Any:
         """Starts the server within the operator's limit; a failure gives the GPUs back."""
         self._move(Phase.STARTING)
-        self._launch = await self.connection.client.launch(reservation.id)
+        reservation_id = entry.reservation.id
+        self._launch = await self.connection.client.launch(reservation_id)
         self._reservation = self._launch.reservation
         self.start_timeout = max(1, round(self._limit))
         try:
-            where = await asyncio.wait_for(self._start_server(reservation.id), self._limit)
+            where = await asyncio.wait_for(self._start_while_ours(entry), self._limit)
         except Exception as error:
             self._failed_start = True
             reason = self.failure_reason(error) or failures.reason(error, self._limit)
             self.log.warning("%s did not come up: %s", self._log_name, reason, exc_info=error)
             with contextlib.suppress(ProcessLookupError):
                 await super().stop(now=True)
-            self.connection.later(self._report_failed(reservation.id, reason))
-            raise SpawnRefused(reason, status=HTTPStatus.CONFLICT) from error
+            raise await self._tell_failure(reservation_id, reason) from error
         self._move(Phase.UP)
         return where
 
-    async def _report_failed(self, reservation_id: str, reason: str) -> None:
-        """Told once the Hub has taken the failure in: the service stops what has failed, and a stop
-        of a start that is still pending would hide the reason from whoever waits for it."""
-        future = cast("asyncio.Task[Any] | None", self._spawn_future)
-        if future is not None:
-            await asyncio.wait([future], timeout=_FAILURE_PATIENCE)
+    async def _start_while_ours(self, entry: Entry) -> Any:
+        """Starts the server; ends the start as soon as the lease is over.
+
+        Whoever waits then reads why. A stop of a pending start, which the service turns to only
+        when this does not happen, would leave nothing to read.
+        """
+        starting = asyncio.create_task(self._start_server(entry.reservation.id))
+        try:
+            while not starting.done():
+                self._still_ours(entry.reservation)
+                news = asyncio.create_task(entry.changed())
+                try:
+                    await asyncio.wait({starting, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
+            return await starting
+        finally:
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+
+    async def _tell_failure(self, reservation_id: str, reason: str) -> SpawnRefused:
+        """Tells the service that the start has failed, before the Hub knows: what the page and the
+        reservation say is then the same, and nobody starts this server a second time."""
         report = ServerReport(status="failed", message=reason)
-        await self.connection.report(reservation_id, report)
+        after = await self.connection.report(reservation_id, report, patience=_FAILURE_PATIENCE)
+        if after is not None and _is_over(after) and after.reason != reason:
+            return ended(after)  # somebody else was faster, and has said why
+        return SpawnRefused(reason, status=HTTPStatus.CONFLICT)
 
     async def _start_server(self, reservation_id: str) -> Any:
         assert self._launch is not None  # noqa: S101 - set by _bring_up
@@ -261,8 +283,11 @@ class GpuDevMixin(Spawner):
     def _still_ours(self, reservation: Reservation | None) -> None:
         """Refuses to go on where the lease has ended meanwhile; a service that is away ends it by
         itself, so its silence is no reason to stop."""
-        if reservation is not None:
-            self._reservation = self._mine(reservation)
+        if reservation is None:
+            return
+        if _is_over(reservation):
+            raise ended(reservation)
+        self._reservation = reservation
 
     async def _answers(self, where: Any) -> None:
         """Returns when the server answers over HTTP; raises as soon as it has died."""
@@ -292,7 +317,7 @@ class GpuDevMixin(Spawner):
             return
         # The Hub gives us a second to be gone, so the service is told in the background. A server
         # that runs already is ended by the Hub, which calls `stop`.
-        if self._phase is Phase.STARTING and not self._started:
+        if self._phase is Phase.STARTING and (self._failed_start or not self._started):
             self._tell_later(reservation.id, ServerReport(status="stopped"))
         elif self._phase is Phase.WAITING and not self._leaving:
             self._tell_later(reservation.id, ServerReport(status="left"))
@@ -388,7 +413,7 @@ class GpuDevMixin(Spawner):
         except errors.GpuDevError as error:
             self.log.warning("%s: the service does not answer: %s", self._log_name, error)
         else:
-            if current.state is State.STOPPING or current.state in FINAL:
+            if _is_over(current):
                 return
         await self.connection.report(reservation_id, ServerReport(status="stopped"))
 
@@ -411,6 +436,10 @@ class GpuDevMixin(Spawner):
         super().clear_state()
         self._reservation = None
         self._launch = None
+
+
+def _is_over(reservation: Reservation) -> bool:
+    return reservation.state is State.STOPPING or reservation.state in FINAL
 
 
 def _hub_ends() -> bool:

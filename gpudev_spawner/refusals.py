@@ -74,3 +74,11 @@ def over(reservation: Reservation) -> SpawnRefused:
         f"This reservation is over ({reservation.state}{why}). Make a new one to go on working.",
         status=HTTPStatus.GONE,
     )
+
+
+def ended(reservation: Reservation) -> SpawnRefused:
+    """The answer to a start whose reservation ended under way; the reason is the reservation's."""
+    why = f": {reservation.reason}" if reservation.reason else "."
+    return SpawnRefused(
+        f"The reservation ended before the server was ready{why}", status=HTTPStatus.CONFLICT
+    )

@@ -11,6 +11,13 @@ Never here: behaviour beyond checking a value's shape.
 
 from __future__ import annotations
 
+from .activity import (
+    ActivityReport,
+    ActivitySource,
+    IdleState,
+    IdleVerdict,
+    SourceName,
+)
 from .base import (
     Answer,
     DiskName,
@@ -91,6 +98,8 @@ from .service import (
 )
 
 __all__ = [
+    "ActivityReport",
+    "ActivitySource",
     "Answer",
     "Availability",
     "CliToken",
@@ -117,6 +126,8 @@ __all__ = [
     "Health",
     "HistoryEntry",
     "Hours",
+    "IdleState",
+    "IdleVerdict",
     "LabAccess",
     "LabView",
     "LoopHealth",
@@ -138,6 +149,7 @@ __all__ = [
     "ServerReport",
     "Snapshot",
     "SnapshotRequest",
+    "SourceName",
     "SshAccess",
     "SshHostReport",
     "SshKey",

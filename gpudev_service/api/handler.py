@@ -16,9 +16,8 @@ from typing import Any, cast
 from jupyterhub.services.auth import HubOAuthenticated
 from pydantic import BaseModel, TypeAdapter
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError
 
-from gpudev_client import limits
 from gpudev_client.models import ErrorAnswer, ErrorBody
 from gpudev_service.errors import CODES, Refusal, not_found
 from gpudev_service.store.errors import StoreUnavailable
@@ -26,6 +25,7 @@ from gpudev_service.store.errors import StoreUnavailable
 from . import access, streams, validation
 from .answered import Answered
 from .auth import Caller, too_many
+from .bodies import BodyHandler
 from .idempotency import Claim, Stored, hash_of
 from .route import Access, Call, Route, well_formed
 from .service import Service
@@ -40,16 +40,11 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 
-#: What is read, and thrown away, of a body that is too large, so that its sender gets the answer
-#: through a proxy that gives up on a connection closed in the middle of a request.
-POLITE_MAX = 16 * 1024 * 1024
-
 #: What path parameters name, for "there is no such ...".
 _NOUNS = {"node": "node", "id": "reservation"}
 
 
-@stream_request_body
-class ApiHandler(HubOAuthenticated, RequestHandler):
+class ApiHandler(HubOAuthenticated, BodyHandler):
     """Dispatches by the route table. The body is taken in only once the caller may send one."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -66,10 +61,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self.caller: Caller | None = None
         self.caller_name = ""
         self.call_owner: Any = None
-        self._chunks: list[bytes] = []
-        self._size = 0
         self._counted = False
-        self._refusal: Refusal | None = None
 
     def set_default_headers(self) -> None:
         # Called again when an error clears the headers: the id must stay the one that was logged.
@@ -86,21 +78,13 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
     # --- before the body ----------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        # Before anything is awaited: tornado compares the announced length right after this.
-        cast("Any", self.request.connection).set_max_body_size(POLITE_MAX)
+        self.begin_body()
         self.service.begun()
         self._counted = True
         try:
             await self._admit()
         except Refusal as refusal:
-            if self._announced() > POLITE_MAX:
-                # Nobody reads that much to be polite: the connection is closed.
-                self.set_header("Connection", "close")
-                self._refuse(refusal)
-            else:
-                # Answered once the body is read (and thrown away): tornado would close the
-                # connection under the proxy, which means to use it again.
-                self._refusal = refusal
+            await self.refuse_body(refusal)
 
     async def _admit(self) -> None:
         auth, limit = self.service.auth, self.service.limit
@@ -131,13 +115,8 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             await self._own_reservation(found)
         elif not well_formed(self.parameters):
             raise not_found(_noun(found))
-        if self._announced() > limits.BODY_MAX:
-            raise _too_large()
-
-    def _announced(self) -> int:
-        """How long the body is said to be; nonsense is tornado's to refuse."""
-        text = self.request.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() else 0
+        if self.announced > self.body_max:
+            raise self.too_large()
 
     def _find(self) -> Route | Refusal:
         """The route, or why there is none."""
@@ -174,34 +153,23 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
             self.service.ctx, route.access, self.caller, self.parameters["id"]
         )
 
-    def data_received(self, chunk: bytes) -> None:
-        """Takes the body in, up to its limit; what comes beyond is thrown away."""
-        self._size += len(chunk)
-        if self._refusal is None and self._size <= limits.BODY_MAX:
-            self._chunks.append(chunk)
-        else:
-            self._chunks.clear()
-
     # --- with the body ------------------------------------------------------------------------
 
     async def _answer(self) -> None:
         try:
-            await self._dispatch()
+            raw = self.end_body()
+            if raw is not None:
+                await self._dispatch(raw)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
         except StoreUnavailable:
             log.warning("request %s: the database is away", self.request_id)
-            self._refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
+            self.refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
 
     get = head = post = put = patch = delete = options = _answer
 
-    async def _dispatch(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal
+    async def _dispatch(self, raw: bytes) -> None:
         route = cast("Route", self.route)
-        if self._size > limits.BODY_MAX:
-            raise _too_large()
-        raw = b"".join(self._chunks)
         call = await self._call(route, raw)
         if route.stream:
             await self._stream(call)
@@ -374,7 +342,7 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self.set_header("Content-Type", media if status < 400 else "application/json")  # noqa: PLR2004
         self.finish(text)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         if self._finished:
             return
         if refusal.status in {429, 503} or refusal.code == "in_progress":
@@ -392,13 +360,13 @@ class ApiHandler(HubOAuthenticated, RequestHandler):
         self.set_header("Connection", "close")
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, Refusal):
-            self._refuse(error)
+            self.refuse(error)
         elif isinstance(error, HTTPError) and status_code == CODES["unknown_action"]:
-            self._refuse(Refusal("unknown_action", "This method is not known here."))
+            self.refuse(Refusal("unknown_action", "This method is not known here."))
         elif isinstance(error, HTTPError) and status_code < CODES["internal"]:
-            self._refuse(Refusal("bad_request", "The request cannot be read."))
+            self.refuse(Refusal("bad_request", "The request cannot be read."))
         else:
-            self._refuse(
+            self.refuse(
                 Refusal(
                     "internal",
                     f"Something went wrong in gpudev. Tell your operators: request "
@@ -450,11 +418,3 @@ def _noun(route: Route) -> str:
         if name in _NOUNS:
             return _NOUNS[name]
     return "disk" if route.path.startswith("/disks") else "GPU type"
-
-
-def _too_large() -> Refusal:
-    return Refusal(
-        "too_large",
-        f"The body is larger than {limits.BODY_MAX // 1024} KiB.",
-        accepted={"max_bytes": limits.BODY_MAX},
-    )

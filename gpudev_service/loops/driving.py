@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 GRACE = 1.0
 #: Before a step that did not work is tried again, in seconds.
 PAUSE = 1.0
+#: How often a start that is under way is looked at, five times in a pause, until it is ended.
+START_LOOKS = 50
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -77,8 +79,12 @@ async def begin(ctx: Context, key: str) -> None:
         if server is not None and server.ready and await ctx.servers.alive(key, row.server_handle):
             await servers.report(ctx, key, SERVICE, ServerReport(status="running"))
             return
-        if (server is None or server.pending is None) and not await _start(ctx, row):
-            return
+        if server is None or server.pending is None:
+            # The Hub has no start under way. Was there one that failed, its spawner had told us
+            # before the Hub knew, so that only now we see it.
+            row = await _row(ctx, key)
+            if row.state != State.PREPARING or not await _start(ctx, row):
+                return
     await asyncio.sleep(PAUSE)
 
 
@@ -126,7 +132,9 @@ async def end(ctx: Context, key: str) -> None:
     if not row.disk_id and scratch.exists():
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     await _finish(ctx, key, snapshot)
-    if is_reservation_id(row.server_name):
+    # What never came up stays for a while, so that the Hub's page can say why.
+    came_up = row.target != State.FAILED or row.active_at is not None
+    if is_reservation_id(row.server_name) and came_up:
         await _forget_server(ctx, row)
     if row.disk_id:
         await disks.measure(ctx, row.disk_id)
@@ -159,11 +167,29 @@ async def _heard(asked: asyncio.Task[None]) -> None:
 
 async def _ask_hub(ctx: Context, row: ReservationRow) -> None:
     try:
-        await ctx.hub.stop(row.user, row.server_name)
+        if await _start_is_over(ctx, row):
+            await ctx.hub.stop(row.user, row.server_name)
     except HubAway as error:
         log.warning("the Hub could not be asked to stop %s: %s", row.id, error)
     except HubRefused as refusal:
         log.warning("the Hub did not stop %s: %s", row.id, refusal.status)
+
+
+async def _start_is_over(ctx: Context, row: ReservationRow) -> bool:
+    """Lets a start that is under way end by itself, for a while. False where the reservation has
+    gone on meanwhile: what the Hub starts now may be another one's.
+
+    The spawner hears that the lease is over and ends its start with the reason, which the Hub's
+    page then shows; a start that is stopped from outside says nothing.
+    """
+    for _ in range(START_LOOKS):
+        server = await ctx.hub.server(row.user, row.server_name)
+        if (await _row(ctx, row.id)).state != State.STOPPING:
+            return False
+        if server is None or server.pending != "spawn":
+            return True
+        await asyncio.sleep(PAUSE / 5)
+    return True
 
 
 async def _release(ctx: Context, key: str) -> None:
@@ -218,7 +244,7 @@ async def _finish(ctx: Context, key: str, snapshot: SnapshotRow | None) -> None:
 
 
 async def _forget_server(ctx: Context, row: ReservationRow) -> None:
-    """Removes the Hub's row of a server that gpudev named; the reconcile loop tries again."""
+    """Removes the Hub's row of a server that gpudev named; the reconcile loop removes the rest."""
     try:
         await ctx.hub.stop(row.user, row.server_name, remove=True)
     except (HubAway, HubRefused) as error:

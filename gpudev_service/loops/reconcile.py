@@ -1,6 +1,7 @@
 """Finds what a crash, a kill or a person behind our back has left, and puts it right.
 
-- a lease whose server is gone: noted, and the owner has the grace time to start it again;
+- a lease whose server is gone, though a job of it may live on: noted, and the owner has the grace
+  time to start it again;
 - a server or process without a lease: stopped;
 - a server that runs and that the Hub has forgotten: started anew, unless it has work;
 - rows of servers in the Hub that gpudev named and nobody uses: removed;
@@ -11,6 +12,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, select
@@ -24,6 +27,7 @@ from gpudev_service.context import Context
 from gpudev_service.hub import HubAway, HubRefused, HubServer
 from gpudev_service.operations import planning, snapshots, views
 from gpudev_service.operations.transitions import note
+from gpudev_service.servers.base import Handle
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,16 @@ log = logging.getLogger(__name__)
 YOUNG = timedelta(seconds=20)
 #: An unused row of a server that gpudev named is kept for so long: somebody may fill the form.
 UNUSED = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the machine said about a lease's server, by the handle that was known then: whether it
+    serves, and whether anything of it is there at all. What has outlived a server serves nobody."""
+
+    handle: Handle | None
+    serves: bool
+    left: bool
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -58,11 +72,13 @@ async def _processes(ctx: Context) -> None:
     # Read the leases first: a server that starts in between is then seen as running.
     leases = {row.id: row for row in await _active(ctx)}
     running = await ctx.servers.running()
-    changed = [
-        row.id for row in leases.values() if (row.id in running) == (row.server_lost_at is not None)
-    ]
+    changed = {}
+    for row in leases.values():
+        serves = row.id in running and not await ctx.servers.main_gone(row.id, row.server_handle)
+        if serves == (row.server_lost_at is not None):
+            changed[row.id] = Seen(row.server_handle, serves=serves, left=row.id in running)
     if changed:
-        entries = await ctx.store.run(lambda session: _note(ctx, session, changed, running))
+        entries = await ctx.store.run(lambda session: _note(ctx, session, changed))
         await views.publish(ctx, entries)
     failures: list[Exception] = []
     for key in await _over(ctx, running - leases.keys()):
@@ -108,7 +124,7 @@ async def _unplanned(ctx: Context) -> None:
 
 
 async def _note(
-    ctx: Context, session: AsyncSession, changed: list[str], running: set[str]
+    ctx: Context, session: AsyncSession, changed: Mapping[str, Seen]
 ) -> list[HistoryRow]:
     now = ctx.clock.now()
     entries = []
@@ -117,21 +133,31 @@ async def _note(
             ReservationRow.id.in_(changed), ReservationRow.state == State.ACTIVE
         )
     ):
-        # Somebody may have reported it meanwhile.
-        if (row.id in running) != (row.server_lost_at is not None):
+        seen = changed[row.id]
+        # Somebody may have reported it, or started another one, meanwhile.
+        if seen.serves != (row.server_lost_at is not None) or row.server_handle != seen.handle:
             continue
-        if row.id in running:
+        if seen.serves:
             row.server_lost_at = None
             said = "The server runs again."
         else:
             row.server_lost_at = now
-            grace = words.duration(ctx.settings.times.crash_grace)
-            said = (
-                "The server has ended unexpectedly. Your GPUs are kept for "
-                f"{grace}: start it again from the Hub's home page."
-            )
+            said = _lost(words.duration(ctx.settings.times.crash_grace), left=seen.left)
         entries.append(note(session, row, "server", said, actor=SERVICE.name, now=now))
     return entries
+
+
+def _lost(grace: str, *, left: bool) -> str:
+    said = (
+        "The server has ended unexpectedly. Your GPUs are kept for "
+        f"{grace}: start it again from the Hub's home page."
+    )
+    if left:
+        said += (
+            " Something that it had started (a job, a kernel) still runs: it ends when the server "
+            "starts again, and at the latest when that time is over."
+        )
+    return said
 
 
 async def _hub(ctx: Context) -> None:

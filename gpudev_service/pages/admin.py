@@ -49,9 +49,9 @@ class Admin(FleetPage):
 
     tab = "admin"
 
-    async def prepare(self) -> None:
+    async def enter(self) -> None:
         """Nothing here is for anybody else, not even how a form answers."""
-        await super().prepare()
+        await super().enter()
         if self._finished:
             return
         try:
@@ -116,7 +116,7 @@ class _NodeAction(Admin):
 
 
 class Drain(_NodeAction):
-    async def post(self, node: str) -> None:
+    async def sent(self, node: str) -> None:
         path = {"node": self.checked(node)}
 
         async def work() -> str:
@@ -129,7 +129,7 @@ class Drain(_NodeAction):
 
 
 class Undrain(_NodeAction):
-    async def post(self, node: str) -> None:
+    async def sent(self, node: str) -> None:
         path = {"node": self.checked(node)}
 
         async def work() -> str:
@@ -151,7 +151,7 @@ class _TypeAction(Admin):
 
 
 class BeginMaintenance(_TypeAction):
-    async def post(self, name: str) -> None:
+    async def sent(self, name: str) -> None:
         path = {"name": self.checked(name)}
 
         async def work() -> str:
@@ -163,7 +163,7 @@ class BeginMaintenance(_TypeAction):
 
 
 class EndMaintenance(_TypeAction):
-    async def post(self, name: str) -> None:
+    async def sent(self, name: str) -> None:
         path = {"name": self.checked(name)}
 
         async def work() -> str:

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuthenticated
 from pydantic import BaseModel
+from tornado.httputil import parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
 from gpudev_client import limits
 from gpudev_service.api import access, validation
 from gpudev_service.api.auth import Caller, too_many
+from gpudev_service.api.bodies import BodyHandler
 from gpudev_service.api.idempotency import Stored, hash_of
 from gpudev_service.api.permissions import Right
 from gpudev_service.api.route import Access, Call
@@ -49,10 +51,12 @@ class Done:
     address: str
 
 
-class PageHandler(HubOAuthenticated, RequestHandler):
+class PageHandler(HubOAuthenticated, BodyHandler):
     """Base of all pages. A page is shown only to whom the Hub knows; what they may see and do on it
     is asked of the API's functions."""
 
+    #: Fields of forms are longer on the way than what they say.
+    body_max = 1024 * 1024
     #: Which entry of the navigation is the present one.
     tab = ""
     #: Parts of a page are fetched by our script: they never lead to the Hub's login.
@@ -101,6 +105,33 @@ class PageHandler(HubOAuthenticated, RequestHandler):
         with a token in its header has no cookie that somebody else's page could use."""
 
     async def prepare(self) -> None:
+        self.begin_body()
+        if self.announced > self.body_max:
+            await self.refuse_body(self.too_large())
+        elif self.request.method != "POST":
+            await self.enter()
+
+    async def post(self, *path: str) -> None:
+        """A form. Who sends it is found out once it is read: it carries the value that shows that
+        it comes from our page."""
+        raw = self.end_body()
+        if raw is None:
+            return
+        content_type = self.request.headers.get("Content-Type", "")
+        parse_body_arguments(content_type, raw, self.request.body_arguments, self.request.files)
+        for name, values in self.request.body_arguments.items():
+            self.request.arguments.setdefault(name, []).extend(values)
+        await self.enter()
+        if not self._finished:
+            await self.sent(*path)
+
+    async def _no_form(self, *_: str) -> None:
+        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+
+    #: Does what a form of this page asks for; takes the variable parts of the path.
+    sent: Callable[..., Awaitable[None]] = _no_form
+
+    async def enter(self) -> None:
         """Finds out who looks; whom nobody knows is sent to the Hub's login."""
         auth, limit = self.service.auth, self.service.limit
         if not auth.has_credentials(self) and not limit.take(str(self.request.remote_ip)):
@@ -295,6 +326,9 @@ class PageHandler(HubOAuthenticated, RequestHandler):
             form_targets=self.form_targets,
         )
 
+    def refuse(self, refusal: Refusal) -> None:
+        self.send_error(refusal.status, exc_info=(Refusal, refusal, None))
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """An error in the look of the pages: what a person can do about it, never how it came."""
         error = kwargs.get("exc_info", (None, None))[1]
@@ -345,7 +379,7 @@ class NotFound(PageHandler):
     async def get(self, *_: str) -> None:
         raise Refusal("not_found", "There is no page at this address.")
 
-    post = put = delete = patch = get
+    sent = put = delete = patch = get
 
 
 def local(address: str) -> str:

@@ -64,7 +64,7 @@ class CliLogin(PageHandler):
             life=words.duration(logins.life),
         )
 
-    async def post(self) -> None:
+    async def sent(self) -> None:
         try:
             form = self.read_form(LoginForm)
         except Refusal:

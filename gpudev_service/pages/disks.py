@@ -79,7 +79,7 @@ class Disks(DiskPage):
             **self.common(owner),
         )
 
-    async def post(self) -> None:
+    async def sent(self) -> None:
         owner = await self.owner(Access.DISK_WRITE)
 
         async def work() -> Done:
@@ -99,7 +99,7 @@ class Undelete(Disks):
     async def get(self, name: str) -> None:  # type: ignore[override]
         self.go_to(self.addresses.page("disks", user=self.get_query_argument("user", None)))
 
-    async def post(self, name: str) -> None:  # type: ignore[override]
+    async def sent(self, name: str) -> None:  # type: ignore[override]
         owner = await self.owner(Access.DISK_WRITE, name)
 
         async def work() -> Done:
@@ -153,7 +153,7 @@ class _Action(OneDisk):
     async def work(self, name: str, owner: Owner) -> Done:
         raise NotImplementedError
 
-    async def post(self, name: str) -> None:
+    async def sent(self, name: str) -> None:
         owner = await self.owner(Access.DISK_WRITE, name)
         try:
             await self.submit(lambda: self.work(name, owner))
@@ -206,7 +206,7 @@ class Delete(DiskPage):
             **self.common(owner),
         )
 
-    async def post(self, name: str) -> None:
+    async def sent(self, name: str) -> None:
         owner = await self.owner(Access.DISK_WRITE, name)
 
         async def work() -> Done:
@@ -251,7 +251,7 @@ class Restore(DiskPage):
                 raise not_found("snapshot")
             query = PageQuery(limit=_MOST_SNAPSHOTS, cursor=page.next_cursor)
 
-    async def post(self, name: str) -> None:
+    async def sent(self, name: str) -> None:
         owner = await self.owner(Access.DISK_WRITE, name)
         wanted = self.read_query(ChosenSnapshot).snapshot
 

@@ -117,7 +117,7 @@ class Extend(Details):
         """A reload after a refusal: the page itself."""
         self.go_to(self.addresses.reservation(key))
 
-    async def post(self, key: str) -> None:
+    async def sent(self, key: str) -> None:
         owner = await self.owner_of(key, Access.RESERVATION_WRITE)
 
         async def work() -> Done:
@@ -142,7 +142,7 @@ class Cancel(ReservationPage):
         view = await self.view(key, owner)
         self.show("cancel.html", card=cards.card(view, can_change=True), view=view, forms=forms)
 
-    async def post(self, key: str) -> None:
+    async def sent(self, key: str) -> None:
         owner = await self.owner_of(key, Access.RESERVATION_WRITE)
 
         async def work() -> Done:

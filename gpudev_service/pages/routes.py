@@ -57,7 +57,7 @@ class Asset(StaticFileHandler):
 class Callback(HubOAuthCallbackHandler, PageHandler):
     """Where the Hub's login leads back to; its errors look like ours."""
 
-    async def prepare(self) -> None:
+    async def enter(self) -> None:
         """Nobody has to be known here; somebody who is already can go on from a login that is
         out of date."""
         try:

@@ -24,6 +24,11 @@ class ServerBackend(Protocol):
         """Ids of all reservations of which something runs here."""
         ...
 
+    async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
+        """Whether the server itself is known to have ended, whatever of it lives on. False where
+        the handle does not tell."""
+        ...
+
     async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
         """Whether the server runs and nothing else does: no kernel, no terminal, no job of it. To
         end it loses no work. False where that cannot be told."""

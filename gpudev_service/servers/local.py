@@ -23,6 +23,8 @@ from .base import Handle
 log = logging.getLogger(__name__)
 
 MARK = "GPUDEV_RESERVATION"
+#: The largest process id that Linux gives.
+_PID_MAX = 2**22
 
 
 class LocalServers:
@@ -33,6 +35,9 @@ class LocalServers:
 
     async def running(self) -> set[str]:
         return await asyncio.to_thread(lambda: {mark for _, mark in _marked()})
+
+    async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
+        return await asyncio.to_thread(_is_gone, handle)
 
     async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
         return await asyncio.to_thread(self._is_idle, reservation_id, handle)
@@ -100,18 +105,39 @@ def _marked() -> Iterator[tuple[psutil.Process, str]]:
 
 def _by_handle(handle: Handle | None) -> psutil.Process | None:
     """The server's main process, if it is still that very one (same pid and creation time)."""
+    named = _named(handle)
+    return None if named is None else _same(*named)
+
+
+def _is_gone(handle: Handle | None) -> bool:
+    """Whether the handle names a process that is not there any more."""
+    named = _named(handle)
+    return named is not None and _same(*named) is None
+
+
+def _named(handle: Handle | None) -> tuple[int, float] | None:
+    """Process id and creation time in a handle; None where there are none."""
     if not handle or handle.get("kind") != "process":
         return None
     try:
-        process = psutil.Process(int(handle["pid"]))
-        same = abs(process.create_time() - float(handle["created"])) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None  # gone, or another account's: not the one that was reported
+        pid, created = int(handle["pid"]), float(handle["created"])
     except (KeyError, ValueError, OverflowError):
+        pid = created = -1
+    if not 0 < pid <= _PID_MAX:
         # A handle that says nothing must not keep a lease from ending; the mark still finds it.
         log.warning("a process handle without sense: %r", dict(handle))
         return None
+    return pid, created
+
+
+def _same(pid: int, created: float) -> psutil.Process | None:
+    """The living process that has this id since then."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None  # gone, or another account's: not the one that was reported
 
 
 def _outlets(process: psutil.Process) -> dict[str, str]:

@@ -97,6 +97,12 @@ class ReservationRow(Base):
     warned: Mapped[list[Any]] = mapped_column(default=list)
     #: Counts every change of the row: the guard of updates that worked outside a transaction.
     version: Mapped[int] = mapped_column(Integer, default=1)
+    #: What the server last said of its use, and when; the warning and "keep it" since the last use.
+    activity: Mapped[list[Any] | None]
+    activity_at: Mapped[datetime | None]
+    idle_warned_at: Mapped[datetime | None]
+    idle_kept_at: Mapped[datetime | None]
+    idle_keeps: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
     __mapper_args__ = {"version_id_col": version}
     __table_args__ = (

@@ -140,7 +140,7 @@ async def running(
     application = web.application(
         shared, cookie_secret=b"s" * 32, routes=table, pages=pages.handlers(shared)
     )
-    server = HTTPServer(application, xheaders=True, max_body_size=2**20)
+    server = HTTPServer(application, xheaders=True)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     address = f"http://127.0.0.1:{sockets[0].getsockname()[1]}{PREFIX.rstrip('/')}"

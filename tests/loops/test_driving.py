@@ -26,6 +26,9 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 class BrokenHub(Hub):
     """Fails in ways that nobody has thought of."""
 
+    async def server(self, user: str, name: str) -> HubServer | None:
+        return None
+
     async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
         raise RuntimeError("the client has been closed")
 

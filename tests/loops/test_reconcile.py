@@ -13,6 +13,7 @@ from gpudev_service.loops import reconcile
 from gpudev_service.operations import disks, reservations
 from gpudev_service.servers import LocalServers
 from gpudev_service.servers.base import Handle
+from gpudev_service.store.models import HistoryRow
 from tests.fixtures.world import START, World
 
 
@@ -189,10 +190,15 @@ async def test_a_server_is_noted_as_lost_once_and_as_back_once(world: World) -> 
 
 async def test_what_was_reported_meanwhile_is_not_noted_again(world: World) -> None:
     got = await world.running(await world.reserve())
-    stale = await world.ctx.store.run(
-        lambda session: reconcile._note(world.ctx, session, [got.id], {got.id})
-    )
-    assert stale == []
+    handle = {"kind": "process", "pid": 1, "created": 0.0}
+
+    async def noted(seen: reconcile.Seen) -> list[HistoryRow]:
+        return await world.ctx.store.run(
+            lambda session: reconcile._note(world.ctx, session, {got.id: seen})
+        )
+
+    assert await noted(reconcile.Seen(None, serves=True, left=True)) == []  # reported as back
+    assert await noted(reconcile.Seen(handle, serves=False, left=True)) == []  # started anew
     assert (await world.look(got)).server_lost_at is None
 
 

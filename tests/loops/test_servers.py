@@ -139,6 +139,35 @@ async def test_a_crashed_server_keeps_its_lease_for_the_grace_time(
     assert "not started again" in (after.reason or "")
 
 
+async def test_a_job_that_outlives_its_server_does_not_hold_the_gpus_without_a_word(
+    world: World, started: list[Server]
+) -> None:
+    got = await world.reserve()
+    server = await start(world, started, got)
+    server.process.kill()
+    server.process.wait()
+    assert not gone(server.child)
+    await reconcile.run(world.ctx)
+    lost = await world.look(got)
+    assert lost.server_lost_at == world.clock.now()
+    assert lost.restart_until is not None
+    assert "still runs" in (await world.reasons(got))[-1]
+    # Another server is another handle; the job alone does not make the lease one that serves.
+    await reconcile.run(world.ctx)
+    assert (await world.look(got)).server_lost_at is not None
+    again = await start(world, started, got)
+    await reconcile.run(world.ctx)
+    assert (await world.look(got)).server_lost_at is None
+    again.process.kill()
+    again.process.wait()
+    await reconcile.run(world.ctx)
+    world.clock.pass_time(seconds=world.ctx.settings.times.crash_grace)
+    await world.sweep()
+    assert await world.states(got) == [State.FAILED]
+    assert gone(server.child)
+    assert gone(again.child)
+
+
 async def test_what_runs_after_its_lease_is_found_and_stopped(
     world: World, started: list[Server]
 ) -> None:

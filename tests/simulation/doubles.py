@@ -95,6 +95,11 @@ class TroubledServers:
         self._trouble()
         return set(self._machine.processes)
 
+    async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
+        await self._between()
+        self._trouble()
+        return False
+
     async def is_idle(self, reservation_id: str, handle: Any) -> bool:
         await self._between()
         self._trouble()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -168,7 +169,13 @@ def test_after_a_restart_the_form_shows_the_place_and_the_queue_can_be_left(
 FAILING = """
 PROGRAMS = {programs!r}
 c.Spawner.pre_spawn_hook = lambda spawner: spawner.set_trait("cmd", [PROGRAMS[spawner.user.name]])
-c.Spawner.start_timeout = 5
+# Some have longer than the service allows.
+c.Spawner.auth_state_hook = lambda spawner, _: spawner.set_trait(
+    "start_timeout", 5 if spawner.user.name in ("ends", "missing", "hangs") else 100
+)
+"""
+LIMIT = """
+c.GpuDev.times = {"start_limit": 8}
 """
 
 
@@ -178,8 +185,9 @@ def failing_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub
     sleeps = tmp_path_factory.mktemp("programs") / "sleeps"
     sleeps.write_text("#!/bin/sh\nexec sleep 600\n")
     sleeps.chmod(0o755)
-    programs = {"ends": "/bin/false", "missing": "/nowhere/program", "hangs": str(sleeps)}
-    hub = RunningHub(hub_config=FAILING.format(programs=programs))
+    programs = {"ends": "/bin/false", "missing": "/nowhere/program"}
+    programs |= dict.fromkeys(("hangs", "slow", "unwanted"), str(sleeps))
+    hub = RunningHub(hub_config=FAILING.format(programs=programs), service_config=LIMIT)
     try:
         hub.start()
         yield hub
@@ -208,11 +216,47 @@ def test_a_server_that_does_not_come_up_frees_the_gpu_and_says_why(
     assert failed["active_at"] is None
     free = failing_hub.call("GET", "/availability?gpu_type=t4-small", person.token).json()["items"]
     assert free[0]["free"] == 1
-    if name != "hangs":
-        # Whoever comes later reads it, too. Not so after a long start: when the service has ended
-        # the server by then, the Hub has forgotten why; the reservation still says it.
-        page = person.http.get(f"/hub/spawn-pending/{name}").text
-        assert sentence in page
+    # Whoever comes later reads it, too.
+    page = person.http.get(f"/hub/spawn-pending/{name}").text
+    assert sentence in page
+
+
+def failing(person: Person, server: str) -> dict[str, Any]:
+    """Starts what will never come up, by the form; the reservation."""
+    sent = person.send(person.form(server), gpu_type=ONE["gpu_type"], hours="1", disk_choice="none")
+    assert sent.url.path.endswith(f"/spawn-pending/{person.name}/{server}"), said(sent.text)
+    (made,) = person.reservations("preparing")
+    return made
+
+
+def read_everywhere(person: Person, made: dict[str, Any], server: str, state: str) -> str:
+    """The reason of a start that failed: as the stream and the page of the Hub say it, once the
+    service has dealt with it."""
+    (last,) = [event for event in person.progress(server) if event.get("failed")]
+    reason: str = person.until(made["id"], state)["reason"]
+    page = person.http.get(f"/hub/spawn-pending/{person.name}/{server}").text
+    for text in (last["html_message"], page):
+        assert html.escape(reason) in text
+    return reason
+
+
+def test_a_start_that_the_service_gives_up_says_why_everywhere(
+    failing_hub: RunningHub, meet: Meet
+) -> None:
+    slow = meet("slow", failing_hub)
+    server = "slowserver012345"  # as gpudev names them: its row stays until the reason was read
+    reason = read_everywhere(slow, failing(slow, server), server, "failed")
+    assert "did not come up within 8 s" in reason
+
+
+def test_a_start_that_is_cancelled_elsewhere_says_why_everywhere(
+    failing_hub: RunningHub, meet: Meet
+) -> None:
+    person = meet("unwanted", failing_hub)
+    made = failing(person, "waits")
+    path = f"/reservations/{made['id']}?reason=not+needed"
+    assert failing_hub.call("DELETE", path, person.token).is_success
+    assert "not needed" in read_everywhere(person, made, "waits", "cancelled")
 
 
 CLEANING = """

@@ -1,7 +1,6 @@
 """Migrations lead to exactly what the models say, and back to nothing, on both databases."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,20 @@ POSTGRES = [
 def comparable(sql: str) -> list[str]:
     """The parts of a table's definition, however they are laid out and in whichever order."""
     head, lines, *_ = [*sql.partition("\n")[::2], ""]
-    parts = re.split(r",\s*\n", lines.strip().removesuffix(")")) if lines else []
+    parts = _top_level(lines.strip().removesuffix(")")) if lines else []
     return [" ".join(head.split()), *(f"{head}: {' '.join(part.split())}" for part in parts)]
+
+
+def _top_level(text: str) -> list[str]:
+    """`text` at its commas outside of brackets; a later column stands on the line of another."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 async def test_the_migrations_make_what_the_models_say(empty: Store) -> None:

@@ -1,0 +1,166 @@
+"""The idle loop: told, kept, given back; and never anybody who uses their lease."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpudev_client.models import ActivityReport, Reservation
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
+from gpudev_service.loops import idle as loop
+from gpudev_service.operations import idle
+from gpudev_service.settings import IdleAction, IdleRule, Policy, PolicyRule
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import World, make_world
+
+RELEASE = IdleRule(
+    action=IdleAction.RELEASE, after_minutes=60, grace_minutes=15, keep_hours=2, keeps=2
+)
+
+
+def watched(store: Store, folder: Path, rule: IdleRule | None = RELEASE) -> World:
+    return make_world(store, folder, policy=Policy(default=PolicyRule(max_hours=24, idle=rule)))
+
+
+async def active(world: World) -> Reservation:
+    reservation = await world.reserve(hours=24)
+    await world.running(reservation)
+    return reservation
+
+
+async def report(
+    world: World,
+    reservation: Reservation,
+    *,
+    busy: bool = False,
+    last_at: datetime | None = None,
+) -> Any:
+    said = {"sources": [{"source": "kernels", "busy": busy, "last_at": last_at}]}
+    return await idle.record(world.ctx, reservation.id, ActivityReport.model_validate(said))
+
+
+async def test_told_first_and_given_back_after_the_grace(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path)
+    lease = await active(world)
+    world.clock.pass_time(minutes=61)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+    assert (await world.reasons(lease))[-1] == (
+        "Nobody has used your lease on 1 x t4-small for 1 h 1 min. "
+        "It is given back in 15 min unless it is used or kept."
+    )
+    world.clock.pass_time(minutes=14)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+    world.clock.pass_time(minutes=1)
+    await loop.run(world.ctx)
+    ended = await world.look(lease)
+    assert ended.state is State.STOPPING
+    assert ended.reason == "Given back because nobody used it for 1 h 16 min."
+    await world.sweep()
+    assert (await world.look(lease)).state is State.CANCELLED
+
+
+async def test_told_once(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path, RELEASE.model_copy(update={"action": IdleAction.WARN}))
+    lease = await active(world)
+    world.clock.pass_time(minutes=61)
+    await report(world, lease)
+    for _ in range(3):
+        await loop.run(world.ctx)
+        world.clock.pass_time(minutes=5)
+    told = [reason for reason in await world.reasons(lease) if reason.startswith("Nobody has used")]
+    once = (
+        "Nobody has used your lease on 1 x t4-small for 1 h 1 min. "
+        "Give it back if you do not need it."
+    )
+    assert told == [once]
+    world.clock.pass_time(hours=5)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+
+
+async def test_use_after_the_warning_takes_it_back(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path)
+    lease = await active(world)
+    world.clock.pass_time(minutes=61)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    world.clock.pass_time(minutes=10)
+    found = await report(world, lease, last_at=world.clock.now() - timedelta(minutes=1))
+    assert found.state == "in_use"
+    world.clock.pass_time(minutes=10)
+    await report(world, lease, last_at=world.clock.now() - timedelta(minutes=11))
+    await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+    # Idle again later: the whole grace again, not what was left of the first.
+    world.clock.pass_time(minutes=60)
+    await report(world, lease, last_at=world.clock.now() - timedelta(minutes=71))
+    await loop.run(world.ctx)
+    world.clock.pass_time(minutes=14)
+    await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+
+
+async def test_kept_within_limits(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path)
+    lease, ada = await active(world), Actor("ada")
+    world.clock.pass_time(minutes=61)
+    for _ in range(2):
+        await report(world, lease)
+        await loop.run(world.ctx)
+        await idle.keep(world.ctx, lease.id, ada)
+        assert (await world.reasons(lease))[-1] == "Kept on request for 2 h."
+        world.clock.pass_time(minutes=119)
+        assert (await report(world, lease)).state == "kept"
+        await loop.run(world.ctx)
+        world.clock.pass_time(minutes=1)
+    await report(world, lease)
+    with pytest.raises(Refusal, match=r"This was said 2 times without any use since\.") as refusal:
+        await idle.keep(world.ctx, lease.id, ada)
+    assert refusal.value.code == "policy_limit"
+    await report(world, lease, busy=True)
+    world.clock.pass_time(minutes=61)
+    await report(world, lease)
+    await idle.keep(world.ctx, lease.id, ada)
+
+
+async def test_a_server_that_does_not_report_is_left_alone(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path)
+    lease = await active(world)
+    for _ in range(20):
+        world.clock.pass_time(hours=1)
+        await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+    assert not [r for r in await world.reasons(lease) if "used" in r]
+
+
+async def test_off_by_default(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path, None)
+    lease = await active(world)
+    world.clock.pass_time(hours=3)
+    assert await report(world, lease) is None
+    await loop.run(world.ctx)
+    assert (await world.look(lease)).state is State.ACTIVE
+    with pytest.raises(Refusal, match="not watched for idleness") as refusal:
+        await idle.keep(world.ctx, lease.id, Actor("ada"))
+    assert refusal.value.code == "wrong_state"
+
+
+async def test_a_servers_clock_that_is_ahead_cannot_keep_a_lease(
+    store: Store, tmp_path: Path
+) -> None:
+    world = watched(store, tmp_path)
+    lease = await active(world)
+    await report(world, lease, last_at=world.clock.now() + timedelta(days=30))
+    world.clock.pass_time(minutes=61)
+    found = await report(world, lease, last_at=None)
+    assert found.state == "idle"
