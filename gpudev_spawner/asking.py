@@ -18,10 +18,10 @@ async def read(spawner: GpuDevMixin, form_data: Mapping[str, Sequence[str]]) -> 
     """The form as `user_options`.
 
     The service is asked for a plan, so that most of what it would refuse is said at once, in the
-    form, at the field and with everything still there that was typed.
+    form, at every field and with everything still there that was typed.
 
     Raises:
-        SpawnRefused: what is wrong, for the Hub to show above the form.
+        SpawnRefused: what is wrong, for the form or, where it concerns no field, for above it.
     """
     values = options.form_values(form_data)
     stash.drop(spawner.user)
@@ -31,12 +31,39 @@ async def read(spawner: GpuDevMixin, form_data: Mapping[str, Sequence[str]]) -> 
             return {options.ATTACH: asked.reservation}
         await spawner.connection.client.plan(spawner.request_for(asked))
     except options.InvalidOptions as error:
-        raise _back(spawner, values, SpawnRefused(error.message, field=error.field)) from error
+        faults = await _all_faults(spawner, values, error.faults)
+        raise _back(spawner, values, faults, SpawnRefused(error.message)) from error
     except errors.GpuDevError as error:
-        raise _back(spawner, values, refused(error)) from error
+        refusal = refused(error)
+        faults = {refusal.field: refusal.message} if refusal.field else {}
+        faults = await _all_faults(spawner, values, faults)
+        raise _back(spawner, values, faults, refusal) from error
     # Should the reservation be refused after all, the form comes back as it was filled.
     stash.keep(spawner.user, stash.Stash(spawner.name, values))
     return options.stored(asked)
+
+
+async def _all_faults(
+    spawner: GpuDevMixin, values: options.FormValues, faults: Mapping[str, str]
+) -> dict[str, str]:
+    """`faults` and what else the service would refuse. It names one field at a time, so it is asked
+    again with the ones that are known put right; how often is bounded by the number of fields."""
+    found, client = dict(faults), spawner.connection.client
+    if not found:
+        return found
+    try:
+        types = await client.gpu_types(spawner.user.name).all()
+        named = [kind for kind in types if kind.name == values.gpu_type]
+        for kind in (named or types)[:1]:
+            asked = options.request_from_form(options.mended(values, found, kind))
+            await client.plan(spawner.request_for(asked))
+    except errors.RefusalError as error:
+        if error.field in options.FIELDS and error.field not in found:
+            found[error.field] = error.message
+            return await _all_faults(spawner, values, found)
+    except (errors.GpuDevError, options.InvalidOptions) as error:
+        spawner.log.debug("the rest of the form was not looked at: %s", error)
+    return found
 
 
 def fill(spawner: GpuDevMixin, query: Mapping[str, Sequence[str]]) -> PrefillOnly:
@@ -46,7 +73,11 @@ def fill(spawner: GpuDevMixin, query: Mapping[str, Sequence[str]]) -> PrefillOnl
     return PrefillOnly()
 
 
-def _back(spawner: GpuDevMixin, values: options.FormValues, refusal: SpawnRefused) -> SpawnRefused:
-    faults = {refusal.field: refusal.message} if refusal.field else {}
+def _back(
+    spawner: GpuDevMixin,
+    values: options.FormValues,
+    faults: Mapping[str, str],
+    refusal: SpawnRefused,
+) -> SpawnRefused:
     stash.keep(spawner.user, stash.Stash(spawner.name, values, faults))
     return refusal

@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 #: Lengths that the form offers beside the free entry, in hours.
 PRESETS: Sequence[float] = (0.5, 1, 2, 4, 8, 12, 24)
+#: What the form calls its fields, in its order.
+_LABELS: Mapping[str, str] = {
+    "gpu_type": "GPU type",
+    "gpus": "Number of GPUs",
+    "hours": "For how long",
+    "disk": "Disk",
+    "name": "Name",
+}
 #: The disk that a person without disks is offered to create.
 FIRST_DISK = "home"
 
@@ -125,7 +133,19 @@ def form_view(
         "disks": facts.disks,
         "values": values,
         "faults": faults,
+        **_summary(faults, facts, values),
         "simulated": any(t.simulated for t in facts.types),
+    }
+
+
+def _summary(faults: Mapping[str, str], facts: Facts, values: FormValues) -> dict[str, Any]:
+    """Where the faults are, in the form's order, and the sentences that have no field here."""
+    kind = next((t for t in facts.types if t.name == values.gpu_type), None)
+    counted = kind is not None and kind.gpus_per_node > 0 and not kind.maintenance
+    shown = {key: label for key, label in _LABELS.items() if key != "gpus" or counted}
+    return {
+        "faulty": [(field, label) for field, label in shown.items() if field in faults],
+        "elsewhere": [sentence for field, sentence in faults.items() if field not in shown],
     }
 
 
@@ -174,7 +194,8 @@ def type_choice(
     selected = kind.name == values.gpu_type
     earliest = {e.gpus: e for e in availability.earliest} if availability else {}
     counts = [_count(kind, count, earliest.get(count), now) for count in kind.counts]
-    chosen = values.gpus if selected and values.gpus else str(kind.counts[0])
+    typed = values.gpus if selected else values.counts.get(kind.name, "")
+    chosen = typed if typed in {str(count) for count in kind.counts} else str(kind.counts[0])
     return TypeChoice(kind, _free(kind, availability), counts, selected, chosen)
 
 

@@ -72,10 +72,11 @@ async def _plan(spawner: GpuDevMixin, values: options.FormValues, user: str) -> 
         request = options.request_from_form(values).model_copy(update={"user": user})
         plan = await spawner.connection.client.plan(request)
     except options.InvalidOptions as error:
-        return {"message": error.message, "field": error.field}
+        return {"message": error.message, "field": error.field, "faults": error.faults}
     except errors.GpuDevError as error:
         refusal = refused(error)
-        return {"message": refusal.message, "field": refusal.field}
+        faults = {refusal.field: refusal.message} if refusal.field else {}
+        return {"message": refusal.message, "field": refusal.field, "faults": faults}
     return start_view(plan)
 
 

@@ -8,17 +8,19 @@ policy and capacity say is the service's business.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from gpudev_client import limits
-from gpudev_client.models import ReservationRequest
+from gpudev_client.models import GpuType, ReservationRequest
 
 #: What a caller may set; the rest of a request is who they are and which server it is.
 FIELDS = ("gpu_type", "gpus", "hours", "disk", "create_disk", "name", "starts_at")
+#: Before a type's name: the form's field for the number of its GPUs.
+_COUNT = "gpus:"
 #: The option that attaches a start to a reservation that exists.
 ATTACH = "reservation"
 #: The Hub's own keys beside the options: 5.x passes them through.
@@ -40,12 +42,26 @@ _SENTENCES: Mapping[str, str] = {
 
 
 class InvalidOptions(ValueError):  # noqa: N818 - an answer for a person
-    """Options that cannot become a request: `message` for a person, `field` at fault."""
+    """Options that cannot become a request: `message` for a person, `field` at fault; `faults` has
+    a sentence for every field that is, in the form's order."""
 
-    def __init__(self, message: str, field: str | None = None) -> None:
+    def __init__(
+        self, message: str, field: str | None = None, faults: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.faults = dict(faults or ({field: message} if field else {}))
+
+    @classmethod
+    def of(cls, faults: Mapping[str, str]) -> InvalidOptions:
+        """All of `faults` at once; there is at least one."""
+        ordered = {field: faults[field] for field in sorted(faults, key=_place)}
+        return cls(" ".join(ordered.values()), next(iter(ordered)), ordered)
+
+
+def _place(field: str) -> int:
+    return FIELDS.index(field) if field in FIELDS else len(FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +90,12 @@ def parse(options: Mapping[str, Any]) -> Asked:
         raise InvalidOptions(
             f"There is no option {str(unknown[0])[:100]!r}. There are: {', '.join(FIELDS)}."
         )
-    for needed in ("gpu_type", "hours"):
-        if needed not in flat:
-            raise InvalidOptions(_SENTENCES[needed], needed)
     try:
         return ReservationRequest.model_validate(flat)
     except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else None
-        raise InvalidOptions(_SENTENCES.get(field or "", "Please check this."), field) from error
+        fields = [str(fault["loc"][0]) if fault["loc"] else "" for fault in error.errors()]
+        faults = {field: _SENTENCES.get(field, "Please check this.") for field in fields}
+        raise InvalidOptions.of(faults) from error
 
 
 def stored(request: ReservationRequest) -> dict[str, Any]:
@@ -111,7 +125,8 @@ def _attach(flat: Mapping[str, Any]) -> Attach:
 class FormValues:
     """What stands in the form, as text and as it was typed; what a failed try gives back.
 
-    `hours` is a preset or "other", `disk_choice` is "existing", "new" or "none".
+    `hours` is a preset or "other", `disk_choice` is "existing", "new" or "none". `counts` are the
+    numbers of GPUs that were chosen at the types, also at those that were not chosen in the end.
     """
 
     gpu_type: str = ""
@@ -123,6 +138,7 @@ class FormValues:
     new_disk: str = ""
     name: str = ""
     reservation: str = ""
+    counts: Mapping[str, str] = field(default_factory=dict)
 
 
 def form_values(form: Mapping[str, Sequence[str]]) -> FormValues:
@@ -137,7 +153,7 @@ def form_values(form: Mapping[str, Sequence[str]]) -> FormValues:
         gpu_type=gpu_type,
         # Every type has its own choice of counts, so that no script is needed to offer only valid
         # ones.
-        gpus=one(f"gpus:{gpu_type}") or one("gpus"),
+        gpus=one(f"{_COUNT}{gpu_type}") or one("gpus"),
         hours=one("hours"),
         hours_other=one("hours_other"),
         disk_choice=one("disk_choice"),
@@ -145,6 +161,7 @@ def form_values(form: Mapping[str, Sequence[str]]) -> FormValues:
         new_disk=one("new_disk"),
         name=one("name"),
         reservation=one(ATTACH),
+        counts={key.removeprefix(_COUNT): one(key) for key in form if key.startswith(_COUNT)},
     )
 
 
@@ -161,23 +178,50 @@ def from_form(values: FormValues) -> ReservationRequest | Attach:
 
 def request_from_form(values: FormValues) -> ReservationRequest:
     """The new reservation that a filled form asks for; raises `InvalidOptions` as above."""
-    options: dict[str, Any] = {"hours": _hours(values)}
-    options |= {"gpu_type": values.gpu_type or None, "gpus": values.gpus or None}
-    options |= _disk(values)
+    options: dict[str, Any] = {"gpu_type": values.gpu_type or None, "gpus": values.gpus or None}
     if values.name.strip():
         options["name"] = values.name
-    asked = parse(options)
+    faults: dict[str, str] = {}
+    for part in (_hours, _disk):
+        try:
+            options |= part(values)
+        except InvalidOptions as error:
+            faults |= error.faults
+    try:
+        asked = parse({"gpu_type": None, **options})
+    except InvalidOptions as error:
+        raise InvalidOptions.of({**error.faults, **faults}) from error
+    if faults:
+        raise InvalidOptions.of(faults)
     if not isinstance(asked, ReservationRequest):
         raise InvalidOptions(_SENTENCES["gpu_type"], "gpu_type")
     return asked
 
 
-def _hours(values: FormValues) -> float:
+def mended(values: FormValues, fields: Collection[str], kind: GpuType) -> FormValues:
+    """`values` with what stands in `fields` replaced by what can be asked for of `kind`, so that
+    the others can be looked at."""
+    good: dict[str, Any] = {}
+    if "gpu_type" in fields:
+        good["gpu_type"] = kind.name
+    if "gpus" in fields or "gpu_type" in fields:
+        good["gpus"] = ""
+    if "hours" in fields:
+        length = min(max(kind.default_hours, kind.min_hours), kind.max_hours)
+        good |= {"hours": "other", "hours_other": f"{length:.6f}"}
+    if "disk" in fields:
+        good["disk_choice"] = "none"
+    if "name" in fields:
+        good["name"] = ""
+    return replace(values, **good)
+
+
+def _hours(values: FormValues) -> dict[str, Any]:
     text = values.hours_other if values.hours in ("other", "") else values.hours
     hours = parse_hours(text)
     if hours is None:
         raise InvalidOptions(_SENTENCES["hours"], "hours")
-    return hours
+    return {"hours": hours}
 
 
 def parse_hours(text: str) -> float | None:

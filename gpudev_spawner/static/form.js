@@ -16,6 +16,27 @@
     window.gpudevTimes.localise(status);
   }
 
+  // Whether the form says it already, at its field.
+  function said(plan) {
+    return Object.values(plan.faults || {}).every(function (sentence) {
+      return Array.from(form.querySelectorAll(".invalid-feedback")).some(function (at) {
+        return at.textContent.trim() === sentence;
+      });
+    }) && Boolean(plan.field);
+  }
+
+  // What was wrong when the form was sent has been put right.
+  function forgive() {
+    const summary = document.getElementById("gpudev-faults");
+    if (summary) summary.remove();
+    for (const at of form.querySelectorAll(".invalid-feedback")) at.remove();
+    for (const at of form.querySelectorAll(".is-invalid")) at.classList.remove("is-invalid");
+    for (const at of form.querySelectorAll("[aria-invalid]")) {
+      at.removeAttribute("aria-invalid");
+      at.removeAttribute("aria-describedby");
+    }
+  }
+
   async function look() {
     if (running) running.abort();
     const own = (running = new AbortController());
@@ -31,8 +52,11 @@
       });
       if (!answer.ok) throw new Error(String(answer.status));
       const plan = await answer.json();
-      if (plan.message) show("no", null, plan.message);
-      else show(plan.starts_now ? "now" : "later", plan.html, null);
+      if (!plan.message) {
+        forgive();
+        show(plan.starts_now ? "now" : "later", plan.html, null);
+      } else if (said(plan)) status.hidden = true;
+      else show("no", null, plan.message);
     } catch (error) {
       if (error.name !== "AbortError") status.hidden = true;
     }

@@ -3,6 +3,7 @@ refusal with a reason."""
 
 from __future__ import annotations
 
+import html
 import os
 import select
 import signal
@@ -170,6 +171,46 @@ def test_a_wrong_form_comes_back_as_it_was_typed(
     kept.pop("gpus:t4", None)  # seven cannot be chosen
     assert {key: back.values[key] for key in kept} == kept
     assert "<b>" not in sent.text
+
+
+def test_all_that_is_wrong_is_said_at_once_each_at_its_field(meet: Meet) -> None:
+    ada = meet("faulty-ada")
+    # The form knows what a number and a disk's name are, the service what a type has to give.
+    wrong = {
+        "gpu_type": "t4", "gpus:t4": "7", "gpus:h100": "4", "hours": "other", "name": "Kept",
+        "hours_other": "soon", "disk_choice": "new", "new_disk": "my disk",
+    }  # fmt: skip
+    sent = ada.send(ada.form("faulty"), **wrong)
+    assert sent.status_code == 400
+    back = form_of(sent.text)
+    assert set(back.faults) == {"gpus", "hours", "disk"}
+    for field, sentence in back.faults.items():
+        assert html.unescape(sent.text).count(sentence) == 1
+        assert sent.text.count(f'aria-describedby="gpudev-fault-{field}"') >= 1
+        assert f'href="#gpudev-at-{field}"' in sent.text
+        assert sent.text.count(f'id="gpudev-at-{field}"') == 1
+    kept = {key: value for key, value in wrong.items() if key != "gpus:t4"}
+    assert {key: back.values[key] for key in kept} == kept
+    assert ada.reservations("queued", "preparing", "active") == []
+
+
+def test_what_only_the_service_knows_is_said_about_every_field(meet: Meet) -> None:
+    ada = meet("policy-ada")
+    sent = ada.send(
+        ada.form("policy"), gpu_type="v100", hours="other", hours_other="900",
+        disk_choice="existing", disk="nowhere",
+    )  # fmt: skip
+    back = form_of(sent.text)
+    assert set(back.faults) == {"gpu_type", "hours", "disk"}
+    assert (back.values["hours_other"], back.values["disk_choice"]) == ("900", "new")
+
+
+def test_a_refusal_that_concerns_no_field_is_said_once_above_the_form(meet: Meet) -> None:
+    ada = meet("twice-ada")
+    got = running(ada, "twice", gpu_type="cpu-x86", hours=1)
+    sent = ada.send(ada.form("other"), reservation=got["id"])
+    assert sent.status_code == 404
+    assert sent.text.count("There is no such reservation") == 1
 
 
 def test_joined_names_never_take_anothers_login(meet: Meet) -> None:
