@@ -1,4 +1,4 @@
-"""The verbs around reservations that exist: list, show, connect, edit, cancel."""
+"""The verbs around reservations that exist: list, show, edit, cancel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpudev_client.states import FINAL, LEASED, LIVE, State
 
 from . import pick, say, verbs
 from .app import App, Refused, pass_app
-from .show import details, emit_json, note, out, table
+from .show import details, emit_json, out, table
 from .trace import trace
 from .watch import shown
 
@@ -80,32 +80,6 @@ def show_(app: App, reservation: str | None, traced: bool, as_json: bool) -> Non
         ]
         out("\nWhere the time went\n" + table(("STEP", "TOOK", "FROM"), rows, app.width))
     out("\nHistory\n" + _history(app, history))
-
-
-@click.command()
-@click.argument("reservation", metavar="[ID]", required=False)
-@click.option("--browser", is_flag=True, help="Open it in the browser.")
-@verbs.as_json
-@pass_app
-def connect(app: App, reservation: str | None, browser: bool, as_json: bool) -> None:
-    """Print where a reservation's JupyterLab is.
-
-    Connecting by SSH is not possible with this version.
-    """
-    from gpudev_client.config import absolute
-
-    found = pick.reservation(app, reservation, LEASED)
-    if found.state is not State.ACTIVE or not found.url:
-        standing = say.standing(found, app.now(), app.zone)
-        raise Refused(f"Reservation {found.id} is {found.state.value}: {standing}.")
-    url = absolute(found.url, app.client.url)
-    if as_json:
-        emit_json({"id": found.id, "url": url})
-    else:
-        out(url)
-        note("This is JupyterLab in the browser; SSH is not there yet.", app.error_width)
-    if browser and not click.launch(url) == 0:
-        raise Refused("No browser could be opened.")
 
 
 @click.command()

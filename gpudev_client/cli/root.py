@@ -9,7 +9,7 @@ import click
 
 from gpudev_client.errors import GpuDevError
 
-from . import account, capacity, disks, reservations, reserve
+from . import account, capacity, disks, reservations, reserve, ssh
 from .app import INTERRUPTED, App, Refused, in_words
 from .verbs import Verbs
 
@@ -111,10 +111,13 @@ for _verb in (
     reserve.reserve,
     reservations.list_,
     reservations.show_,
-    reservations.connect,
+    ssh.connect,
     reservations.edit,
     reservations.cancel,
     disks.disk,
+    ssh.ssh_config,
+    ssh.vscode,
+    ssh.proxy,
     capacity.status,
     help_,
     completion,

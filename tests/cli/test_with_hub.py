@@ -132,7 +132,7 @@ def test_a_real_server_and_the_command_inside_of_it(
     try:
         assert made["state"] == "active"
         assert made["id"] in gpudev(environment, "list")
-        address = gpudev(environment, "connect", made["id"][:6]).strip()
+        address = json.loads(gpudev(environment, "connect", made["id"][:6], "--json"))["url"]
         assert address.startswith(f"{running_hub.url}/user/cli-eve/{made['id']}")
         # Another one that the server's own token must not see.
         other = json.loads(

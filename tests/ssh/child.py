@@ -141,7 +141,20 @@ class Listing(_Json):
     """GET /reservations"""
 
     def get(self) -> None:
-        self.answer(200, {"items": [reservation().model_dump(mode="json")], "next_cursor": None})
+        view = reservation(url=f"/user/{OWNER}/{ID}/", ssh_host=f"gpudev-{ID}")
+        self.answer(200, {"items": [view.model_dump(mode="json")], "next_cursor": None})
+
+
+class One(_Json):
+    """GET /reservations/{id}"""
+
+    def get(self, found: str) -> None:
+        if self.user is None:
+            return self.refuse(401, "not_authenticated", "The token is not known.")
+        if found != ID:
+            return self.refuse(404, "not_found", f"There is no reservation {found}.")
+        view = reservation(url=f"/user/{OWNER}/{ID}/", ssh_host=f"gpudev-{ID}")
+        return self.answer(200, view.model_dump(mode="json"))
 
 
 class Control(_Json):
@@ -174,6 +187,7 @@ class Extension(ExtensionApp):
             [
                 (rf"{API}/reservations/([^/]+)/ssh", Access, own),
                 (rf"{API}/reservations", Listing, own),
+                (rf"{API}/reservations/([^/]+)", One, own),
                 ("/control", Control, own),
             ],
         )

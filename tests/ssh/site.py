@@ -88,6 +88,38 @@ class Person:
     def command(self, *arguments: str, fdpass: bool = True, host: str = HOST) -> list[str]:
         return ["ssh", *self.options(fdpass=fdpass, host=host), *arguments]
 
+    def run(
+        self, *command: str, stdin: bytes = b"", timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs a program on this person's machine."""
+        return subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            env=self.environment,
+            timeout=timeout,
+            check=False,
+        )
+
+    def gpudev(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 60.0, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs the command as this person does."""
+        code = "from gpudev_client.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            input=stdin,
+            capture_output=True,
+            env={
+                **self.environment,
+                "GPUDEV_CONFIG": str(self.config),
+                "PYTHONPATH": str(ROOT),
+                **environment,
+            },
+            timeout=timeout,
+            check=False,
+        )
+
     def ssh(
         self,
         *arguments: str,

@@ -1,0 +1,202 @@
+"""Our part of the SSH configuration, and the one line by which `~/.ssh/config` includes it.
+
+Slower than the rest of the package: only the command imports it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import re
+import shlex
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import hosts
+
+PATTERN = f"{hosts.PREFIX}*"
+#: Characters with a meaning to some shell. A name that holds one is not ours: the pattern does not
+#: fit it, and `ssh` never puts it into a command. What `*` and `?` would exclude they cannot say.
+EXCLUDED = "!\"#$%&'()+,/:;<=>@[\\]^`{|}~ \t"
+_OPTIONS = (
+    ("StrictHostKeyChecking", "yes"),
+    ("UpdateHostKeys", "no"),
+    ("CheckHostIP", "no"),
+    ("GlobalKnownHostsFile", "/dev/null"),
+    # The server is shared with whoever was invited; `ssh -A` still asks for it.
+    ("ForwardAgent", "no"),
+    ("ForwardX11", "no"),
+    ("ServerAliveInterval", "30"),
+    ("ServerAliveCountMax", "4"),
+)
+_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the configuration depends on.
+
+    Args:
+        file: the command's own configuration file.
+        url: the service's address; with https the proxy command stays and relays.
+        login: the account of servers; the local one until another is known.
+    """
+
+    file: Path
+    url: str
+    login: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent / "ssh"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    def proxy_command(self, host: str, login: str | None) -> str:
+        """The ProxyCommand for `host`, which may be ssh's `%n`."""
+        words = [sys.executable, "-I", "-S", str(Path(__file__).parent)]
+        words += ["--config", str(self.file)]
+        words += ["--login", login] if login else []
+        words += ["--fdpass"] if self.fdpass else []
+        command = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
+        return f"{command} '{host}'"
+
+    @property
+    def fdpass(self) -> bool:
+        return self.url.startswith("http://")
+
+    def options(self, host: str, login: str | None) -> list[tuple[str, str]]:
+        """Everything that `ssh` has to know, as pairs."""
+        known = f"{self.folder}/known_hosts.d/".replace("%", "%%") + host
+        return [
+            ("ProxyCommand", self.proxy_command(host, login)),
+            ("ProxyUseFdpass", "yes" if self.fdpass else "no"),
+            ("UserKnownHostsFile", f'"{known}"'),
+            *_OPTIONS,
+        ]
+
+
+def block(setup: Setup) -> str:
+    """Our file: one `Host` for all reservations."""
+    login = setup.login or getpass.getuser()
+    excluded = " ".join(_excluding(c) for c in EXCLUDED)
+    lines = [
+        "# Made by `gpu-dev ssh-config`, which writes it anew: changes are lost.",
+        f"Host {PATTERN} {excluded}",
+        f"    User {login}",
+    ]
+    lines += [f"    {name} {value}" for name, value in setup.options("%n", login)]
+    return "\n".join(lines) + "\n"
+
+
+def command(setup: Setup, host: str, login: str) -> list[str]:
+    """`ssh` to one host without any file of ours; the person's own configuration holds too."""
+    hosts.reservation_of(host)
+    words = ["ssh", "-o", f"User={login}"]
+    for name, value in setup.options(host, None):
+        words += ["-o", f"{name}={value}"]
+    return [*words, host]
+
+
+def known_login(setup: Setup) -> str | None:
+    """The account that our file names now."""
+    if not setup.config.is_file():
+        return None
+    found = re.search(r"^    User (\S+)$", setup.config.read_text("utf-8"), re.MULTILINE)
+    return found[1] if found and _LOGIN.fullmatch(found[1]) else None
+
+
+def user_config() -> Path:
+    """The person's own file, where `ssh` looks for it: by the account, whatever HOME says."""
+    return Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh" / "config"
+
+
+def include_line(setup: Setup) -> str:
+    return f'Include "{setup.config}"'
+
+
+def is_installed(setup: Setup, file: Path) -> bool:
+    """Whether `file` includes ours where it holds for every host."""
+    for line in _content(file).decode("utf-8", errors="replace").splitlines():
+        if line.strip() == include_line(setup):
+            return True
+        if re.match(r"\s*(host|match)[\s=]", line, re.IGNORECASE):
+            return False
+    return False
+
+
+def install(setup: Setup, file: Path) -> bool:
+    """Writes our file, and the line into `file`; whether that changed."""
+    setup.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write(setup.config, block(setup).encode())
+    if is_installed(setup, file):
+        return False
+    before = _without_line(setup, file)
+    _change(file, f"{include_line(setup)}\n".encode() + before)
+    return True
+
+
+def remove(setup: Setup, file: Path) -> bool:
+    """Takes the line out of `file` and our file away; whether there was anything."""
+    there = setup.config.exists()
+    setup.config.unlink(missing_ok=True)
+    content, rest = _content(file), _without_line(setup, file)
+    if rest == content:
+        return there
+    if not rest and not _backup(file).exists():
+        file.resolve().unlink()  # it held nothing but our line
+    else:
+        _change(file, rest)
+    return True
+
+
+def write(file: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replaces a file at once."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _change(file: Path, content: bytes) -> None:
+    target = file.resolve()  # a link into somebody's collection of settings stays one
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = 0o600
+    if target.exists():
+        mode = target.stat().st_mode & 0o777
+        write(_backup(file), target.read_bytes(), mode)
+    write(target, content, mode)
+
+
+def _backup(file: Path) -> Path:
+    target = file.resolve()
+    return target.with_name(f"{target.name}.before-gpudev")
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.exists() else b""
+
+
+def _without_line(setup: Setup, file: Path) -> bytes:
+    line = include_line(setup).encode()
+    kept = [one for one in _content(file).splitlines(keepends=True) if one.strip() != line]
+    return b"".join(kept)
+
+
+def _excluding(character: str) -> str:
+    """A negated pattern for names with this character, as one word."""
+    if character in '"\\':
+        return f'"!*\\{character}*"'
+    return f'"!*{character}*"'
