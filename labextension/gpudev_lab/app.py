@@ -2,10 +2,81 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.utils import url_path_join
+
+from gpudev_client import AsyncClient
+
+from . import handlers, sshd
+from .gpu import NvmlSource, Sampler, SimulatedSource
+from .link import Link
+from .state import Hint, LabState
+
+#: The event of `events/lease.yaml`.
+EVENT = "gpudev:lease"
+_SCHEMA = Path(__file__).parent / "events" / "lease.yaml"
 
 
 class LabExtension(ExtensionApp):
-    """gpudev in a single-user server."""
+    """gpudev in a single-user server. Without a reservation in the environment (a Jupyter that no
+    gpudev has started) the endpoints say so, and nothing else happens."""
 
     name = "gpudev_lab"
+
+    state: LabState
+    _ssh: Any = None
+
+    def initialize_settings(self) -> None:
+        server: Any = self.serverapp
+        server.event_logger.register_event_schema(_SCHEMA)
+        base_url = server.web_app.settings["base_url"]
+        self.state = LabState(
+            link_from(os.environ),
+            os.environ.get("JUPYTERHUB_USER", ""),
+            sampler=sampler_from(os.environ),
+            announce=self.announce,
+            event_path=url_path_join(base_url, "api", "events", "subscribe"),
+            home=Path.home(),
+        )
+        self.state.guard.watch(server.web_app.settings["identity_provider"])
+
+    def initialize_handlers(self) -> None:
+        self.handlers.extend(handlers.handlers(self.state))
+        if self.state.link is not None:
+            self._ssh = sshd.setup(self.serverapp, self.state.link)
+
+    def announce(self, what: Hint) -> None:
+        """Tells every open page to look."""
+        server: Any = self.serverapp
+        server.event_logger.emit(schema_id=EVENT, data={"what": what})
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        self.state.start()
+
+    async def stop_extension(self) -> None:
+        if self._ssh is not None:
+            await self._ssh.close()
+        await self.state.stop()
+
+
+def link_from(environment: os._Environ[str] | dict[str, str]) -> Link | None:
+    """The connection that the environment describes; None for a server without a reservation."""
+    reservation = environment.get("GPUDEV_RESERVATION")
+    url, token = environment.get("GPUDEV_URL"), environment.get("JUPYTERHUB_API_TOKEN")
+    if not (reservation and url and token):
+        return None
+    return Link(AsyncClient(url, token), reservation)
+
+
+def sampler_from(environment: os._Environ[str] | dict[str, str]) -> Sampler | None:
+    """The figures of this lease's GPUs; None for a lease without."""
+    devices = [part for part in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+    if not environment.get("GPUDEV_RESERVATION") or not devices:
+        return None
+    if environment.get("GPUDEV_SIMULATED"):
+        return Sampler(SimulatedSource(len(devices)))
+    return Sampler(NvmlSource(devices))

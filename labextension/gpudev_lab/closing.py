@@ -1,0 +1,262 @@
+"""An end without loss: the owner's hook, then everything that is open and unsaved.
+
+Before the lease's end, by this server's own clock, so that a service that is away takes nothing
+from it; and when the service says that the lease ends early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import secrets
+import signal
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from gpudev_client import errors, words
+from gpudev_client.models import ClosingReport, LabView
+from gpudev_client.states import State
+
+from .link import Link
+
+log = logging.getLogger(__name__)
+
+#: Below the home directory: what the owner wants to be run before the end, and what it said.
+HOOK, HOOK_LOG = ".gpudev/before-expiry", ".gpudev/before-expiry.log"
+#: Seconds between the end of a program that was asked to end and its end by force.
+_HOOK_GRACE = 1.0
+#: Of the time for saving, what is kept for the report to the service.
+_REPORT_SHARE = 0.2
+#: Most documents that are named one by one.
+_NAMED = 20
+
+
+class SaveRequest(BaseModel):
+    """Asks all open tabs to save; a tab answers with the same id."""
+
+    id: str
+    until: datetime
+
+
+class Saved(BaseModel):
+    """What one tab has saved."""
+
+    id: str
+    saved: int
+    unsaved: list[str] = []
+
+
+@dataclass(slots=True)
+class _Round:
+    """One request to all tabs, with their answers so far."""
+
+    request: SaveRequest
+    wanted: int
+    saved: int = 0
+    answers: int = 0
+    unsaved: list[str] = field(default_factory=list)
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Closing:
+    """Watches for the end of a lease and does what has to be done before it.
+
+    Args:
+        link: the connection to the service.
+        home: the home directory, which is on the disk.
+        tabs: how many tabs are open now.
+        announce: makes all tabs look at what is asked of them.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        home: Path,
+        *,
+        tabs: Callable[[], int],
+        announce: Callable[[], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._link, self._home, self._tabs, self._announce = link, home, tabs, announce
+        self._now = now
+        self._round: _Round | None = None
+        self._task: asyncio.Task[None] | None = None
+        #: The end for which the task waits or has been through: extended leases end anew.
+        self._prepared: tuple[datetime, bool] | None = None
+
+    @property
+    def request(self) -> SaveRequest | None:
+        """What is asked of the tabs at this moment."""
+        return None if self._round is None else self._round.request
+
+    def update(self) -> None:
+        """Takes in what the link knows now; called after each new view."""
+        view = self._link.view
+        if view is None or view.reservation.expires_at is None:
+            return
+        state = view.reservation.state
+        if state is State.STOPPING:
+            # Already through with the regular end, or it is on its way: not twice.
+            if self._prepared is None or not self._begun:
+                self._prepare(view, early=True)
+        elif state in (State.ACTIVE, State.PREPARING) and (
+            self._prepared is None or self._prepared[0] != view.reservation.expires_at
+        ):
+            self._prepare(view, early=False)
+
+    _begun = False
+
+    def _prepare(self, view: LabView, *, early: bool) -> None:
+        end = view.reservation.expires_at
+        assert end is not None  # noqa: S101 - asked before
+        if self._task is not None:
+            self._task.cancel()
+        self._prepared, self._begun = (end, early), early
+        work = self._early(view) if early else self._at(end, view)
+        self._task = asyncio.create_task(work, name="gpudev closing")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # --- the tabs -----------------------------------------------------------------------------
+
+    def take(self, saved: Saved) -> bool:
+        """A tab's answer; False for one that nobody waits for."""
+        current = self._round
+        if current is None or not secrets.compare_digest(saved.id, current.request.id):
+            return False
+        current.answers += 1
+        current.saved += saved.saved
+        current.unsaved += saved.unsaved
+        if current.answers >= current.wanted:
+            current.complete.set()
+        return True
+
+    async def save(self, seconds: float) -> ClosingReport:
+        """Asks all tabs to save and waits for their answers, at most `seconds`."""
+        until = datetime.fromtimestamp(self._now().timestamp() + seconds, UTC)
+        current = _Round(SaveRequest(id=secrets.token_urlsafe(8), until=until), self._tabs())
+        if current.wanted == 0:
+            return ClosingReport(saved=0)
+        self._round = current
+        try:
+            self._announce()
+            async with asyncio.timeout(seconds):
+                await current.complete.wait()
+        except TimeoutError:
+            silent = current.wanted - current.answers
+            log.warning("%s did not say whether they saved", words.counted(silent, "open tab"))
+            current.unsaved.append(f"({words.counted(silent, 'open tab')} did not answer)")
+        finally:
+            self._round = None
+        return ClosingReport(saved=current.saved, unsaved=current.unsaved[:_NAMED])
+
+    # --- the two ends -------------------------------------------------------------------------
+
+    async def _at(self, end: datetime, view: LabView) -> None:
+        """The end that everybody knew of: first the hook, then the documents, which it may have
+        changed."""
+        times = view.closing
+        await self._sleep_until(end, times.hook_seconds + times.save_seconds)
+        self._begun = True
+        hook = await self.run_hook(self._left(end, times.save_seconds))
+        await self._sleep_until(end, times.save_seconds)
+        report = await self.save(self._left(end, 0.0) * (1 - _REPORT_SHARE))
+        await self._report(report, hook)
+
+    async def _early(self, view: LabView) -> None:
+        """Somebody ends the lease now; the service waits for a moment, so both at once."""
+        seconds = view.closing.early_seconds * (1 - _REPORT_SHARE)
+        report, hook = await asyncio.gather(self.save(seconds), self.run_hook(seconds))
+        await self._report(report, hook)
+
+    async def _report(self, report: ClosingReport, hook: str | None) -> None:
+        try:
+            await self._link.closing(report.model_copy(update={"hook": hook}))
+        except (errors.GpuDevError, TimeoutError) as error:
+            log.warning("the service was not told what was saved: %s", error)
+
+    def _left(self, end: datetime, before: float) -> float:
+        return max(0.0, (end - self._now()).total_seconds() - before)
+
+    async def _sleep_until(self, end: datetime, before: float) -> None:
+        """In pieces: after a machine's sleep or a change of its clock the rest is counted anew."""
+        while left := self._left(end, before):  # noqa: ASYNC110 - waits for a time, not an event
+            await asyncio.sleep(min(left, 30.0))
+
+    # --- the hook -----------------------------------------------------------------------------
+
+    async def run_hook(self, seconds: float) -> str | None:
+        """Runs the owner's hook with a time limit; how it went, in words. None without a hook.
+
+        It gets the seconds that it has in `GPUDEV_SECONDS_LEFT`; what it says is kept.
+        """
+        path = self._home / HOOK
+        refused = hook_refused(path)
+        if refused is not None:
+            return refused or None
+        whole = math.floor(seconds)
+        if whole < 1:
+            return f"~/{HOOK} was not run: there was no time left."
+        environment = {**os.environ, "GPUDEV_SECONDS_LEFT": str(whole)}
+        with (self._home / HOOK_LOG).open("wb") as output:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    path,
+                    cwd=self._home,
+                    env=environment,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                return f"~/{HOOK} could not be run: {error.strerror}."
+        return await self._await_hook(process, seconds)
+
+    async def _await_hook(self, process: asyncio.subprocess.Process, seconds: float) -> str:
+        try:
+            async with asyncio.timeout(seconds):
+                code = await process.wait()
+        except TimeoutError:
+            await _end(process)
+            return f"~/{HOOK} was ended after {words.duration(seconds)}, its time limit."
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        how = "ran to its end" if code == 0 else f"ended with exit code {code}"
+        return f"~/{HOOK} {how}."
+
+
+def hook_refused(path: Path) -> str | None:
+    """Why the hook is not run: "" where there is none, None where it can be run."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    if not stat.S_ISREG(found.st_mode) or not os.access(path, os.X_OK):
+        return f"~/{HOOK} was not run: it is not an executable file."
+    return None
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ends the hook and what it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            async with asyncio.timeout(_HOOK_GRACE):
+                await process.wait()
+        except TimeoutError:
+            continue

@@ -1,0 +1,208 @@
+"""The end of a lease as a server goes through it: the owner's hook, asking open pages to save."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gpudev_client import AsyncClient
+from gpudev_client.models import ClosingReport, LabView
+from gpudev_client.states import State
+from gpudev_lab.closing import HOOK, HOOK_LOG, Closing, Saved
+from gpudev_lab.link import Link
+
+PATIENCE = 20.0
+
+
+class Service:
+    """The service's end of the wire: takes reports, and notes them."""
+
+    def __init__(self) -> None:
+        self.reports: list[ClosingReport] = []
+        self.told = asyncio.Event()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert request.url.path.endswith("/reservations/abc/closing")
+        self.reports.append(ClosingReport.model_validate_json(request.content))
+        self.told.set()
+        return httpx.Response(200, json=view(timedelta(0)).reservation.model_dump(mode="json"))
+
+
+def view(
+    left: timedelta, *, state: State = State.ACTIVE, hook: float = 5.0, early: float = 5.0
+) -> LabView:
+    now = datetime.now(UTC)
+    reservation = {
+        "id": "abc",
+        "name": "run",
+        "user": "ada",
+        "server_name": "abc",
+        "gpu_type": "t4",
+        "gpus": 1,
+        "hours": 1,
+        "disk": "work",
+        "state": state,
+        "submitted_at": now,
+        "starts_at": now,
+        "expires_at": now + left,
+    }
+    return LabView.model_validate(
+        {
+            "reservation": reservation,
+            "access": [],
+            "disk": None,
+            "snapshots": [],
+            "closing": {"hook_seconds": hook, "save_seconds": 2.0, "early_seconds": early},
+        }
+    )
+
+
+class Site:
+    """A server's closing with pages that answer as the test wants."""
+
+    def __init__(self, home: Path, pages: int = 0) -> None:
+        self.service = Service()
+        client = AsyncClient("http://127.0.0.1:1", "t", http=httpx.MockTransport(self.service))
+        self.link = Link(client, "abc")
+        self.pages = pages
+        self.answer: Callable[[str], None] = lambda _: None
+        self.closing = Closing(self.link, home, tabs=lambda: self.pages, announce=self._announced)
+
+    def _announced(self) -> None:
+        assert self.closing.request is not None
+        self.answer(self.closing.request.id)
+
+    def saves_one(self, request: str) -> None:
+        self.closing.take(Saved(id=request, saved=1))
+
+    def sees(self, seen: LabView) -> None:
+        self.link.view = seen
+        self.closing.update()
+
+    async def report(self) -> ClosingReport:
+        async with asyncio.timeout(PATIENCE):
+            await self.service.told.wait()
+        (report,) = self.service.reports
+        return report
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Callable[[str], None]:
+    def write(script: str) -> None:
+        path = tmp_path / HOOK
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return write
+
+
+async def test_the_hook_runs_at_home_and_what_it_says_is_kept(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    hook('pwd; echo "$GPUDEV_SECONDS_LEFT left"; echo warned >&2; exit 3')
+    assert await Site(tmp_path).closing.run_hook(9.7) == f"~/{HOOK} ended with exit code 3."
+    assert (tmp_path / HOOK_LOG).read_text() == f"{tmp_path}\n9 left\nwarned\n"
+
+
+async def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    hook("trap '' TERM; sleep 1000 & echo $! > child; wait; wait")
+    said = await Site(tmp_path).closing.run_hook(1.0)
+    assert said == f"~/{HOOK} was ended after 1 s, its time limit."
+    child = int((tmp_path / "child").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("kind", ["none", "plain", "directory"])
+async def test_what_is_no_hook_is_not_run(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / HOOK
+    path.parent.mkdir()
+    if kind == "plain":
+        path.write_text("echo no")
+    elif kind == "directory":
+        path.mkdir()
+    said = await Site(tmp_path).closing.run_hook(5.0)
+    expected = None if kind == "none" else f"~/{HOOK} was not run: it is not an executable file."
+    assert said == expected
+    assert not (tmp_path / HOOK_LOG).exists()
+
+
+async def test_a_hook_that_cannot_be_started_is_said(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    hook("true")
+    (tmp_path / HOOK).write_text("#!/nowhere/sh\n")
+    said = await Site(tmp_path).closing.run_hook(5.0)
+    assert said == f"~/{HOOK} could not be run: {os.strerror(2)}."
+
+
+async def test_the_end_waits_for_all_pages_and_tells_what_they_saved(tmp_path: Path) -> None:
+    site = Site(tmp_path, pages=2)
+
+    def answer(request: str) -> None:
+        assert not site.closing.take(Saved(id="forged", saved=100))
+        site.closing.take(Saved(id=request, saved=2))
+        site.closing.take(Saved(id=request, saved=1, unsaved=["locked.ipynb"]))
+
+    site.answer = answer
+    site.sees(view(timedelta(seconds=2), hook=0.0))
+    report = await site.report()
+    assert (report.saved, report.unsaved, report.hook) == (3, ["locked.ipynb"], None)
+    assert site.closing.request is None
+
+
+async def test_a_page_that_does_not_answer_is_not_waited_for_beyond_the_end(tmp_path: Path) -> None:
+    site = Site(tmp_path, pages=1)
+    site.sees(view(timedelta(seconds=0.5)))
+    report = await site.report()
+    assert report.saved == 0
+    assert report.unsaved == ["(1 open tab did not answer)"]
+
+
+async def test_hook_and_saving_come_before_a_regular_end_and_once(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    hook("echo ran >> runs")
+    site = Site(tmp_path, pages=1)
+    site.answer = site.saves_one
+    seen = view(timedelta(seconds=4))
+    site.sees(seen)
+    site.sees(seen)  # more news of the same end
+    report = await site.report()
+    site.sees(view(timedelta(0), state=State.STOPPING))
+    await site.closing.stop()
+    assert (tmp_path / "runs").read_text() == "ran\n"
+    assert report.hook == f"~/{HOOK} ran to its end."
+    assert len(site.service.reports) == 1
+
+
+async def test_an_extended_lease_ends_later(tmp_path: Path) -> None:
+    site = Site(tmp_path, pages=1)
+    asked = asyncio.Event()
+    site.answer = lambda _: asked.set()
+    site.sees(view(timedelta(seconds=2.5), hook=0.0))
+    site.sees(view(timedelta(hours=2)))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await asked.wait()
+    await site.closing.stop()
+
+
+async def test_an_early_end_does_both_at_once(tmp_path: Path, hook: Callable[[str], None]) -> None:
+    hook("true")
+    site = Site(tmp_path, pages=1)
+    site.answer = site.saves_one
+    site.sees(view(timedelta(hours=2)))
+    site.sees(view(timedelta(hours=2), state=State.STOPPING))
+    report = await site.report()
+    assert (report.saved, report.hook) == (1, f"~/{HOOK} ran to its end.")
