@@ -73,8 +73,9 @@ class GpuDev(Configurable):
     times = Dict(
         help="""Spans in seconds: turnover (between two leases on the same GPUs), start_limit (for a
         server to come up), crash_grace (a crashed server can be started again), hub_patience (for
-        an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops), and
-        warnings (minutes before a lease's end: [30, 15, 5]).""",
+        an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops),
+        measure (between two looks at the size of a disk in use), and warnings (minutes before a
+        lease's end: [30, 15, 5]).""",
     ).tag(config=True)
     db_url = Unicode(
         help="""The database: sqlite:///relative/file, sqlite:////absolute/file or
@@ -87,7 +88,10 @@ class GpuDev(Configurable):
         service at a time uses it.""",
     ).tag(config=True)
     disk_limit_gb = Integer(
-        100, allow_none=True, help="Size of a disk in GB from which on people are told; None: none."
+        100,
+        allow_none=True,
+        help="""Limit of a disk in GB; None: none. Directories cannot refuse a write: people are
+        told at 90 and 100 percent, and no GPUs are given to a disk over it.""",
     ).tag(config=True)
     history_days = Integer(
         365,

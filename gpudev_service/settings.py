@@ -192,7 +192,8 @@ class Times(Setting):
 
     `turnover`: between a lease's end and the next start on the same GPUs; part of every promise.
     `start_limit`: how long a server may take to come up. `crash_grace`: how long a lease waits for
-    its crashed server to be started again. `warnings`: minutes before the end.
+    its crashed server to be started again. `measure`: between two looks at the size of a disk in
+    use. `warnings`: minutes before the end.
     """
 
     turnover: float = Field(default=15.0, ge=0)
@@ -203,6 +204,7 @@ class Times(Setting):
     sweep: float = Field(default=1.0, gt=0)
     reconcile: float = Field(default=15.0, gt=0)
     idle: float = Field(default=30.0, gt=0)
+    measure: float = Field(default=600.0, gt=0)
     retention: float = Field(default=3600.0, gt=0)
 
     @property

@@ -252,7 +252,10 @@ def _listing(app: App, found: Sequence[models.Disk]) -> str:
 
 def _size(d: models.Disk) -> str:
     measured = words.size(d.size_bytes)
-    return f"{measured} of {words.size(d.limit_bytes)}" if d.limit_bytes else measured
+    if d.limit_bytes is None:
+        return measured
+    over = ", over its limit" if d.over_limit else ""
+    return f"{measured} of {words.size(d.limit_bytes)}{over}"
 
 
 def _snapshots(app: App, name: str, found: Sequence[models.Snapshot]) -> str:

@@ -17,6 +17,7 @@ class Disk(Answer):
     size_bytes: int | None = None
     size_measured_at: AwareDatetime | None = None
     limit_bytes: int | None = None
+    over_limit: bool = Field(default=False, description="No GPUs are given to it meanwhile.")
     in_use_by: str | None = Field(default=None, description="Id of the live reservation.")
     snapshots: int = 0
     last_snapshot_at: AwareDatetime | None = None

@@ -252,12 +252,3 @@ class DiskBackend(Protocol):
 
     def close(self) -> None:
         """Give back what the backend itself holds, threads for example. Waits for running work."""
-
-
-def bytes_over(usage: Usage, limit_bytes: int | None) -> int:
-    """By how many bytes a disk is over its limit; 0 where there is none.
-
-    A soft limit: a directory cannot refuse a write, so the service can tell a person and refuse
-    new work on the disk, but not stop a running program from filling the file system.
-    """
-    return 0 if limit_bytes is None else max(0, usage.size_bytes - limit_bytes)

@@ -46,7 +46,7 @@ class DirectoryDisks:
     """A `DiskBackend` below the directory `root`, which is made if it is not there.
 
     At most `copies_at_once` long calls work at the same time, the others wait. Progress is told
-    every `progress_seconds` at most. Limits of disks are soft here, see `base.bytes_over`. Homes
+    every `progress_seconds` at most. A directory cannot refuse a write: limits are soft. Homes
     belong to the account of the service; where servers run under other accounts, the caller sets
     the owner of a new home (root keeps owners in copies).
     """

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import State
 from gpudev_service.context import Context
-from gpudev_service.operations import idle, views
+from gpudev_service.operations import idle, servers, views
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 
@@ -33,10 +33,7 @@ async def run(ctx: Context) -> datetime | None:
         return None
     entries = await ctx.store.run(lambda session: _judge(ctx, session, suspects))
     await views.publish(ctx, entries)
-    for entry in entries:
-        if entry.data.get("warning"):
-            key = f"tell:{entry.reservation_id}"
-            ctx.background.start(key, _tell(ctx, entry.reservation_id, entry.reason))
+    servers.tell(ctx, [entry for entry in entries if entry.data.get("warning")])
     return None
 
 
@@ -49,7 +46,3 @@ async def _judge(ctx: Context, session: AsyncSession, suspects: list[str]) -> li
     for row in await session.scalars(query):
         entries.extend(await idle.judge(ctx, session, row, now))
     return entries
-
-
-async def _tell(ctx: Context, key: str, text: str) -> None:
-    await ctx.servers.tell(key, text)

@@ -20,7 +20,7 @@ from gpudev_service.context import Context
 from gpudev_service.settings import Times
 from gpudev_service.store.models import LoopRunRow
 
-from . import driving, expiry, idle, reconcile, retention, starts, warnings
+from . import driving, expiry, idle, reconcile, retention, sizes, starts, warnings
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ LOOPS: Mapping[str, Loop] = MappingProxyType(
         "driving": Loop(driving.run, lambda t: t.sweep),
         "warnings": Loop(warnings.run, lambda t: t.sweep * 5),
         "idle": Loop(idle.run, lambda t: t.idle, eager=False),
+        "sizes": Loop(sizes.run, lambda t: min(t.measure, 60.0), eager=False),
         "reconcile": Loop(reconcile.run, lambda t: t.reconcile, eager=False),
         "retention": Loop(retention.run, lambda t: t.retention, eager=False),
     }

@@ -13,7 +13,7 @@ from gpudev_client import words
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
-from gpudev_service.operations import views
+from gpudev_service.operations import servers, views
 from gpudev_service.operations.transitions import note
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
@@ -52,9 +52,7 @@ async def run(ctx: Context) -> datetime | None:
     if chosen:
         entries = await ctx.store.run(lambda session: _warn(ctx, session, chosen))
         await views.publish(ctx, entries)
-        for entry in entries:
-            key = f"tell:{entry.reservation_id}"
-            ctx.background.start(key, _tell(ctx, entry.reservation_id, entry.reason))
+        servers.tell(ctx, entries)
     ends = [row.expires_at for row in rows if row.expires_at] + ([beyond] if beyond else [])
     ahead = [end - timedelta(minutes=m) for end in ends for m in minutes]
     return min((moment for moment in ahead if moment > now), default=None)
@@ -86,7 +84,3 @@ async def _warn(ctx: Context, session: AsyncSession, chosen: list[str]) -> list[
             )
         )
     return entries
-
-
-async def _tell(ctx: Context, key: str, text: str) -> None:
-    await ctx.servers.tell(key, text)

@@ -18,12 +18,10 @@ from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.errors import Refusal, not_found
 from gpudev_service.ids import new_id
-from gpudev_service.store.models import DiskRow, ReservationRow, SnapshotRow
+from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow, SnapshotRow
 
-from . import cursors
-
-GB = 10**9
-
+from . import cursors, fullness
+from . import views as reservation_views
 
 # --- for reservations -------------------------------------------------------------------------
 
@@ -64,6 +62,7 @@ async def check(
             field="disk",
             accepted={"reservation": holder.id},
         )
+    fullness.refuse_over(ctx, row, request.gpu_type)
     return row
 
 
@@ -279,25 +278,25 @@ async def contents(
     return Page(items=items, next_cursor=following)
 
 
-async def measure(ctx: Context, disk_id: str) -> None:
-    """Takes the disk's size anew and stores it."""
+async def measure(ctx: Context, disk_id: str) -> list[HistoryRow]:
+    """Takes the disk's size anew and stores it; what that means to the lease that runs on the disk
+    is added to its history, and returned."""
     try:
         usage = await ctx.disks.usage(disk_id)
     except backend.DiskNotFound:
-        return  # it has only a row so far
+        return []  # it has only a row so far
 
-    async def work(session: AsyncSession) -> None:
+    async def work(session: AsyncSession) -> list[HistoryRow]:
         row = await session.get(DiskRow, disk_id)
-        if row is not None:
-            row.size_bytes, row.size_measured_at = usage.allocated_bytes, ctx.clock.now()
+        if row is None:
+            return []
+        now = ctx.clock.now()
+        row.size_bytes, row.size_measured_at = usage.allocated_bytes, now
+        return await fullness.measured(ctx, session, row, now)
 
-    await ctx.store.run(work)
-
-
-def limit_bytes(ctx: Context) -> int | None:
-    """How large a disk may become: what the configuration says at this moment."""
-    limit = ctx.settings.disk_limit_gb
-    return None if limit is None else limit * GB
+    entries = await ctx.store.run(work)
+    await reservation_views.publish(ctx, entries)
+    return entries
 
 
 # --- shared -----------------------------------------------------------------------------------
@@ -318,7 +317,7 @@ async def views(ctx: Context, session: AsyncSession, rows: Sequence[DiskRow]) ->
         .group_by(SnapshotRow.disk_id)
     )
     snapshots = {disk: (count, newest) for disk, count, newest in counted}
-    limit = limit_bytes(ctx)
+    limit = fullness.limit_bytes(ctx)
     return [
         Disk(
             name=row.name,
@@ -328,6 +327,7 @@ async def views(ctx: Context, session: AsyncSession, rows: Sequence[DiskRow]) ->
             size_bytes=row.size_bytes,
             size_measured_at=row.size_measured_at,
             limit_bytes=limit,
+            over_limit=fullness.is_over(row.size_bytes, limit),
             in_use_by=holders.get(row.id),
             snapshots=snapshots.get(row.id, (0, None))[0],
             last_snapshot_at=snapshots.get(row.id, (0, None))[1],

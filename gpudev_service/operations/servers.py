@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +21,17 @@ from .rows import load
 from .transitions import note, transition
 
 _STARTABLE = {State.PREPARING, State.ACTIVE}
+
+
+def tell(ctx: Context, entries: Iterable[HistoryRow]) -> None:
+    """Shows what the entries say in the terminals of their reservations' servers."""
+    for entry in entries:
+        key = f"tell:{entry.reservation_id}:{entry.id}"
+        ctx.background.start(key, _tell(ctx, entry.reservation_id, entry.reason))
+
+
+async def _tell(ctx: Context, reservation_id: str, text: str) -> None:
+    await ctx.servers.tell(reservation_id, text)
 
 
 async def launch(ctx: Context, reservation_id: str) -> ServerLaunch:

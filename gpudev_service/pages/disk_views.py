@@ -27,6 +27,7 @@ class DiskCard:
     name: str
     user: str
     size: str
+    over: bool
     snapshots: str
     last_snapshot: datetime | None
     last_used: datetime | None
@@ -47,11 +48,13 @@ def disk_card(disk: Disk) -> DiskCard:
     """What there is to say about a disk."""
     size = words.size(disk.size_bytes)
     if disk.limit_bytes is not None:
-        size = f"{size}, at most {words.size(disk.limit_bytes)}"
+        over = "over its limit of" if disk.over_limit else "at most"
+        size = f"{size}, {over} {words.size(disk.limit_bytes)}"
     return DiskCard(
         name=disk.name,
         user=disk.user,
         size=size,
+        over=disk.over_limit,
         snapshots=words.counted(disk.snapshots, "snapshot"),
         last_snapshot=disk.last_snapshot_at,
         last_used=disk.last_used_at,

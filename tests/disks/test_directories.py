@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpudev_service.disks import trees as walking
-from gpudev_service.disks.base import CleanUp, DiskBusy, Usage, bytes_over
+from gpudev_service.disks.base import CleanUp, DiskBusy
 from gpudev_service.disks.directories import DirectoryDisks
 from gpudev_service.disks.steps import Step
 from tests.disks import trees
@@ -222,10 +222,3 @@ async def test_cancelled_work_ends_and_leaves_nothing(root: Path) -> None:
     assert is_tidy(root)
     assert (await disks.snapshot("d1", "s1")).files == 5
     disks.close()
-
-
-def test_a_limit_is_soft() -> None:
-    usage = Usage(size_bytes=100, allocated_bytes=4096, files=1)
-    assert bytes_over(usage, None) == 0
-    assert bytes_over(usage, 100) == 0
-    assert bytes_over(usage, 99) == 1
