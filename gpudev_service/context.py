@@ -11,6 +11,7 @@ from .disks.base import DiskBackend
 from .events import EventBus
 from .fleet import Fleet
 from .hub import Hub
+from .labs import Labs
 from .servers import ServerBackend
 from .settings import Settings
 from .store.engine import Store
@@ -32,3 +33,4 @@ class Context:
     background: Background = field(default_factory=Background)
     wake: Wake = field(default_factory=Wake)
     contact: Contact = field(default_factory=Contact)
+    labs: Labs = field(default_factory=Labs)

@@ -32,6 +32,8 @@ CODES: Mapping[str, int] = MappingProxyType(
         "name_taken": 409,
         "server_in_use": 409,
         "wrong_state": 409,
+        "server_not_ready": 409,
+        "no_ssh_keys": 409,
         "extension_limited": 409,
         "idempotency_conflict": 409,
         "in_progress": 409,

@@ -11,11 +11,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
-from gpudev_client.models import Event
+from gpudev_client.models import Event, Role
 
 #: How many events a listener may be behind before it is dropped.
 BACKLOG = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a collaborator may: `role` until `until`, or as long as the lease."""
+
+    user: str
+    role: Role
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,7 @@ class Owner:
     user: str
     groups: tuple[str, ...]
     server_name: str | None = None
+    invited: tuple[Invitation, ...] = ()
 
 
 class Dropped(Exception):  # noqa: N818

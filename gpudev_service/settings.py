@@ -192,14 +192,23 @@ class Times(Setting):
 
     `turnover`: between a lease's end and the next start on the same GPUs; part of every promise.
     `start_limit`: how long a server may take to come up. `crash_grace`: how long a lease waits for
+<<<<<<< HEAD
     its crashed server to be started again. `measure`: between two looks at the size of a disk in
     use. `warnings`: minutes before the end.
+=======
+    its crashed server to be started again. `warnings`: minutes before the end. `hook` and `saving`:
+    what the server takes before its lease's end for the owner's hook, and then to save what is
+    open. `closing`: how long an early end waits for the server to do so.
+>>>>>>> 145ce77 (Let collaborators, SSH keys and servers in at the API)
     """
 
     turnover: float = Field(default=15.0, ge=0)
     start_limit: float = Field(default=120.0, gt=0)
     crash_grace: float = Field(default=600.0, ge=0)
     warnings: tuple[int, ...] = (30, 15, 5)
+    hook: float = Field(default=60.0, ge=0, le=3600)
+    saving: float = Field(default=10.0, ge=0, le=600)
+    closing: float = Field(default=5.0, ge=0, le=60)
     hub_patience: float = Field(default=3.0, gt=0)
     sweep: float = Field(default=1.0, gt=0)
     reconcile: float = Field(default=15.0, gt=0)

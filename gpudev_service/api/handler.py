@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 from jupyterhub.services.auth import HubOAuthenticated
@@ -27,7 +28,8 @@ from .answered import Answered
 from .auth import Caller, too_many
 from .bodies import BodyHandler
 from .idempotency import Claim, Stored, hash_of
-from .route import Access, Call, Route, well_formed
+from .permissions import Right
+from .route import BY_ID, BY_USER, Access, Call, Route, well_formed
 from .service import Service
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ HEADERS: Mapping[str, str] = {
 }
 
 #: What path parameters name, for "there is no such ...".
-_NOUNS = {"node": "node", "id": "reservation"}
+_NOUNS = {"node": "node", "id": "reservation", "user": "user"}
 
 
 class ApiHandler(HubOAuthenticated, BodyHandler):
@@ -111,9 +113,11 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
             self.caller = await auth.caller(self)
             self.caller_name = self.caller.key
             access.check_caller(found.access, self.caller)
-        if found.access in _BY_ID:
+        if found.access in BY_ID:
             await self._own_reservation(found)
-        elif not well_formed(self.parameters):
+        elif found.access in BY_USER and self.caller is not None:
+            self.call_owner = access.same_person(found.access, self.caller, self.parameters["user"])
+        if not well_formed(self.parameters):
             raise not_found(_noun(found))
         if self.announced > self.body_max:
             raise self.too_large()
@@ -150,7 +154,11 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         if not well_formed({"id": self.parameters["id"]}):
             raise not_found("reservation")
         self.call_owner = await access.reservation_owner(
-            self.service.ctx, route.access, self.caller, self.parameters["id"]
+            self.service.ctx,
+            route.access,
+            self.caller,
+            self.parameters["id"],
+            self.parameters.get("user"),
         )
 
     # --- with the body ------------------------------------------------------------------------
@@ -274,7 +282,9 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         self.set_header("X-Accel-Buffering", "no")
         self.service.metrics.streams.inc()
         service = self.service
-        audience = streams.Audience(call.caller, self._again, lambda: service.recheck_now)
+        audience = streams.Audience(
+            call.caller, self._again, lambda: service.recheck_now, call.ctx.clock.now
+        )
         following = asyncio.ensure_future(
             streams.follow(
                 call.ctx,
@@ -289,7 +299,8 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         self._following = following
         self.service.streams.add(following)
         try:
-            await following
+            with self._own_server(call, plan.reservation_id):
+                await following
         except TimeoutError:
             # The reader does not read: what waits for it goes with the connection.
             cast("Any", self.request.connection).stream.close()
@@ -302,6 +313,14 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
             self.service.metrics.streams.dec()
         if not self._finished:
             self.finish()
+
+    def _own_server(self, call: Call[Any, Any], key: str | None) -> AbstractContextManager[None]:
+        """While the stream lasts: that the reservation's own server listens, where it is it."""
+        owner = call.owner
+        servers = call.caller.grants.servers(Right.LAB)
+        if key is None or owner is None or (owner.user, owner.server_name) not in servers:
+            return nullcontext()
+        return call.ctx.labs.listening(key)
 
     async def _again(self) -> Caller:
         caller = await self.service.auth.caller(self)
@@ -402,8 +421,6 @@ def error_answer(refusal: Refusal) -> ErrorAnswer:
     )
 
 
-_BY_ID = frozenset({Access.RESERVATION_READ, Access.RESERVATION_WRITE, Access.SPAWNER})
-
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -414,7 +431,7 @@ def _json(answer: Any) -> str:
 
 
 def _noun(route: Route) -> str:
-    for name in route.parameters:
+    for name in reversed(route.parameters):
         if name in _NOUNS:
             return _NOUNS[name]
     return "disk" if route.path.startswith("/disks") else "GPU type"

@@ -25,6 +25,13 @@ _WHO = {
     Access.READ: "Whoever holds any scope of gpudev.",
     Access.RESERVATION_READ: "Whoever may see the reservation: `custom:gpudev:read`.",
     Access.RESERVATION_WRITE: "Whoever may change the reservation: `custom:gpudev:reserve`.",
+    Access.LEAVE: "Whoever may change the reservation, and the collaborator for themself: "
+    "`custom:gpudev:reserve`.",
+    Access.CONNECT: "The owner and collaborators who use the server: `custom:gpudev:reserve` for "
+    "the caller.",
+    Access.LAB: "The reservation's own server: `custom:gpudev:lab`.",
+    Access.PERSON_READ: "That person, with `custom:gpudev:read`, and admins.",
+    Access.PERSON_WRITE: "That person, with `custom:gpudev:reserve`, and admins.",
     Access.DISK_READ: "Whoever may see the user's disks: `custom:gpudev:read`.",
     Access.DISK_WRITE: "Whoever may change the user's disks: `custom:gpudev:reserve`.",
     Access.CREATE: "Whoever may reserve for the user: `custom:gpudev:reserve`.",

@@ -41,7 +41,8 @@ class ListQuery(PageQuery):
         default=None,
         min_length=1,
         max_length=255,
-        description="A Hub user, or `*` for everybody whom the caller may see; default: own.",
+        description="A Hub user, or `*` for everybody whom the caller may see; default: own, and "
+        "what is shared with the caller.",
     )
     state: list[State] = Field(default=[], max_length=len(State), description="Repeatable.")
     gpu_type: str | None = Field(default=None, max_length=63)
@@ -142,6 +143,12 @@ def visible_part(call: Call[ListQuery, None]) -> ReservationFilter:
         states=frozenset(query.state),
         gpu_type=query.gpu_type,
     )
+    if (
+        caller.kind == "user"
+        and query.user in {None, EVERYBODY}
+        and grants.may(Right.READ, caller.owner)
+    ):
+        part = replace(part, invited=caller.name)
     if query.user == EVERYBODY or (query.user is None and caller.kind != "user"):
         return part
     wanted = caller.name if query.user is None else query.user

@@ -42,6 +42,11 @@ class Access(StrEnum):
     DISK_WRITE = "disk_write"  # who may change them
     CREATE = "create"  # who may reserve for the body's `user` (default: the caller)
     ADMIN = "admin"  # admins of the whole fleet
+    LEAVE = "leave"  # who may change the reservation {id}, and the collaborator {user}
+    CONNECT = "connect"  # who may open the server of the reservation {id}
+    LAB = "lab"  # the server of the reservation {id}
+    PERSON_READ = "person_read"  # the user {user}, and admins
+    PERSON_WRITE = "person_write"
     SPAWNER = "spawner"  # the Hub's spawner, on the reservation {id}
     METRICS = "metrics"  # who may read metrics
 
@@ -51,7 +56,22 @@ PARAMETERS: Mapping[str, str] = {
     "id": limits.RESERVATION_ID,
     "name": rf"{limits.DISK_NAME}|{limits.TYPE_NAME}",
     "node": limits.NODE_NAME,
+    "user": limits.USER_NAME,
 }
+
+
+#: Accesses that are decided by the reservation {id}, and by the user {user}.
+BY_ID = frozenset(
+    {
+        Access.RESERVATION_READ,
+        Access.RESERVATION_WRITE,
+        Access.LEAVE,
+        Access.CONNECT,
+        Access.LAB,
+        Access.SPAWNER,
+    }
+)
+BY_USER = frozenset({Access.LEAVE, Access.PERSON_READ, Access.PERSON_WRITE})
 
 
 class NoQuery(Request):
@@ -158,13 +178,10 @@ class Route:
             raise ValueError(f"route {self.name}: unknown {sorted(unknown)}")
         if self.unlimited and (self.access is not Access.PUBLIC or self.method != "GET"):
             raise ValueError(f"route {self.name}: only a public GET can be unlimited")
-        needs_id = self.access in {
-            Access.RESERVATION_READ,
-            Access.RESERVATION_WRITE,
-            Access.SPAWNER,
-        }
-        if needs_id and "id" not in self.parameters:
+        if self.access in BY_ID and "id" not in self.parameters:
             raise ValueError(f"route {self.name}: {self.access} needs a reservation in the path")
+        if self.access in BY_USER and "user" not in self.parameters:
+            raise ValueError(f"route {self.name}: {self.access} needs a user in the path")
         parts = [
             "([^/]+)" if part.startswith("{") else re.escape(part) for part in self.path.split("/")
         ]

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 
-from . import capacity, cluster, disks, documents, events, health, logins, me, reservations
+from . import (
+    capacity,
+    cluster,
+    disks,
+    documents,
+    events,
+    health,
+    lab,
+    logins,
+    me,
+    reservations,
+    sharing,
+)
 from .route import Route
 
 #: Below the service's prefix.
@@ -17,6 +29,8 @@ ROUTES: tuple[Route, ...] = (
     *capacity.ROUTES,
     *reservations.ROUTES,
     *events.ROUTES,
+    *sharing.ROUTES,
+    *lab.ROUTES,
     *disks.ROUTES,
     *cluster.ROUTES,
     *logins.ROUTES,

@@ -17,6 +17,7 @@ from .logins import Logins
 from .metrics import Metrics
 from .people import People
 from .ratelimit import RateLimit
+from .tickets import Tickets
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Service:
     logins: Logins
     openapi: bytes
     loops: Callable[[], list[LoopHealth]]
+    tickets: Tickets = field(default_factory=Tickets)
     metrics: Metrics = field(default_factory=Metrics)
     #: Seconds after which a stream asks again whether its caller may still listen. With the time
     #: for which an answer of the Hub is believed, a revoked token is out after 5 seconds at most.

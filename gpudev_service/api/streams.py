@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gpudev_client.models import Event
 from gpudev_client.states import FINAL
@@ -21,6 +22,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.events import Dropped, Listener, Owner
 from gpudev_service.operations import reservations, status
 
+from . import access
 from .auth import Caller
 from .permissions import Right
 
@@ -40,16 +42,18 @@ class Audience:
     Args:
         again: authenticates the request anew; raises `Refusal`.
         recheck: how many seconds to wait before asking again, at this moment.
+        now: the time, for invitations that end.
     """
 
     caller: Caller
     again: Callable[[], Awaitable[Caller]]
     recheck: Callable[[], float]
+    now: Callable[[], datetime]
     _checked: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     _confirmed: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     def may_see(self, owner: Owner) -> bool:
-        return self.caller.grants.may(Right.READ, owner)
+        return access.may_see(self.caller, owner, self.now())
 
     @property
     def due(self) -> float:

@@ -28,7 +28,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, cursors, disks, planning, views
+from . import admission, cursors, disks, planning, sharing, views
 from .extension import offer_in
 from .rows import load
 from .transitions import begin, transition
@@ -37,12 +37,14 @@ from .transitions import begin, transition
 @dataclass(frozen=True, slots=True)
 class ReservationFilter:
     """Which reservations a list shows: those of `users`, of owners in `groups`, and of `servers`
-    (user, server name); None for `users` means everybody. `of` narrows that to one user's, `states`
-    (empty: all) and `gpu_type` further."""
+    (user, server name), and those to which `invited` is; None for `users` means everybody. `of`
+    narrows that to one user's (and, where they are `invited` too, what is shared with them),
+    `states` (empty: all) and `gpu_type` further."""
 
     users: frozenset[str] | None = frozenset()
     groups: frozenset[str] = frozenset()
     servers: frozenset[tuple[str, str]] = frozenset()
+    invited: str | None = None
     of: str | None = None
     states: frozenset[State] = frozenset()
     gpu_type: str | None = None
@@ -246,7 +248,7 @@ async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
         return None
     async with ctx.store.reading() as session:
         row = await session.get(ReservationRow, reservation_id)
-        return None if row is None else views.owner(row)
+        return None if row is None else (await views.owners(session, [row]))[row.id]
 
 
 async def get(ctx: Context, reservation_id: str) -> Reservation:
@@ -284,15 +286,16 @@ async def listing(
 def _conditions(ctx: Context, chosen: ReservationFilter) -> list[ColumnElement[bool]]:
     row = ReservationRow
     conditions: list[ColumnElement[bool]] = []
+    shared = [sharing.invited(chosen.invited, ctx.clock.now())] if chosen.invited else []
     if chosen.users is not None:
         whose: list[ColumnElement[bool]] = [row.user.in_(chosen.users)]
         whose += [_in_group(ctx, group) for group in sorted(chosen.groups)]
         whose += [
             and_(row.user == user, row.server_name == name) for user, name in sorted(chosen.servers)
         ]
-        conditions.append(or_(*whose))
+        conditions.append(or_(*whose, *shared))
     if chosen.of is not None:
-        conditions.append(row.user == chosen.of)
+        conditions.append(or_(row.user == chosen.of, *shared))
     if chosen.states:
         conditions.append(row.state.in_(chosen.states))
     if chosen.gpu_type:
@@ -383,11 +386,8 @@ async def history(
 async def present(ctx: Context, visible: Callable[[Owner], bool]) -> list[Reservation]:
     """All live reservations that `visible` lets through: where an event stream begins."""
     async with ctx.store.reading() as session:
-        rows = [
-            row
-            for row in await session.scalars(
-                select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
-            )
-            if visible(views.owner(row))
-        ]
-        return await views.reservations(ctx, session, rows)
+        query = select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
+        rows = list(await session.scalars(query))
+        whose = await views.owners(session, rows)
+        shown = [row for row in rows if visible(whose[row.id])]
+        return await views.reservations(ctx, session, shown)

@@ -52,6 +52,17 @@ async def listing(
     return Page(items=items, next_cursor=following)
 
 
+async def newest(ctx: Context, session: AsyncSession, disk: DiskRow, count: int) -> list[Snapshot]:
+    """A disk's newest snapshots."""
+    rows = await session.scalars(
+        select(SnapshotRow)
+        .where(SnapshotRow.disk_id == disk.id)
+        .order_by(SnapshotRow.taken_at.desc(), SnapshotRow.id)
+        .limit(count)
+    )
+    return [_view(ctx, row, disk.name) for row in rows]
+
+
 async def take(ctx: Context, user: str, name: str, note: str | None, actor: Actor) -> Snapshot:
     """Begins a snapshot of a disk, used or not; the answer comes before its bytes are there."""
 

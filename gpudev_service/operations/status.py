@@ -81,13 +81,11 @@ async def missed(
         if len(entries) > REPLAY_MAX:
             return []
         ids = {found.reservation_id for found in entries}
-        rows = [
-            row
-            for row in await session.scalars(
-                select(ReservationRow).where(ReservationRow.id.in_(ids))
-            )
-            if visible(views.owner(row))
-        ]
+        found_rows = list(
+            await session.scalars(select(ReservationRow).where(ReservationRow.id.in_(ids)))
+        )
+        whose = await views.owners(session, found_rows)
+        rows = [row for row in found_rows if visible(whose[row.id])]
         shown = {view.id: view for view in await views.reservations(ctx, session, rows)}
     return [
         Event(

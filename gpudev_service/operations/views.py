@@ -4,24 +4,57 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client.models import Event, HistoryEntry, NodePlacement, Reservation
+from gpudev_client.models import (
+    Collaborator,
+    Event,
+    HistoryEntry,
+    NodePlacement,
+    Reservation,
+)
 from gpudev_client.states import WAITING, State
 from gpudev_service.context import Context
-from gpudev_service.events import Owner
+from gpudev_service.events import Invitation, Owner
 from gpudev_service.store.errors import StoreUnavailable
-from gpudev_service.store.models import DiskRow, HistoryRow, PlacementRow, ReservationRow
+from gpudev_service.store.models import (
+    CollaboratorRow,
+    DiskRow,
+    HistoryRow,
+    PlacementRow,
+    ReservationRow,
+    SshHostRow,
+)
 
 log = logging.getLogger(__name__)
 
 
 def owner(row: ReservationRow) -> Owner:
+    """Whose a reservation is; without collaborators, for what only owners are shown."""
     return Owner(row.user, tuple(row.groups), row.server_name)
+
+
+async def owners(session: AsyncSession, rows: Sequence[ReservationRow]) -> dict[str, Owner]:
+    """Owners with those whom they have invited, by reservation."""
+    invited: dict[str, list[Invitation]] = {}
+    for found in await standing_rows(session, [row.id for row in rows]):
+        one = Invitation(found.user, found.role, found.until)  # type: ignore[arg-type]  # checked
+        invited.setdefault(found.reservation_id, []).append(one)
+    return {row.id: replace(owner(row), invited=tuple(invited.get(row.id, ()))) for row in rows}
+
+
+async def standing_rows(session: AsyncSession, ids: Sequence[str]) -> list[CollaboratorRow]:
+    """Those who are invited, longest first; the end of an invitation may have come."""
+    if not ids:
+        return []
+    row = CollaboratorRow
+    query = select(row).where(row.reservation_id.in_(ids), row.removed_at.is_(None))
+    return list(await session.scalars(query.order_by(row.since, row.user)))
 
 
 def history_entry(row: HistoryRow) -> HistoryEntry:
@@ -47,6 +80,10 @@ async def reservations(
     disks = await _disk_names(session, {r.disk_id for r in rows if r.disk_id})
     places = await _placements(session, [r.id for r in rows])
     positions = await _positions(session, rows)
+    invited: dict[str, list[CollaboratorRow]] = {}
+    for found in await standing_rows(session, [r.id for r in rows]):
+        invited.setdefault(found.reservation_id, []).append(found)
+    reached = await _by_ssh(session, [r.id for r in rows])
     simulated = frozenset(node.name for node in ctx.fleet.nodes() if node.simulated)
     return [
         _view(
@@ -56,9 +93,48 @@ async def reservations(
             places.get(row.id, []),
             positions.get(row.id),
             simulated,
+        ).model_copy(
+            update={
+                "collaborators": _collaborators(row, invited.get(row.id, []), ctx.clock.now()),
+                "ssh_host": ssh_host(row.id) if row.id in reached else None,
+            }
         )
         for row in rows
     ]
+
+
+def ssh_host(reservation_id: str) -> str:
+    """The name by which SSH clients know a reservation's server."""
+    return f"gpudev-{reservation_id}"
+
+
+def _collaborators(
+    row: ReservationRow, invited: Iterable[CollaboratorRow], now: datetime
+) -> list[Collaborator]:
+    """Those whose invitation lasts; it never does longer than the lease."""
+    return [
+        Collaborator(
+            user=one.user,
+            role=one.role,  # type: ignore[arg-type]  # a constraint allows only these two
+            since=one.since,
+            until=_earlier(one.until, row.expires_at),
+            invited_by=one.invited_by,
+        )
+        for one in invited
+        if one.until is None or now < one.until
+    ]
+
+
+def _earlier(until: datetime | None, expires_at: datetime | None) -> datetime | None:
+    return min(until, expires_at) if until and expires_at else until
+
+
+async def _by_ssh(session: AsyncSession, ids: list[str]) -> set[str]:
+    """Those whose servers have published their host keys."""
+    if not ids:
+        return set()
+    row = SshHostRow
+    return set(await session.scalars(select(row.reservation_id).where(row.reservation_id.in_(ids))))
 
 
 def _view(
@@ -215,10 +291,11 @@ async def _told(ctx: Context, entries: Sequence[HistoryRow]) -> list[tuple[Owner
                 select(ReservationRow).where(ReservationRow.id.in_(ids))
             )
         }
+        whose = await owners(session, list(rows.values()))
         views = dict(zip(rows, await reservations(ctx, session, list(rows.values())), strict=True))
     return [
         (
-            owner(rows[entry.reservation_id]),
+            whose[entry.reservation_id],
             Event(
                 id=entry.id or 0,
                 kind=entry.kind,

@@ -176,7 +176,8 @@ class HistoryRow(Base):
     )
     reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"))
     at: Mapped[datetime]
-    #: `transition`, `promise`, `warning`, `extension`, `server`, `note`.
+    #: `transition`, `promise`, `warning`, `extension`, `server`, `collaborator`, `access`,
+    #: `closing`, `snapshot`, `note`.
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
@@ -189,6 +190,55 @@ class HistoryRow(Base):
         # a stream already holds would then pass over the new event.
         {"sqlite_autoincrement": True},
     )
+
+
+class CollaboratorRow(Base):
+    """Somebody who is invited to a reservation, or was and may still be in the Hub's shares.
+
+    `until` is None for as long as the lease. `share` is what the Hub was last told: `making` before
+    it is asked, so that a share which a crash left is found and revoked.
+    """
+
+    __tablename__ = "collaborators"
+
+    reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"), primary_key=True)
+    user: Mapped[str] = mapped_column(String(255), primary_key=True)
+    role: Mapped[str] = mapped_column(String(8))
+    since: Mapped[datetime]
+    until: Mapped[datetime | None]
+    invited_by: Mapped[str] = mapped_column(String(255))
+    removed_at: Mapped[datetime | None]
+    share: Mapped[str] = mapped_column(String(8), default="no")
+
+    __table_args__ = (
+        CheckConstraint("role IN ('view', 'use')", name="role_known"),
+        CheckConstraint("share IN ('no', 'making', 'yes')", name="share_known"),
+        Index("ix_collaborators_user", "user"),
+    )
+
+
+class SshHostRow(Base):
+    """How a reservation's server is reached by SSH, as it has published it."""
+
+    __tablename__ = "ssh_hosts"
+
+    reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"), primary_key=True)
+    host_keys: Mapped[list[Any]]
+    login: Mapped[str] = mapped_column(String(64))
+    home: Mapped[str | None] = mapped_column(Text)
+
+
+class SshKeyRow(Base):
+    """A public SSH key of a user; the fingerprint as the key: none stands twice."""
+
+    __tablename__ = "ssh_keys"
+
+    user: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    type: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str] = mapped_column(Text)
+    added_at: Mapped[datetime]
 
 
 class DiskRow(Base):

@@ -17,6 +17,7 @@ from tests.fixtures.hub import ADMIN, LEADER, RunningHub
 
 from .rules import ROLES, Role, expected
 
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 _BODIES = {
     "extend_reservation": {"hours": 1},
     "report_server": {"status": "running"},
@@ -24,7 +25,20 @@ _BODIES = {
     "take_snapshot": {},
     "set_maintenance": {"message": "for a test"},
     "drain_node": {"reason": "for a test"},
+    "invite_collaborator": {"role": "view"},
+    "replace_ssh_keys": {"keys": [f"{SSH_KEY} of a test"]},
+    "snapshot_reservation": {},
+    "redeem_ssh_ticket": {"ticket": "t" * 43},
+    "publish_ssh_host": {"host_keys": [SSH_KEY], "login": "jovyan"},
+    "report_closing": {"saved": 0},
     "redeem_cli_login": {"code": "c" * 43, "verifier": "v" * 43},
+}
+#: Whom nobody has invited yet.
+GUEST = "gwen"
+#: Roles whose token is narrowed to the server of the very reservation, with its scope.
+NARROWED = {
+    "server's own token": "custom:gpudev:lab",
+    "owner's login in the server": "custom:gpudev:reserve",
 }
 ABSENT = "a000000000000000"
 OWNERS = ("ada", "sam", "absent")
@@ -48,6 +62,8 @@ class Cell:
             return self.status == self.expected
         # Let through: done, or refused by the operation for a reason of its own.
         if self.route == "redeem_cli_login":
+            return self.status == 404
+        if self.route == "redeem_ssh_ticket" and b"no such ticket" in self.body:
             return self.status == 404
         let_through = self.status < 400 or self.status == 409
         return let_through or (self.owner == "absent" and self.status in {404, 422})
@@ -80,7 +96,8 @@ class Matrix:
             "anonymous": None,
             "owner": owner,
             "stranger": hub.user("sam"),
-            "collaborator": hub.user("cleo"),
+            "collaborator (use)": hub.user("cleo"),
+            "collaborator (view)": hub.user("vera"),
             "removed collaborator": hub.user("remy"),
             "group admin": hub.user(LEADER),
             "admin": hub.user(ADMIN),
@@ -95,21 +112,26 @@ class Matrix:
         self.reservations["ada"] = await self.reservation("ada")
         self.reservations["sam"] = await self.reservation("sam")
         other = await self.reservation("ada")
-        self.tokens["other server"] = hub.token(
-            "ada", [f"custom:gpudev:reserve!server=ada/{other}"]
+        self.tokens["another server's token"] = hub.token(
+            "ada", [f"custom:gpudev:lab!server=ada/{other}"]
         )
+        self.tokens["collaborator's narrowed token"] = hub.token(
+            "cleo", ["custom:gpudev:reserve!server=cleo/x"]
+        )
+        hub.user(GUEST)
+        await self.invite(self.reservations["ada"])
         for user in ("ada", "sam"):
             await self.disk(user, "kept")
         await self.gone(expiring)
 
-    def share(self) -> None:
-        """Lets cleo into ada's server, and remy in and out again. The Hub knows the server from an
-        attempt to start it, which waits for the reservation's time."""
-        hub, name = self.hub, self.reservations["ada"]
-        hub.api("POST", f"users/ada/servers/{name}", {"reservation": name})
-        for user in ("cleo", "remy"):
-            hub.api("POST", f"shares/ada/{name}", {"user": user})
-        hub.api("PATCH", f"shares/ada/{name}", {"user": "remy"})
+    async def invite(self, reservation: str) -> None:
+        """Lets cleo use and vera see a reservation of ada; remy is invited and removed again."""
+        path = f"/reservations/{reservation}/collaborators"
+        for user, role in (("cleo", "use"), ("vera", "view"), ("remy", "use")):
+            answer = await self.call("PUT", f"{path}/{user}", self.tokens["owner"], {"role": role})
+            assert answer.status_code == 200, answer.text
+        answer = await self.call("DELETE", f"{path}/remy", self.tokens["owner"])
+        assert [one["user"] for one in answer.json()["collaborators"]] == ["cleo", "vera"]
 
     async def gone(self, token: str) -> None:
         """Returns when the Hub no longer knows a token that is about to end."""
@@ -156,15 +178,20 @@ class Matrix:
         token = self.tokens.get(role.name)
         if fresh and "{id}" in route.path:
             reservation = await self.reservation(owner)
-        if role.name == "own server":
+            if role.name_at_hub and owner == "ada":
+                await self.invite(reservation)
+        if role.name in NARROWED:
             name = reservation if owner == "ada" else self.reservations["ada"]
-            token = self.hub.token("ada", [f"custom:gpudev:reserve!server=ada/{name}"])
+            token = self.hub.token("ada", [f"{NARROWED[role.name]}!server=ada/{name}"])
         disk = "nowhere" if owner == "absent" else "kept"
         if fresh and route.path.startswith("/disks/"):
             disk = await self.disk(owner, f"disk-{next(self._numbers)}")
             if route.name == "restore_disk":
                 await self.call("DELETE", f"/disks/{disk}?user={owner}", self.tokens["admin"])
-        path = route.path.format(id=reservation, name=disk, node="cpu-1")
+        user = owner
+        if "/collaborators/" in route.path:
+            user = (role.name_at_hub or "cleo") if route.method == "DELETE" else GUEST
+        path = route.path.format(id=reservation, name=disk, node="cpu-1", user=user)
         if route.path.startswith("/gpu-types"):
             path = route.path.format(name="t4-small")
         if route.path.startswith("/disks"):

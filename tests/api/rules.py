@@ -13,31 +13,51 @@ OPEN = {"/health", "/health/live", "/openapi.json", "/cli-tokens"}
 
 #: Told by how the address ends.
 ENDINGS = {
+    "/ssh": "enter",
+    "/lab": "lab",
+    "/ssh-tickets": "lab",
+    "/ssh-host": "lab",
+    "/closing": "lab",
     "/launch": "launch",
     "/server": "launch",
     "/drain": "administrate",
     "/maintenance": "administrate",
 }
 
+#: Told by how it begins, for reading and for the rest.
+BEGINNINGS = {
+    "/reservations/{id}": ("see", "change"),
+    "/disks": ("see disks", "change disks"),
+    "/users/": ("see keys", "change keys"),
+}
+
 #: What each level lets its holder do with the things of an owner.
 LEVELS: dict[str, set[str]] = {
     "nothing": set(),
-    "read": {"see", "see disks"},
-    "server": {"see", "change"},
-    "reserve": {"see", "change", "reserve", "see disks", "change disks"},
-    "spawner": {"see", "change", "reserve", "see disks", "launch"},
-    "admin": {"see", "change", "reserve", "see disks", "change disks", "launch", "administrate"},
+    "view": {"see", "leave"},
+    "use": {"see", "leave", "enter"},
+    "read": {"see", "see disks", "see keys"},
+    "server": {"see", "lab"},
+    "visitor": {"see", "change", "leave"},
+    "reserve": {"see", "change", "leave", "reserve", "see disks", "change disks"},
+    "spawner": {"see", "change", "leave", "reserve", "see disks", "launch"},
 }
+LEVELS["own"] = LEVELS["reserve"] | {"enter", "lab", "see keys", "change keys"}
+# An admin does everything but come in: for that they invite themself, where the owner reads it.
+LEVELS["admin"] = (LEVELS["own"] - {"enter"}) | {"launch", "administrate"}
 
 
 @dataclass(frozen=True)
 class Role:
-    """A kind of caller: what they are to ada's things and to sam's. `known` is False for callers
-    whom the Hub does not vouch for, `scoped` for those who hold any scope of gpudev."""
+    """A kind of caller: what they are to ada's things, to sam's, and `elsewhere` to things that no
+    cell is about. `known` is False for callers whom the Hub does not vouch for, `scoped` for those
+    who hold any scope of gpudev. `name_at_hub` is whose token it is, where that matters."""
 
     name: str
     on_ada: str = "nothing"
     on_sam: str = "nothing"
+    elsewhere: str = "nothing"
+    name_at_hub: str = ""
     known: bool = True
     scoped: bool = True
 
@@ -46,15 +66,8 @@ class Role:
 
     @property
     def anywhere(self) -> set[str]:
-        """What the role can do with anybody's things. A server that is not here any more would be
-        the other server's own."""
-        own = LEVELS["server"] if self.name == "other server" else set()
-        return LEVELS[self.on_ada] | LEVELS[self.on_sam] | own | self.elsewhere
-
-    @property
-    def elsewhere(self) -> set[str]:
-        """What people may do with their own things, which no cell is about."""
-        return LEVELS["reserve"] if self.name in {"collaborator", "removed collaborator"} else set()
+        """What the role can do with anybody's things, its own included."""
+        return LEVELS[self.on_ada] | LEVELS[self.on_sam] | LEVELS[self.elsewhere]
 
 
 ROLES = (
@@ -62,16 +75,20 @@ ROLES = (
     Role("expired", known=False),
     Role("revoked", known=False),
     Role("no scope", scoped=False),
-    Role("stranger", on_sam="reserve"),
-    Role("collaborator"),
-    Role("removed collaborator"),
-    Role("owner", on_ada="reserve"),
+    Role("stranger", on_sam="own"),
+    Role("collaborator (use)", on_ada="use", elsewhere="own", name_at_hub="cleo"),
+    Role("collaborator (view)", on_ada="view", elsewhere="own", name_at_hub="vera"),
+    Role("removed collaborator", elsewhere="own", name_at_hub="remy"),
+    # Whoever works in cleo's own server has this; it opens nothing that is shared with cleo.
+    Role("collaborator's narrowed token", elsewhere="visitor", name_at_hub="cleo"),
+    Role("owner", on_ada="own"),
     Role("reader", on_ada="read"),
-    Role("own server", on_ada="server"),
-    Role("other server"),
-    Role("group admin", on_ada="reserve"),
+    Role("server's own token", on_ada="server"),
+    Role("another server's token", elsewhere="server"),
+    Role("owner's login in the server", on_ada="visitor"),
+    Role("group admin", on_ada="reserve", elsewhere="own"),
     Role("spawner", on_ada="spawner", on_sam="spawner"),
-    Role("admin", on_ada="admin", on_sam="admin"),
+    Role("admin", on_ada="admin", on_sam="admin", elsewhere="own"),
 )
 
 
@@ -83,12 +100,13 @@ def about(method: str, path: str) -> str:
     for ending, need in ENDINGS.items():
         if path.endswith(ending):
             return need
+    if path.endswith("/collaborators/{user}") and method == "DELETE":
+        return "leave"
     if path == "/plan" or (path == "/reservations" and not reading):
         return "reserve"
-    if path.startswith("/reservations/{id}"):
-        return "see" if reading else "change"
-    if path.startswith("/disks"):
-        return "see disks" if reading else "change disks"
+    for beginning, (see, change) in BEGINNINGS.items():
+        if path.startswith(beginning):
+            return see if reading else change
     return "look"
 
 
@@ -103,7 +121,8 @@ def expected(role: Role, method: str, path: str, owner: str) -> int | None:
     if need == "look" or _granted(role, need, owner):
         return None
     # Such a caller never could, whatever is there; or a person is named, not an object.
-    if need not in role.anywhere or need == "reserve" or path == "/disks":
+    named = need == "reserve" or path == "/disks" or path.startswith("/users/")
+    if need not in role.anywhere or named:
         return 403
     visible = "see disks" if "disks" in need else "see"
     return 403 if visible in role.level(owner) else 404

@@ -28,7 +28,12 @@ CONTRACT = {
     ("POST", "/disks/{name}/snapshots"), ("GET", "/disks/{name}/contents"),
     ("POST", "/disks/{name}/clones"), ("GET", "/cluster"),
     ("PUT", "/cluster/nodes/{node}/drain"), ("DELETE", "/cluster/nodes/{node}/drain"),
-    ("POST", "/cli-tokens"),
+    ("POST", "/cli-tokens"), ("PUT", "/reservations/{id}/collaborators/{user}"),
+    ("DELETE", "/reservations/{id}/collaborators/{user}"), ("GET", "/users/{user}/ssh-keys"),
+    ("PUT", "/users/{user}/ssh-keys"), ("POST", "/reservations/{id}/ssh"),
+    ("POST", "/reservations/{id}/snapshot"), ("GET", "/reservations/{id}/lab"),
+    ("POST", "/reservations/{id}/ssh-tickets"), ("PUT", "/reservations/{id}/ssh-host"),
+    ("POST", "/reservations/{id}/closing"),
 }  # fmt: skip
 PUBLIC = {"health", "health_live", "openapi", "redeem_cli_login"}
 
@@ -61,6 +66,9 @@ def test_a_route_without_access_cannot_be() -> None:
         ({"errors": ("oh_no",)}, "oh_no"),
         ({"access": Access.SPAWNER}, "needs a reservation"),
         ({"access": Access.RESERVATION_READ}, "needs a reservation"),
+        ({"access": Access.LAB}, "needs a reservation"),
+        ({"access": Access.PERSON_READ}, "needs a user"),
+        ({"access": Access.LEAVE, "path": "/reservations/{id}"}, "needs a user"),
     ],
 )
 def test_a_route_that_contradicts_itself_cannot_be(changes: dict[str, Any], message: str) -> None:
@@ -90,6 +98,12 @@ def test_a_call_that_makes_something_can_find_it_again(route: Route) -> None:
         ({"name": "x" * 64}, False),
         ({"node": "gpu-1.example"}, True),
         ({"node": "gpu 1"}, False),
+        ({"user": "ada@example.org"}, True),
+        ({"user": "Zoë Grün"}, True),
+        ({"user": ""}, False),
+        ({"user": "a/b"}, False),
+        ({"user": "ada\n"}, False),
+        ({"user": "x" * 256}, False),
     ],
 )
 def test_path_parameters(parameters: dict[str, str], good: bool) -> None:

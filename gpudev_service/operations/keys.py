@@ -1,0 +1,108 @@
+"""People's public SSH keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import SshKey, SshKeys
+from gpudev_client.states import State
+from gpudev_service import ssh_keys
+from gpudev_service.actor import Actor
+from gpudev_service.context import Context
+from gpudev_service.store.models import HistoryRow, ReservationRow, SshKeyRow
+
+from . import sharing, views
+from .transitions import note
+
+
+async def listing(ctx: Context, user: str) -> SshKeys:
+    """A user's keys, oldest first."""
+    async with ctx.store.reading() as session:
+        return _view(await _rows(session, [user]))
+
+
+async def replace(ctx: Context, user: str, lines: Iterable[str], actor: Actor) -> SshKeys:
+    """Makes `lines` the keys of `user`. Servers whose doors they open learn of it at once.
+
+    Raises:
+        Refusal: `invalid_input` naming the first line that is no key; nothing is changed then.
+    """
+    wanted = {key.fingerprint: key for key in ssh_keys.parse_all(lines, "keys")}
+
+    async def work(session: AsyncSession) -> tuple[SshKeys, list[HistoryRow]]:
+        now = ctx.clock.now()
+        before = {row.fingerprint: row for row in await _rows(session, [user])}
+        for fingerprint in before.keys() - wanted.keys():
+            await session.delete(before[fingerprint])
+        for fingerprint, key in wanted.items():
+            row = before.get(fingerprint)
+            if row is None:
+                row = SshKeyRow(
+                    user=user, fingerprint=fingerprint, type=key.type, key=key.line, added_at=now
+                )
+                session.add(row)
+            row.comment = key.comment
+        await session.flush()
+        view = _view(await _rows(session, [user]))
+        if before.keys() == wanted.keys():
+            return view, []
+        return view, await _notes(session, user, actor, now)
+
+    view, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries)
+    return view
+
+
+async def lines(session: AsyncSession, users: Iterable[str]) -> dict[str, list[str]]:
+    """The keys of several users as sshd takes them; without comments."""
+    found: dict[str, list[str]] = {}
+    for row in await _rows(session, users):
+        found.setdefault(row.user, []).append(row.key)
+    return found
+
+
+async def _rows(session: AsyncSession, users: Iterable[str]) -> list[SshKeyRow]:
+    row = SshKeyRow
+    query = select(row).where(row.user.in_(set(users))).order_by(row.added_at, row.fingerprint)
+    return list(await session.scalars(query))
+
+
+async def _notes(session: AsyncSession, user: str, actor: Actor, now: datetime) -> list[HistoryRow]:
+    """A line for each lease that the user may enter; its server reads the keys anew on it."""
+    row = ReservationRow
+    entered = select(row).where(
+        row.state.in_((State.PREPARING, State.ACTIVE)),
+        or_(row.user == user, sharing.invited(user, now, role="use")),
+    )
+    whose = "their" if actor.name == user else f"{user}'s"
+    return [
+        note(
+            session,
+            reservation,
+            "access",
+            f"{actor.name} changed {whose} SSH keys.",
+            actor=actor.name,
+            now=now,
+            data={"user": user},
+        )
+        for reservation in await session.scalars(entered)
+    ]
+
+
+def _view(rows: Iterable[SshKeyRow]) -> SshKeys:
+    return SshKeys(
+        items=[
+            SshKey(
+                key=row.key,
+                type=row.type,
+                fingerprint=row.fingerprint,
+                comment=row.comment,
+                added_at=row.added_at,
+            )
+            for row in rows
+        ]
+    )

@@ -1,0 +1,169 @@
+"""Invitations: who, with which role, until when; on both databases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from gpudev_client.models import Collaborator, CollaboratorRequest, Reservation, Role
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
+from gpudev_service.events import Owner
+from gpudev_service.operations import reservations, sharing
+from gpudev_service.operations.reservations import ReservationFilter
+from tests.fixtures.world import START, World
+
+ADA = Actor("ada")
+HOUR = timedelta(hours=1)
+
+
+async def invite(
+    world: World, to: Reservation, user: str, role: Role = "use", **values: object
+) -> list[Collaborator]:
+    request = CollaboratorRequest.model_validate({"role": role, **values})
+    view = await sharing.invite(world.ctx, to.id, user, request, ADA)
+    return view.collaborators
+
+
+async def shared_with(world: World, user: str) -> list[str]:
+    part = ReservationFilter(users=frozenset({user}), invited=user, of=user)
+    page = await reservations.listing(world.ctx, part, 50, None)
+    return [view.id for view in page.items]
+
+
+async def owner(world: World, of: Reservation) -> Owner:
+    found = await reservations.owner_of(world.ctx, of.id)
+    assert found is not None
+    return found
+
+
+async def test_an_invitation_and_its_removal(world: World) -> None:
+    got = await world.reserve()
+    assert [one.user for one in await invite(world, got, "grace")] == ["grace"]
+    (one,) = await invite(world, got, "grace")
+    assert (one.role, one.since, one.until, one.invited_by) == ("use", START, None, "ada")
+    assert await shared_with(world, "grace") == [got.id]
+    view = await sharing.remove(world.ctx, got.id, "grace", ADA)
+    assert view.collaborators == []
+    assert await shared_with(world, "grace") == []
+    await sharing.remove(world.ctx, got.id, "grace", ADA)
+    said = [reason for reason in await world.reasons(got) if "grace" in reason]
+    assert said == ["ada invited grace to use the server.", "ada removed grace."]
+
+
+async def test_a_list_has_what_is_ones_own_and_what_is_shared_each_once(world: World) -> None:
+    own = await world.reserve("grace", "t4")
+    foreign = await world.reserve("ada", "t4")
+    await world.reserve("ada", "t4")
+    for user in ("grace", "linus"):
+        await invite(world, foreign, user)
+    assert sorted(await shared_with(world, "grace")) == sorted([own.id, foreign.id])
+    assert await shared_with(world, "linus") == [foreign.id]
+    assert await shared_with(world, "sam") == []
+
+
+async def test_a_role_and_an_end_can_be_changed(world: World) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got, "grace")
+    (one,) = await invite(world, got, "grace", "view", until=START + HOUR / 2)
+    assert (one.role, one.until) == ("view", START + HOUR / 2)
+    assert (await world.reasons(got))[-1] == (
+        "grace is invited to see the reservation until 12:30 UTC now."
+    )
+
+
+async def test_an_invitation_ends_by_itself(world: World) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got, "grace", until=START + HOUR / 2)
+    assert await sharing.end_due(world.ctx) == START + HOUR / 2
+    world.clock.pass_time(minutes=30)
+    assert await shared_with(world, "grace") == [], "also before the loop has run"
+    assert (await world.look(got)).collaborators == []
+    assert sharing.standing((await owner(world, got)).invited, "grace", world.clock.now()) is None
+    await sharing.end_due(world.ctx)
+    assert await sharing.end_due(world.ctx) is None
+    assert (await world.reasons(got))[-1] == "The invitation of grace has ended."
+
+
+async def test_somebody_who_was_removed_can_be_invited_again(world: World) -> None:
+    got = await world.reserve()
+    await invite(world, got, "grace")
+    await sharing.remove(world.ctx, got.id, "grace", Actor("grace"))
+    assert (await world.reasons(got))[-1] == "grace has left."
+    world.clock.pass_time(minutes=5)
+    (one,) = await invite(world, got, "grace")
+    assert one.since == START + timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("until", "field"),
+    [(START, "until"), (START - HOUR, "until"), (START + HOUR + timedelta(seconds=1), "until")],
+)
+async def test_an_end_lies_within_the_lease(world: World, until: object, field: str) -> None:
+    got = await world.running(await world.reserve())
+    with pytest.raises(Refusal) as raised:
+        await invite(world, got, "grace", until=until)
+    assert (raised.value.code, raised.value.field) == ("invalid_input", field)
+    assert raised.value.accepted == {
+        "min": START.isoformat(),
+        "max": (START + HOUR).isoformat(),
+    }
+
+
+async def test_an_invitation_before_the_lease_ends_with_it_at_the_latest(world: World) -> None:
+    await world.reserve("sam")
+    got = await world.reserve()
+    assert got.state is State.QUEUED
+    far = START + timedelta(days=2)
+    assert [one.until for one in await invite(world, got, "grace", until=far)] == [far]
+    world.clock.pass_time(hours=2)
+    await world.sweep()
+    await world.sweep()
+    view = await world.look(got)
+    assert view.expires_at is not None
+    assert [one.until for one in view.collaborators] == [view.expires_at]
+
+
+async def test_the_owner_is_not_invited(world: World) -> None:
+    with pytest.raises(Refusal, match="theirs already"):
+        await invite(world, await world.reserve(), "ada")
+
+
+async def test_nobody_is_invited_to_what_is_over(world: World) -> None:
+    got = await world.running(await world.reserve())
+    await reservations.cancel(world.ctx, got.id, ADA)
+    with pytest.raises(Refusal, match="nobody can be invited"):
+        await invite(world, got, "grace")
+    await world.sweep()
+    with pytest.raises(Refusal, match="cancelled; nobody can be invited"):
+        await invite(world, got, "grace")
+
+
+async def test_as_many_as_fifty(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "MOST", 2)
+    got = await world.reserve()
+    await invite(world, got, "grace")
+    await invite(world, got, "linus")
+    with pytest.raises(Refusal) as raised:
+        await invite(world, got, "sam")
+    assert (raised.value.code, raised.value.accepted) == ("quota", {"max": 2})
+    await invite(world, got, "linus", "view")
+    await sharing.remove(world.ctx, got.id, "grace", ADA)
+    assert len(await invite(world, got, "sam")) == 2
+
+
+async def test_the_events_reach_those_who_are_invited(world: World) -> None:
+    got = await world.reserve()
+
+    def grace(owner: Owner) -> bool:
+        return sharing.standing(owner.invited, "grace", world.clock.now()) is not None
+
+    async with world.ctx.events.listen(grace) as listener:
+        await invite(world, got, "grace")
+        event = await listener.next()
+        assert (event.kind, event.reservation.id) == ("collaborator", got.id)
+        await sharing.remove(world.ctx, got.id, "grace", ADA)
+        await invite(world, got, "grace")
+        assert (await listener.next()).message == "ada invited grace to use the server."
