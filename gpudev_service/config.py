@@ -73,16 +73,11 @@ class GpuDev(Configurable):
     times = Dict(
         help="""Spans in seconds: turnover (between two leases on the same GPUs), start_limit (for a
         server to come up), crash_grace (a crashed server can be started again), hub_patience (for
-<<<<<<< HEAD
         an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops),
-        measure (between two looks at the size of a disk in use), and warnings (minutes before a
-        lease's end: [30, 15, 5]).""",
-=======
-        an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops), hook
-        and saving (before a lease's end, for the owner's ~/.gpudev/before-expiry and then for
-        saving what is open), closing (how long an early end waits for that), and warnings (minutes
-        before a lease's end: [30, 15, 5]).""",
->>>>>>> 145ce77 (Let collaborators, SSH keys and servers in at the API)
+        measure (between two looks at the size of a disk in use), hook and saving (before a lease's
+        end, for the owner's ~/.gpudev/before-expiry and then for saving what is open), closing (how
+        long an early end waits for that), and warnings (minutes before a lease's end:
+        [30, 15, 5]).""",
     ).tag(config=True)
     db_url = Unicode(
         help="""The database: sqlite:///relative/file, sqlite:////absolute/file or
