@@ -192,14 +192,10 @@ class Times(Setting):
 
     `turnover`: between a lease's end and the next start on the same GPUs; part of every promise.
     `start_limit`: how long a server may take to come up. `crash_grace`: how long a lease waits for
-<<<<<<< HEAD
     its crashed server to be started again. `measure`: between two looks at the size of a disk in
-    use. `warnings`: minutes before the end.
-=======
-    its crashed server to be started again. `warnings`: minutes before the end. `hook` and `saving`:
-    what the server takes before its lease's end for the owner's hook, and then to save what is
-    open. `closing`: how long an early end waits for the server to do so.
->>>>>>> 145ce77 (Let collaborators, SSH keys and servers in at the API)
+    use. `warnings`: minutes before the end. `hook` and `saving`: what the server takes before its
+    lease's end for the owner's hook, and then to save what is open. `closing`: how long an early
+    end waits for the server to do so.
     """
 
     turnover: float = Field(default=15.0, ge=0)
