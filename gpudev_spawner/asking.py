@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpudev_client import errors
 
-from . import form, options, stash
+from . import form, options, rows, stash
 from .refusals import PrefillOnly, SpawnRefused, refused
 
 if TYPE_CHECKING:
@@ -80,4 +80,6 @@ def _back(
     refusal: SpawnRefused,
 ) -> SpawnRefused:
     stash.keep(spawner.user, stash.Stash(spawner.name, values, faults))
+    # The form comes back in this answer; it needs no row to be sent again.
+    spawner.connection.later(rows.forget(spawner))
     return refusal

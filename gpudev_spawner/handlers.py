@@ -8,8 +8,6 @@ the servers of whoever they ask for.
 from __future__ import annotations
 
 import asyncio
-import secrets
-import string
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -18,9 +16,9 @@ from jupyterhub.user import User
 from jupyterhub.utils import url_path_join
 from tornado.web import HTTPError, StaticFileHandler, authenticated
 
-from gpudev_client import errors
+from gpudev_client import errors, ids, limits
 
-from . import STATIC, options, stash
+from . import STATIC, options, rows, stash
 from .form import PRESETS, start_view
 from .mixin import GpuDevMixin
 from .refusals import refused
@@ -89,19 +87,14 @@ class NewHandler(GpuDevHandler):
         if not self.allow_named_servers:
             self.redirect(url_path_join(self.hub.base_url, "spawn", user.escaped_name))
             return
-        server_name = new_server_name()
+        # The shape of a reservation's id, by which the name is known as ours.
+        server_name = ids.new_id()
         query = {key: self.get_query_arguments(key) for key in self.request.query_arguments}
         query.pop("user", None)
         if query:
             values = options.prefill(query, PRESETS)
             stash.keep(user, stash.Stash(server_name, values))
         self.redirect(url_path_join(self.hub.base_url, "spawn", user.escaped_name, server_name))
-
-
-def new_server_name() -> str:
-    """A random server name with the shape of a reservation id, by which it is known as ours."""
-    first, rest = string.ascii_lowercase, string.ascii_lowercase + string.digits
-    return secrets.choice(first) + "".join(secrets.choice(rest) for _ in range(15))
 
 
 class LeaveHandler(GpuDevHandler):
@@ -114,6 +107,8 @@ class LeaveHandler(GpuDevHandler):
         spawner = self.spawner(user, server_name)
         await spawner.leave(self.current_user.name)
         await _end_start(self, spawner, user, server_name)
+        if limits.is_reservation_id(server_name):  # nobody will ask for this name again
+            spawner.connection.later(rows.forget(spawner))
         self.redirect(url_path_join(self.hub.base_url, "home"))
 
 

@@ -23,7 +23,7 @@ from gpudev_client import errors
 from gpudev_client.models import Reservation, ReservationRequest, ServerLaunch, ServerReport
 from gpudev_client.states import FINAL, WAITING, State
 
-from . import asking, failures, form, names, options, stash
+from . import asking, failures, form, names, options, rows, stash
 from .connection import Connection, shared
 from .progress import Message, Phase, message
 from .refusals import SpawnRefused, ended, over, refused
@@ -76,6 +76,7 @@ class GpuDevMixin(Spawner):
         self._endless_start()
         if self.user is not None:
             self.oauth_client_id = names.client_id(self.user.name, self.name)
+            rows.made(self)
 
     # --- what a subclass says -----------------------------------------------------------------
 
@@ -115,11 +116,15 @@ class GpuDevMixin(Spawner):
         """Checks options from every source; the Hub calls it before each start."""
         # A group's settings may have changed the limit since this object was made.
         self._endless_start()
-        names.check(self.user.db, self.user.name, self.name)
         try:
+            names.check(self.user.db, self.user.name, self.name)
             self._asked = options.parse(user_options or {})
         except options.InvalidOptions as error:
+            rows.forget_refused(self)
             raise SpawnRefused(error.message, field=error.field) from error
+        except SpawnRefused:
+            rows.forget_refused(self)
+            raise
 
     def _endless_start(self) -> None:
         if self.start_timeout != ENDLESS:
@@ -155,6 +160,8 @@ class GpuDevMixin(Spawner):
             raise refusal from error
         finally:
             self.start_timeout = ENDLESS
+            if self._reservation is None and not self.connection.hub_is_stopping():
+                rows.forget_refused(self)
 
     async def _reserve(self) -> Reservation:
         """The reservation to run: the one that is asked for, the one that lives, or a new one."""
@@ -264,6 +271,7 @@ class GpuDevMixin(Spawner):
         await self.apply_launch(self._launch)
         where = await super().start()
         self._started = True
+        rows.ran(self)
         self._still_ours(
             await self.connection.report(
                 reservation_id, ServerReport(status="starting", handle=self.server_handle())

@@ -11,13 +11,13 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client.ids import new_id
 from gpudev_client.models import Disk, DiskEntry, Page, ReservationRequest
 from gpudev_client.states import LIVE
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.errors import Refusal, not_found
-from gpudev_service.ids import new_id
 from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow, SnapshotRow
 
 from . import cursors, fullness

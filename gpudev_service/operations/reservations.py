@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import limits
+from gpudev_client.ids import new_id
 from gpudev_client.models import HistoryEntry, Page, Plan, Reservation, ReservationRequest
 from gpudev_client.states import FINAL, LEASED, LIVE, WAITING, State
 from gpudev_service import planner
@@ -20,7 +21,6 @@ from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
-from gpudev_service.ids import new_id
 from gpudev_service.store.models import (
     DiskRow,
     HistoryRow,

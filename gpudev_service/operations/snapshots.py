@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client.ids import new_id
 from gpudev_client.models import CloneRequest, Disk, Page, RestoreRequest, Snapshot
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.errors import Refusal, not_found
-from gpudev_service.ids import new_id
 from gpudev_service.store.models import DiskRow, SnapshotRow
 
 from . import cursors, disks

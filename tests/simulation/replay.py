@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from gpudev_service import ids
+from gpudev_client import ids
 from gpudev_service.loops import driving
 from tests.fixtures.store import Templates
 

@@ -1,4 +1,4 @@
-"""Random names for what the service makes."""
+"""Random names for reservations, disks and servers, made the same way by service and spawner."""
 
 import secrets
 import string
