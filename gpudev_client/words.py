@@ -8,6 +8,7 @@ is rounded up. Standard library only, so that the command line can use it at onc
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 _MINUTE = 60
@@ -19,6 +20,9 @@ _DAYS_FROM = 2 * _DAY
 # Not strftime's: that changes with the process's locale, and the sentences around it do not.
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+#: A moment as the service writes it into a sentence; see `mark`.
+_MARK = re.compile(r"(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\dZ(?!\w)")
 
 _SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
@@ -100,6 +104,38 @@ def latest(
 ) -> str:
     """An upper bound in time, such as a promised start: like `moment`, but rounded up."""
     return moment(_rounded_up(at), now, zone, show_zone=show_zone)
+
+
+def mark(at: datetime) -> str:
+    """A moment for a sentence that is kept or sent: ISO 8601 in UTC, to the minute and rounded up.
+
+    Who writes the sentence does not know its reader's zone. Programs read the moment as it is;
+    whoever shows the sentence gives it to `told`, or to `pieces` where times have a form of their
+    own.
+    """
+    return f"{_rounded_up(at):%Y-%m-%dT%H:%MZ}"
+
+
+def pieces(text: str) -> list[str | datetime]:
+    """A sentence in parts: what is said, and the moments that `mark` has put in between."""
+    found: list[str | datetime] = []
+    end = 0
+    for marked in _MARK.finditer(text):
+        try:
+            at = datetime.fromisoformat(marked[0])
+        except ValueError:  # a person's own words that only look like one
+            continue
+        found += [text[end : marked.start()], at]
+        end = marked.end()
+    return [part for part in [*found, text[end:]] if part]
+
+
+def told(text: str, now: datetime, zone: tzinfo | None = None, *, show_zone: bool = False) -> str:
+    """A sentence with its moments in the viewer's zone."""
+    return "".join(
+        part if isinstance(part, str) else moment(part, now, zone, show_zone=show_zone)
+        for part in pieces(text)
+    )
 
 
 def ago(at: datetime, now: datetime) -> str:

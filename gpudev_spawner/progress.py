@@ -54,6 +54,16 @@ def time_html(at: datetime, text: str) -> Markup:
     return Markup('<time datetime="{}" data-gpudev-time="at">{}</time>').format(moment, text)
 
 
+def told_html(text: str, now: datetime) -> Markup:
+    """A sentence of the service with its moments marked."""
+    return Markup("").join(
+        part
+        if isinstance(part, str)
+        else time_html(part, words.moment(part, now, UTC, show_zone=True))
+        for part in words.pieces(text)
+    )
+
+
 def start_html(promised_start: datetime | None, now: datetime) -> Markup:
     """`words.start_in_words` with its time marked."""
     text = words.start_in_words(promised_start, now, UTC, show_zone=True)

@@ -7,13 +7,15 @@ All three are set here, and all three are public.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 
-from markupsafe import escape
 from tornado.web import HTTPError
 
-from gpudev_client import errors
+from gpudev_client import errors, words
 from gpudev_client.models import Reservation
+
+from .progress import told_html
 
 #: What people read when the service gives no answer.
 AWAY = (
@@ -35,10 +37,11 @@ class SpawnRefused(HTTPError):  # noqa: N818 - an answer, not a fault
         self, message: str, *, status: int = HTTPStatus.BAD_REQUEST, field: str | None = None
     ) -> None:
         super().__init__(status, message)
-        self.message = message
+        now = datetime.now(UTC)
+        self.message = words.told(message, now, UTC, show_zone=True)
         self.field = field
-        self.jupyterhub_message = message
-        self.jupyterhub_html_message = str(escape(message))
+        self.jupyterhub_message = self.message
+        self.jupyterhub_html_message = str(told_html(message, now))
 
 
 class PrefillOnly(HTTPError):  # noqa: N818

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpudev_client import words
 from gpudev_client.errors import ConfigError, GpuDevError, RefusalError, ServerFault
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class App:
 
     def now(self) -> datetime:
         return self._now()
+
+    def told(self, text: str) -> str:
+        """A sentence of the service, its moments in the viewer's zone."""
+        return words.told(text, self.now(), self.zone)
 
     @property
     def width(self) -> int | None:

@@ -215,7 +215,7 @@ def _details(app: App, r: models.Reservation) -> str:
             ("name", r.name),
             ("user", r.user),
             ("state", f"{r.state.value}: {say.standing(r, now, zone)}"),
-            ("reason", r.reason),
+            ("reason", app.told(r.reason) if r.reason else None),
             ("GPUs", say.gpus(r)),
             ("placed on", placed),
             ("disk", r.disk or "none, files are not kept"),
@@ -239,14 +239,14 @@ def _details(app: App, r: models.Reservation) -> str:
 
 def _history(app: App, history: Sequence[models.HistoryEntry]) -> str:
     rows = [
-        (words.moment(entry.at, app.now(), app.zone), entry.state.value, entry.reason)
+        (words.moment(entry.at, app.now(), app.zone), entry.state.value, app.told(entry.reason))
         for entry in history
     ]
     return details([(f"{when}  {state}", reason or "-") for when, state, reason in rows], app.width)
 
 
 def _offer(app: App, offer: models.ExtensionOffer) -> str:
-    why = f" ({offer.limited_by})" if offer.limited_by else ""
+    why = f" ({app.told(offer.limited_by)})" if offer.limited_by else ""
     if offer.possible_hours <= 0 or offer.extendable_until is None:
         return f"not possible now{why}"
     until = words.moment(offer.extendable_until, app.now(), app.zone)

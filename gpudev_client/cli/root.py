@@ -24,7 +24,7 @@ class Root(Verbs):
         except GpuDevError as error:
             if app.debug:
                 raise
-            raise _fitted(app, in_words(error)) from None
+            raise _fitted(app, app.told(in_words(error))) from None
         except (KeyboardInterrupt, click.Abort, EOFError):
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)

@@ -37,7 +37,8 @@ def standing(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
             return "the server is being stopped"
         case _:
             ended = words.at_moment(r.ended_at, now, zone) if r.ended_at else ""
-            why = f": {r.reason}" if r.state is State.FAILED and r.reason else ""
+            said = words.told(r.reason or "", now, zone)
+            why = f": {said}" if r.state is State.FAILED and said else ""
             return f"ended {ended}".rstrip() + why
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -137,15 +137,15 @@ async def _room(
     )
     answer = asked.max_extension(row.id, wanted // timedelta(milliseconds=1))
     granted = timedelta(milliseconds=answer.granted_ms)
-    return granted, _in_the_way(current.rows.get(answer.blocked_by or ""), now)
+    return granted, _in_the_way(current.rows.get(answer.blocked_by or ""))
 
 
-def _in_the_way(other: ReservationRow | None, now: datetime) -> str:
+def _in_the_way(other: ReservationRow | None) -> str:
     """Says what was promised to somebody else, and when; never to whom."""
     if other is None or other.planned_start is None:
         return "The GPUs are promised to others after that."
     what = words.gpus(other.gpus, other.gpu_type, other.nodes)
-    start = words.latest(other.planned_start, now, UTC, show_zone=True)
+    start = words.mark(other.planned_start)
     return f"Somebody who waits has been promised {what} from {start}."
 
 

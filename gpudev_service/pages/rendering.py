@@ -54,6 +54,12 @@ def when(at: datetime | None, now: datetime, kind: str = "moment") -> str:
     )
 
 
+def told(text: str | None, now: datetime) -> str:
+    """A sentence of the service, its moments as `<time>` elements."""
+    parts = words.pieces(text or "")
+    return Markup("").join(part if isinstance(part, str) else when(part, now) for part in parts)
+
+
 @cache
 def _version(name: str) -> str:
     return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
@@ -74,7 +80,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters |= {"size": words.size, "hours": words.hours}
-    env.globals |= {"counted": words.counted, "gpus": words.gpus, "asset": asset, "when": when}
+    env.globals |= {"counted": words.counted, "gpus": words.gpus, "asset": asset}
+    env.globals |= {"when": when, "told": told}
     return env
 
 

@@ -16,7 +16,7 @@ import { saveAll } from './save';
 import { StatusItem } from './statusitem';
 import { choices } from './time';
 import { ILeaseModel } from './tokens';
-import { hours, type IWords } from './words';
+import { hours, type IWords, told } from './words';
 
 export { ILeaseModel } from './tokens';
 
@@ -173,7 +173,8 @@ async function extend(model: LeaseModel, notices: Notices, trans: IWords): Promi
   const offer = model.lease?.reservation?.extension ?? null;
   const amounts = choices(offer);
   if (!amounts.length) {
-    notices.refuse(offer?.limited_by ?? trans.__('The lease cannot be extended now.'));
+    const why = offer?.limited_by;
+    notices.refuse(why ? told(why, model.now) : trans.__('The lease cannot be extended now.'));
     return;
   }
   const items = amounts.map(amount => hours(amount, trans));

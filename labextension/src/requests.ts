@@ -1,6 +1,8 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import { told } from './words';
+
 /** An answer that is not what was asked for; the message is a sentence. */
 export class Refused extends Error {
   constructor(
@@ -34,8 +36,8 @@ export async function request<T>(
 
 function sentence(text: string): string {
   try {
-    const told = JSON.parse(text) as { error?: { message?: string } };
-    return told.error?.message ?? '';
+    const answer = JSON.parse(text) as { error?: { message?: string } };
+    return told(answer.error?.message ?? '', new Date());
   } catch {
     return ''; // a page of something in between
   }

@@ -6,7 +6,7 @@ import { commands, editorLink } from './links';
 import type { IProps } from './panel';
 import { choices, secondsLeft } from './time';
 import { timeLeft } from './statusitem';
-import { ago, gpus, hours, moment, size, type IWords } from './words';
+import { ago, gpus, hours, moment, size, told, type IWords } from './words';
 
 type Props = IProps & { lease: ILease };
 
@@ -71,7 +71,7 @@ function Extend(props: Props & { reservation: IReservation }): JSX.Element {
         {amounts.length && until
           ? trans.__('Can be extended until %1.', moment(until, model.now))
           : trans.__('Cannot be extended now.')}
-        {reason ? ` ${reason}` : ''}
+        {reason ? ` ${told(reason, model.now)}` : ''}
       </p>
       {lease.visitor.owner ? (
         <div className="gpudev-row" role="group" aria-label={trans.__('Extend by')}>

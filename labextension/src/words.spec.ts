@@ -1,4 +1,4 @@
-import { ago, duration, gpus, hours, type IWords, moment, size } from './words';
+import { ago, duration, gpus, hours, type IWords, moment, size, told } from './words';
 
 const trans: IWords = {
   __: (text, ...values) => text.replace(/%(\d)/g, (_, place) => String(values[Number(place) - 1])),
@@ -37,6 +37,14 @@ describe('moment', () => {
   it('names another day', () => {
     expect(moment(new Date('2026-05-14T23:30:00Z'), now, 'en-GB')).toMatch(/^Fri,? 15 May 01:30$/);
   });
+});
+
+it('shows the moments of a sentence in the zone of who reads it', () => {
+  const now = new Date('2026-05-14T12:00:00Z');
+  expect(told('Promised from 2026-05-14T16:40Z.', now, 'en-GB')).toBe('Promised from 18:40.');
+  for (const other of ['', 'run-2026-05-14T16:40Z', '2026-99-99T16:40Z', '2026-05-14']) {
+    expect(told(other, now, 'en-GB')).toBe(other);
+  }
 });
 
 it('says how long ago something was', () => {

@@ -45,6 +45,14 @@ export function moment(at: Date, now: Date, locale?: string): string {
   return `${day} ${clock}`;
 }
 
+/** A sentence of the service with the moments that it has marked, in the browser's zone. */
+export function told(text: string, now: Date, locale?: string): string {
+  return text.replace(/(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\dZ(?!\w)/g, mark => {
+    const at = new Date(mark);
+    return Number.isNaN(at.getTime()) ? mark : moment(at, now, locale);
+  });
+}
+
 /** How long ago: "2 h 10 min ago", "just now". */
 export function ago(at: Date, now: Date, trans: IWords): string {
   const seconds = (now.getTime() - at.getTime()) / 1000;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC
+from datetime import UTC, tzinfo
 from pathlib import Path
 
 import pytest
@@ -42,13 +42,14 @@ def gpudev(service: Running, tmp_path: Path) -> Run:
         width: int | None = None,
         env: dict[str, str] | None = None,
         text: str | None = None,
+        zone: tzinfo = UTC,
     ) -> Result:
         environment = {
             "GPUDEV_URL": service.url,
             "GPUDEV_TOKEN": token or service.token(user),
             "GPUDEV_CONFIG": str(tmp_path / "config" / "config.json"),
         }
-        app = App(now=service.clock.now, zone=UTC, width=width)
+        app = App(now=service.clock.now, zone=zone, width=width)
         return CliRunner().invoke(
             gpu_dev, list(arguments), obj=app, env=environment | (env or {}), input=text
         )

@@ -9,6 +9,7 @@ import stat
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import Result
@@ -82,6 +83,17 @@ def test_waiting_in_the_queue(service: Running, gpudev: Run) -> None:
     assert "Queue: 1 reservation" in status
     assert "grace" not in status
     assert re.search(r"somebody: 1 GPU, until 14:0[01]", status)
+
+
+def test_what_is_in_the_way_is_told_in_the_viewers_zone(service: Running, gpudev: Run) -> None:
+    service.reserve(hours=2)
+    service.reserve("grace", hours=2)
+    berlin = ZoneInfo("Europe/Berlin")
+    way = re.compile(r"Somebody who waits has been promised 1 x t4-small from 15:0\d\.")
+    assert way.search(refused(gpudev("edit", "--extend", "1", zone=berlin)))
+    assert way.search(" ".join(ok(gpudev("edit", zone=berlin)).split()))
+    raw = read(gpudev("show", "--json", zone=berlin))["extension"]["limited_by"]
+    assert re.search(r"from 2026-03-01T14:0\dZ\.", raw)
 
 
 def test_the_fleet_names_each_holder_of_a_node_once(service: Running, gpudev: Run) -> None:

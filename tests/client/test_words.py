@@ -197,3 +197,28 @@ def test_queue_place(position: int | None, said: str) -> None:
 def test_naive_times_are_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
         words.moment(NOW.replace(tzinfo=None), NOW, UTC)
+
+
+def test_moments_in_a_sentence_are_shown_in_the_viewers_zone() -> None:
+    """A sentence is written before anybody knows who reads it, and where."""
+    at = datetime(2026, 5, 14, 16, 39, 1, tzinfo=UTC)
+    now = datetime(2026, 5, 14, 12, tzinfo=UTC)
+    sentence = f"Promised from {words.mark(at)}, or {words.mark(at + timedelta(days=1))}."
+    # A promise is an upper bound: rounded up. As it stands it is exact for programs.
+    assert sentence == "Promised from 2026-05-14T16:40Z, or 2026-05-15T16:40Z."
+    berlin = ZoneInfo("Europe/Berlin")
+    assert words.told(sentence, now, berlin) == "Promised from 18:40, or tomorrow 18:40."
+    shown = words.told(sentence, now, UTC, show_zone=True)
+    assert shown == "Promised from 16:40 UTC, or tomorrow 16:40 UTC."
+    minute = datetime(2026, 5, 14, 16, 40, tzinfo=UTC)
+    assert words.pieces(sentence) == [
+        "Promised from ", minute, ", or ", minute + timedelta(days=1), ".",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no time", "2026-99-99T16:40Z", "run-2026-05-14T16:40Z", "2026-05-14T16:40", "<b>&</b>"],
+)
+def test_what_only_looks_like_a_moment_stays_as_it_is(text: str) -> None:
+    assert words.told(text, datetime(2026, 5, 14, 12, tzinfo=UTC), UTC) == text

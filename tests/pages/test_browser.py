@@ -166,6 +166,11 @@ async def test_the_script_has_the_same_words(screens: Any) -> None:
         [[at.timestamp() * 1000 for at in moments], now.timestamp() * 1000],
     )
     assert told == expected
+    sentence = f"{words.mark(moments[0])}, 2026-99-99T10:00Z, {words.mark(moments[-1])}"
+    shown = await page.evaluate(
+        "([text, now]) => gpudevWords.told(text, now)", [sentence, now.timestamp() * 1000]
+    )
+    assert shown == words.told(sentence, now, zone)
 
 
 async def test_a_card_changes_by_itself_and_says_so(lived_in: Site, screens: Any) -> None:

@@ -78,7 +78,11 @@ async def test_a_lease_that_cannot_be_extended_says_why(site: Site) -> None:
     ada = await site.log_in("ada")
     page = await ada.open()
     assert not page.has_form("/extend")
-    assert "Cannot be extended now. Somebody who waits has been promised" in page.text
+    why = "Somebody who waits has been promised 1 x t4-small from 14:01 UTC"
+    assert f"Cannot be extended now. {why}" in page.text
+    # The script shows it in the viewer's zone.
+    times = page.soup.find_all("time", attrs={"datetime": "2026-03-01T14:01:00.000Z"})
+    assert any(str(time.previous_sibling).endswith("1 x t4-small from ") for time in times)
 
 
 async def test_ending_asks_first_and_keeps_the_reason(site: Site) -> None:

@@ -10,6 +10,7 @@ import pytest
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from gpudev_spawner.progress import Phase, message, start_html
+from gpudev_spawner.refusals import SpawnRefused
 
 NOW = datetime(2026, 5, 12, 16, 30, tzinfo=UTC)
 
@@ -75,3 +76,12 @@ def test_its_turn_names_the_node() -> None:
         state=State.PREPARING, placement=[{"node": "t4-1", "units": [0, 1], "gpu_ids": ["0", "1"]}]
     )
     assert "2 x t4 (t4-1)" in message(Phase.STARTING, placed, NOW)["message"]
+
+
+def test_a_refusal_says_its_times_in_utc_and_marks_them_for_the_page() -> None:
+    refused = SpawnRefused("<Promised> from 2020-05-14T16:40Z.")
+    assert refused.message == "<Promised> from Thu 14 May 2020 16:40 UTC."
+    assert refused.jupyterhub_message == refused.message
+    html = refused.jupyterhub_html_message
+    assert html.startswith('&lt;Promised&gt; from <time datetime="2020-05-14T16:40:00+00:00"')
+    assert html.endswith("Thu 14 May 2020 16:40 UTC</time>.")

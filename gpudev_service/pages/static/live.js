@@ -95,7 +95,7 @@
   const connected = () => { connection.hidden = true; };
   const announce = (event) => {
     if (event.kind === "present") return;
-    document.getElementById("announcement").textContent = `${event.reservation.name}: ${event.message}`;
+    document.getElementById("announcement").textContent = words.told(`${event.reservation.name}: ${event.message}`, now());
   };
 
   // --- events ---------------------------------------------------------------------------------------

@@ -75,5 +75,10 @@ window.gpudevWords = (() => {
     return seconds < MINUTE ? "just now" : `${duration(seconds)} ago`;
   };
 
-  return { duration, left, start, moment, at: atMoment, ago };
+  /* A sentence with the moments that the service has marked. */
+  const told = (text, now) =>
+    text.replace(/(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\dZ(?!\w)/g, (mark) =>
+      Number.isNaN(Date.parse(mark)) ? mark : moment(Date.parse(mark), now));
+
+  return { told, duration, left, start, moment, at: atMoment, ago };
 })();
