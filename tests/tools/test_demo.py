@@ -15,6 +15,9 @@ import httpx
 import psutil
 import pytest
 
+from gpudev_client import Client
+from gpudev_client.models import ReservationRequest
+from gpudev_client.states import State
 from gpudev_hub_config.local import Ports
 from tests.tiers import ROOT
 from tools.demo import parts, place
@@ -76,6 +79,41 @@ def test_it_comes_up_is_usable_and_ends_without_leftovers(directory: Path) -> No
         process.send_signal(signal.SIGINT)
         assert "has ended" in lines_until(process, "Its data stays")
         assert process.wait() == 0
+    assert marked(directory) == []
+
+
+def client_of(directory: Path) -> Client:
+    """A client with ada's token, as the demo has written it down."""
+    lines = (directory / "env").read_text().splitlines()
+    known = dict(line.split("=", 1) for line in lines)
+    return Client(known["GPUDEV_URL"], known["GPUDEV_TOKEN"])
+
+
+def test_running_leases_survive_the_end_of_the_demo(directory: Path) -> None:
+    port = place.free_port()
+    with demo(directory, port) as process:
+        lines_until(process, "Ctrl-C")
+        asked = ReservationRequest(gpu_type="cpu-x86", hours=1, name="Long training")
+        with client_of(directory) as client:
+            lease = client.reserve(asked).id
+            for event in client.events(lease):
+                if event.reservation.state is State.ACTIVE:
+                    break
+        process.send_signal(signal.SIGINT)
+        printed = lines_until(process, "Its data stays")
+        assert "Long training (ada, cpu-x86, no GPU, until " in printed
+        assert "starts their servers again" in printed
+    assert marked(directory) == []
+    with demo(directory, port) as process:
+        printed = lines_until(process, "Ctrl-C")
+        assert "Long training" in printed
+        assert "its server is started again" in printed
+        with client_of(directory) as client:
+            assert client.reservation(lease).state is State.ACTIVE
+        servers = [p for p in marked(directory) if p.environ().get("GPUDEV_RESERVATION") == lease]
+        assert servers
+        process.send_signal(signal.SIGINT)
+        lines_until(process, "Its data stays")
     assert marked(directory) == []
 
 

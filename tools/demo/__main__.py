@@ -15,8 +15,8 @@ import httpx
 
 from gpudev_client import words
 from gpudev_hub_config.roles import ACCESS
-from gpudev_hub_config.secrets import secret
 
+from . import leases
 from .parts import PartFailed, Parts
 from .place import (
     ADMIN,
@@ -66,14 +66,17 @@ def _run(directory: Path) -> int:
         return 1
     parts = Parts(place)
     began = time.monotonic()
+    farewell = False
     try:
         bring_up(parts)
+        say_some(leases.resume(place))
         say(f"Ready after {words.duration(time.monotonic() - began)}.")
         introduce(place)
         while True:
             parts.check()
             time.sleep(1.0)
     except Ended:
+        farewell = True
         say("\nEnding the demo …")
     except PartFailed as error:
         say(f"\n{error}")
@@ -81,6 +84,8 @@ def _run(directory: Path) -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        if farewell:
+            say_some(leases.farewell(place))
         ended = time.monotonic()
         parts.end()
         took = words.duration(time.monotonic() - ended)
@@ -132,7 +137,7 @@ def _kept_token(path: Path) -> str | None:
 def _new_token(place: Place) -> str:
     answer = httpx.post(
         f"{place.url}/hub/api/users/{USERS[0]}/tokens",
-        headers={"Authorization": f"token {secret(place.hub_dir / 'secrets', 'demo_token')}"},
+        headers={"Authorization": f"token {leases.token(place)}"},
         json={
             "note": "the demo's command line",
             "expires_in": TOKEN_DAYS * 86400,
@@ -164,7 +169,8 @@ def introduce(place: Place) -> None:
          .venv/bin/gpu-dev avail
          .venv/bin/gpu-dev reserve --gpu-type t4 --gpus 1 --hours 0.5
 
-  Logs are in {shown(place.logs)}. Ctrl-C ends the demo and everything that it started.
+  Logs are in {shown(place.logs)}. Ctrl-C ends the demo and everything that it started;
+  leases that still run then are taken up again by the next start.
 """
     )
 
@@ -177,6 +183,12 @@ def shown(path: Path) -> Path:
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def say_some(text: str) -> None:
+    """Says `text`, if there is any."""
+    if text:
+        say(text)
 
 
 def _port(text: str) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 
 from jupyterhub.auth import Authenticator
 
-from gpudev_hub_config import local
-from gpudev_hub_config.secrets import secret
+from gpudev_hub_config import local, roles
+from tools.demo import leases
 from tools.demo.place import ADMIN, USERS, present
 
 place = present()
@@ -38,14 +38,19 @@ c.JupyterHub.authenticator_class = DemoAuthenticator
 c.Authenticator.allowed_users = {*USERS, ADMIN}
 c.Authenticator.admin_users = {ADMIN}
 
-# Makes the token that the demo writes for ada, once at the start; it may do nothing else.
-c.JupyterHub.services.append(
-    {"name": "gpudev-demo", "api_token": secret(place.hub_dir / "secrets", "demo_token")}
-)
+# Makes the token that the demo writes for ada, once at the start, and starts the servers of leases
+# that still run; it may do nothing else.
+c.JupyterHub.services.append({"name": leases.NAME, "api_token": leases.token(place)})
 c.JupyterHub.load_roles.append(
     {
-        "name": "gpudev-demo",
-        "scopes": [f"tokens!user={USERS[0]}"],
-        "services": ["gpudev-demo"],
+        "name": leases.NAME,
+        "scopes": [
+            f"tokens!user={USERS[0]}",
+            roles.ACCESS,
+            "custom:gpudev:read",
+            *(f"servers!user={name}" for name in (*USERS, ADMIN)),
+            *(f"read:users:name!user={name}" for name in (*USERS, ADMIN)),
+        ],
+        "services": [leases.NAME],
     }
 )

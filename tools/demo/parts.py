@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from gpudev_hub_config import local
+from gpudev_spawner.local import MARK as SERVER_MARK
 
 from .place import MARK, Place
 
@@ -94,15 +95,30 @@ class Parts:
 
     def end(self) -> None:
         """Ends all that carries this demo's mark: proxy, Hub, service, servers and what they
-        started; politely and all at once, after `GRACE` seconds by force."""
-        for process in marked(self.place):
-            _signal(process, signal.SIGTERM)
-        left = marked(self.place)
-        psutil.wait_procs(left, timeout=GRACE)
-        for process in marked(self.place):
-            _signal(process, signal.SIGKILL)
+        started. The servers last, or the service would take note of a crash in its last moment and
+        count the time that the demo is away."""
+        _end([process for process in marked(self.place) if not _is_server(process)])
+        _end(marked(self.place))
         for part in self._running.values():
             part.wait()
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """Ends them politely and all at once, after `GRACE` seconds by force."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, left = psutil.wait_procs(processes, timeout=GRACE)
+    for process in left:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(left, timeout=GRACE)
+
+
+def _is_server(process: psutil.Process) -> bool:
+    """Whether the process belongs to somebody's server."""
+    try:
+        return SERVER_MARK in process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False  # ended meanwhile
 
 
 def marked(place: Place) -> list[psutil.Process]:
