@@ -4,7 +4,7 @@ Every call has a time limit and says plainly when the Hub could not be asked (`H
 never a reason for a lease to go on. The token's scopes: `servers` (start, stop), `list:users` with
 `read:users:name` and `read:servers` (see what runs), `read:users:groups` (policy of a user for
 whom somebody else reserves), `delete:servers` (remove rows of servers that
-gpudev named).
+gpudev named), `shares` (let collaborators into a server, and out again).
 """
 
 from __future__ import annotations
@@ -140,6 +140,36 @@ class Hub:
             if refusal.status != httpx.codes.NOT_FOUND:
                 raise
 
+    async def share(self, owner: str, name: str, user: str) -> None:
+        """Lets `user` into a server of `owner`; nothing happens where they may come in already."""
+        await self._ask("POST", _share_path(owner, name), json={"user": user})
+
+    async def unshare(self, owner: str, name: str, user: str) -> None:
+        """Takes that back. A server that is gone is shared with nobody."""
+        try:
+            await self._ask("PATCH", _share_path(owner, name), json={"user": user})
+        except HubRefused as refusal:
+            if refusal.status != httpx.codes.NOT_FOUND:
+                raise
+
+    async def shares(self, owner: str, name: str) -> frozenset[str]:
+        """With whom a server is shared; with nobody where the Hub has no row of it."""
+        found: set[str] = set()
+        offset: int | None = 0
+        while offset is not None:
+            path = f"{_share_path(owner, name)}?limit={_PAGE}&offset={offset}"
+            try:
+                answer = await self._ask("GET", path)
+            except HubRefused as refusal:
+                if refusal.status == httpx.codes.NOT_FOUND:
+                    return frozenset()
+                raise
+            with _sense():
+                page = answer.json()
+                found |= {share["user"]["name"] for share in page["items"] if share["user"]}
+                offset = _following(page["_pagination"]["next"], offset)
+        return frozenset(found)
+
     async def new_token(
         self, user: str, *, login: str, scopes: Sequence[str], note: str, seconds: int
     ) -> NewToken:
@@ -203,6 +233,10 @@ def _following(following: dict[str, Any] | None, offset: int) -> int | None:
 def _path(user: str, name: str) -> str:
     owner = quote(user, safe="")
     return f"users/{owner}/servers/{quote(name, safe='')}" if name else f"users/{owner}/server"
+
+
+def _share_path(owner: str, name: str) -> str:
+    return f"shares/{quote(owner, safe='')}/{quote(name, safe='')}"
 
 
 def _message(answer: httpx.Response) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -118,6 +118,7 @@ async def end(ctx: Context, key: str) -> None:
     row = await _row(ctx, key)
     if row.state != State.STOPPING:
         return
+    await _let_close(ctx, row)
     if not await stop_server(ctx, row):
         log.error("the server of %s does not end; its GPUs stay held", key)
         await asyncio.sleep(PAUSE)
@@ -138,6 +139,17 @@ async def end(ctx: Context, key: str) -> None:
         await _forget_server(ctx, row)
     if row.disk_id:
         await disks.measure(ctx, row.disk_id)
+
+
+async def _let_close(ctx: Context, row: ReservationRow) -> None:
+    """Gives a server that listens the time to save what is open, where its lease ends early. A
+    lease that ends at its time is not prolonged by that: the server has begun before."""
+    if row.target == State.EXPIRED or row.stopping_at is None or row.expires_at is None:
+        return
+    until = row.stopping_at + timedelta(seconds=ctx.settings.times.closing)
+    left = (min(until, row.expires_at) - ctx.clock.now()).total_seconds()
+    if left > 0 and not await ctx.labs.wait_closed(row.id, left):
+        log.info("the server of %s did not say that it has closed", row.id)
 
 
 async def stop_server(ctx: Context, row: ReservationRow) -> bool:

@@ -5,6 +5,7 @@
 - a server or process without a lease: stopped;
 - a server that runs and that the Hub has forgotten: started anew, unless it has work;
 - rows of servers in the Hub that gpudev named and nobody uses: removed;
+- shares that the Hub has lost: made again;
 - long work on disks that was interrupted: taken up again;
 - somebody who waits without a promised start: planned again.
 """
@@ -30,6 +31,8 @@ from gpudev_service.operations.transitions import note
 from gpudev_service.servers.base import Handle
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
 
+from . import shares
+
 log = logging.getLogger(__name__)
 
 #: A server in the Hub is left alone for so long after its start: its report may be under way.
@@ -52,7 +55,7 @@ async def run(ctx: Context) -> datetime | None:
     """Looks at everything, one thing after the other. What fails is in no other's way, and is
     raised when all have been looked at. A Hub that is away is looked at the next time."""
     failures: list[Exception] = []
-    for part in (_processes, snapshots.resume, _unplanned, _hub):
+    for part in (_processes, snapshots.resume, _unplanned, _hub, shares.compare):
         try:
             await part(ctx)
         except Exception as error:  # noqa: BLE001 - raised below

@@ -20,7 +20,7 @@ from gpudev_service.context import Context
 from gpudev_service.settings import Times
 from gpudev_service.store.models import LoopRunRow
 
-from . import driving, expiry, idle, reconcile, retention, sizes, starts, warnings
+from . import driving, expiry, idle, reconcile, retention, shares, sizes, starts, warnings
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ LOOPS: Mapping[str, Loop] = MappingProxyType(
         "expiry": Loop(expiry.run, lambda t: t.sweep),
         "starts": Loop(starts.run, lambda t: t.sweep),
         "driving": Loop(driving.run, lambda t: t.sweep),
+        "shares": Loop(shares.run, lambda t: t.sweep),
         "warnings": Loop(warnings.run, lambda t: t.sweep * 5),
         "idle": Loop(idle.run, lambda t: t.idle, eager=False),
         "sizes": Loop(sizes.run, lambda t: min(t.measure, 60.0), eager=False),

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_client.models import ServerReport
+from gpudev_client.models import ClosingReport, Reservation, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.disks.base import DiskBusy, DiskFull, Progress, SnapshotInfo
 from gpudev_service.disks.directories import DirectoryDisks
 from gpudev_service.hub import Hub, HubRefused, HubServer
 from gpudev_service.loops import driving
-from gpudev_service.operations import reservations, servers, snapshots
+from gpudev_service.operations import lab, reservations, servers, snapshots
 from gpudev_service.servers import LocalServers
 from gpudev_service.servers.base import Handle
-from tests.fixtures.world import World
+from gpudev_service.settings import Times
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import World, make_world
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +188,43 @@ async def test_one_that_cannot_end_stops_no_other(world: World) -> None:
     world.clock.pass_time(seconds=timedelta(seconds=1).total_seconds())
     await world.sweep()
     assert await world.states(poisoned) == [State.EXPIRED]
+
+
+async def closing(world: World, got: Reservation) -> None:
+    """What a server does that hears of its lease's end."""
+    said = ClosingReport(saved=1)
+    await lab.closing(world.ctx, got.id, said)
+
+
+async def test_an_early_end_waits_for_a_server_that_listens(world: World) -> None:
+    got = await world.running(await world.reserve())
+    with world.ctx.labs.listening(got.id):
+        await reservations.cancel(world.ctx, got.id, Actor("ada"))
+        await driving.run(world.ctx)
+        assert await world.states(got) == [State.STOPPING]
+        assert world.ctx.background.running(f"end:{got.id}")
+        await closing(world, got)
+        await world.ctx.background.settle()
+    assert await world.states(got) == [State.CANCELLED]
+    assert "Before the end 1 document saved." in await world.reasons(got)
+
+
+async def test_it_does_not_wait_longer_than_it_says(store: Store, tmp_path: Path) -> None:
+    times = Times(hub_patience=0.5, closing=0.01)
+    world = make_world(store, tmp_path, times=times)
+    got = await world.running(await world.reserve())
+    with world.ctx.labs.listening(got.id):
+        await reservations.cancel(world.ctx, got.id, Actor("ada"))
+        await world.sweep()
+    assert await world.states(got) == [State.CANCELLED]
+
+
+async def test_a_leases_own_end_is_never_put_off(world: World) -> None:
+    """With a server that listens and says nothing, and a wait that would never be over."""
+    ended = await world.running(await world.reserve("ada", "t4"))
+    late = await world.running(await world.reserve("grace", "t4"))
+    with world.ctx.labs.listening(ended.id), world.ctx.labs.listening(late.id):
+        world.clock.pass_time(hours=1)
+        await reservations.cancel(world.ctx, late.id, Actor("grace"))
+        await world.sweep()
+    assert await world.states(ended, late) == [State.EXPIRED, State.CANCELLED]

@@ -1,0 +1,162 @@
+"""Keeps the Hub's shares as the collaborators are: who uses a server may open it in the browser.
+
+A share is made once the server is in the Hub, and revoked when the invitation or the lease ends.
+What is about to be asked is written down first, so that after a crash nothing is forgotten; who
+was removed is forgotten only when the Hub has taken the share back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.states import State
+from gpudev_service.context import Context
+from gpudev_service.hub import HubAway, HubRefused
+from gpudev_service.operations import sharing
+from gpudev_service.store.models import CollaboratorRow, ReservationRow
+
+log = logging.getLogger(__name__)
+
+#: Before the Hub is asked again, in seconds.
+PAUSE = 1.0
+
+_LEASED = (State.PREPARING, State.ACTIVE)
+
+
+class Step(StrEnum):
+    """What is to be done next about a collaborator."""
+
+    MAKE = "make"
+    REVOKE = "revoke"
+    FORGET = "forget"
+
+
+def step(row: CollaboratorRow, reservation: ReservationRow, now: datetime) -> Step | None:
+    """What the Hub's share still needs."""
+    invited = row.removed_at is None and (row.until is None or now < row.until)
+    state = State(reservation.state)
+    # The Hub has a row of the server as soon as its start has been reported.
+    there = state is State.ACTIVE or (
+        state is State.PREPARING and reservation.server_handle is not None
+    )
+    if invited and row.role == "use" and there:
+        return None if row.share == "yes" else Step.MAKE
+    if row.share != "no" and (state not in _LEASED or not (invited and row.role == "use")):
+        return Step.REVOKE
+    return Step.FORGET if row.removed_at is not None and row.share == "no" else None
+
+
+async def run(ctx: Context) -> datetime | None:
+    """Ends invitations that are due, and begins what the shares need; returns when the next
+    invitation ends."""
+    due = await sharing.end_due(ctx)
+    now = ctx.clock.now()
+    for row, reservation in await _open(ctx):
+        if step(row, reservation, now) is not None:
+            key = (row.reservation_id, row.user)
+            ctx.background.start(f"share:{row.reservation_id}:{row.user}", _settle(ctx, key))
+    return due
+
+
+async def compare(ctx: Context) -> None:
+    """Finds shares that the Hub has lost (an older copy of its database was put back), so that the
+    next run makes them again."""
+    standing: dict[str, tuple[ReservationRow, list[str]]] = {}
+    for row, reservation in await _open(ctx):
+        if row.share == "yes" and step(row, reservation, ctx.clock.now()) is None:
+            standing.setdefault(reservation.id, (reservation, []))[1].append(row.user)
+    for reservation, users in standing.values():
+        try:
+            known = await ctx.hub.shares(reservation.user, reservation.server_name)
+        except HubAway as error:
+            log.warning("the Hub's shares could not be compared: %s", error)
+            return
+        except HubRefused as refusal:
+            log.warning("the Hub does not show its shares: %s", refusal.status)
+            return
+        for user in users:
+            if user not in known:
+                log.warning("the Hub has lost a share of %s; making it again", reservation.id)
+                await _mark(ctx, (reservation.id, user), "yes", "making")
+                ctx.wake.set()
+
+
+async def _open(ctx: Context) -> list[tuple[CollaboratorRow, ReservationRow]]:
+    """Those about whom something may be to be done."""
+    row = CollaboratorRow
+    async with ctx.store.reading() as session:
+        found = await session.execute(
+            select(row, ReservationRow)
+            .join(ReservationRow, ReservationRow.id == row.reservation_id)
+            .where(
+                or_(
+                    row.share != "no",
+                    row.removed_at.is_not(None),
+                    and_(row.role == "use", ReservationRow.state.in_(_LEASED)),
+                )
+            )
+            .order_by(row.reservation_id, row.user)
+        )
+        return [(one, reservation) for one, reservation in found]
+
+
+async def _settle(ctx: Context, key: tuple[str, str]) -> None:
+    """One step for one collaborator; begun again by the loop as long as one is needed."""
+    reservation_id, user = key
+    async with ctx.store.reading() as session:
+        row = await session.get(CollaboratorRow, key)
+        reservation = await session.get(ReservationRow, reservation_id)
+    if row is None or reservation is None:
+        return
+    owner, name = reservation.user, reservation.server_name
+    try:
+        match step(row, reservation, ctx.clock.now()):
+            case Step.MAKE:
+                await _mark(ctx, key, "no", "making")
+                await ctx.hub.share(owner, name, user)
+                await _mark(ctx, key, "making", "yes")
+            case Step.REVOKE:
+                await ctx.hub.unshare(owner, name, user)
+                await _revoked(ctx, key)
+            case Step.FORGET:
+                await _revoked(ctx, key)
+            case None:
+                return
+    except HubAway as error:
+        log.warning("the Hub could not be asked about a share of %s: %s", reservation_id, error)
+    except HubRefused as refusal:
+        log.warning("the Hub refused a share of %s: %s", reservation_id, refusal.status)
+    else:
+        ctx.wake.set()  # it may have changed again meanwhile
+        return
+    await asyncio.sleep(PAUSE)
+
+
+async def _mark(ctx: Context, key: tuple[str, str], before: str, after: str) -> None:
+    async def work(session: AsyncSession) -> None:
+        row = await session.get(CollaboratorRow, key)
+        if row is not None and row.share == before:
+            row.share = after
+
+    await ctx.store.run(work)
+
+
+async def _revoked(ctx: Context, key: tuple[str, str]) -> None:
+    """The Hub has no share (any more). Who was invited again meanwhile is not forgotten: the next
+    step makes the share."""
+
+    async def work(session: AsyncSession) -> None:
+        row = await session.get(CollaboratorRow, key)
+        if row is None:
+            return
+        row.share = "no"
+        if row.removed_at is not None:
+            await session.delete(row)
+
+    await ctx.store.run(work)

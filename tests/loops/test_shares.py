@@ -1,0 +1,205 @@
+"""The Hub's shares follow the collaborators, whatever is killed when; on both databases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from gpudev_client.models import CollaboratorRequest, Reservation, ServerReport
+from gpudev_service.actor import Actor
+from gpudev_service.hub import Hub, HubAway, HubRefused
+from gpudev_service.loops import driving, shares
+from gpudev_service.operations import reservations, servers, sharing
+from gpudev_service.store.models import CollaboratorRow
+from tests.fixtures.world import START, World
+
+ADA = Actor("ada")
+
+
+class Crash(BaseException):
+    """The service is killed."""
+
+
+class SharingHub(Hub):
+    """Keeps shares as the Hub does; goes away, or takes the service with it after its answer."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9/hub/api", "t", patience=0.5)
+        self.known: set[tuple[str, str, str]] = set()
+        self.away = self.killing = False
+        self.refusing = False
+
+    async def share(self, owner: str, name: str, user: str) -> None:
+        self._troubled()
+        if self.refusing:
+            raise HubRefused(400, "No such user")
+        self.known.add((owner, name, user))
+        self._kill()
+
+    async def unshare(self, owner: str, name: str, user: str) -> None:
+        self._troubled()
+        self.known.discard((owner, name, user))
+        self._kill()
+
+    async def shares(self, owner: str, name: str) -> frozenset[str]:
+        self._troubled()
+        return frozenset(user for of, at, user in self.known if (of, at) == (owner, name))
+
+    async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
+        self._troubled()
+
+    def _troubled(self) -> None:
+        if self.away:
+            raise HubAway("ConnectError")
+
+    def _kill(self) -> None:
+        if self.killing:
+            raise Crash
+
+
+@pytest.fixture
+def hub(world: World, monkeypatch: pytest.MonkeyPatch) -> SharingHub:
+    monkeypatch.setattr(shares, "PAUSE", 0.0)
+    monkeypatch.setattr(driving, "PAUSE", 0.0)
+    world.ctx.hub = found = SharingHub()
+    return found
+
+
+async def invite(world: World, to: Reservation, user: str = "grace", role: str = "use") -> None:
+    request = CollaboratorRequest.model_validate({"role": role})
+    await sharing.invite(world.ctx, to.id, user, request, ADA)
+
+
+async def round_of(world: World) -> None:
+    await shares.run(world.ctx)
+    await world.ctx.background.settle()
+
+
+async def left(world: World) -> int:
+    async with world.ctx.store.reading() as session:
+        return await session.scalar(select(func.count()).select_from(CollaboratorRow)) or 0
+
+
+async def test_a_share_comes_and_goes_with_the_invitation(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    await invite(world, got, "linus", "view")
+    await round_of(world)
+    assert hub.known == {("ada", got.id, "grace")}
+    await sharing.remove(world.ctx, got.id, "grace", ADA)
+    await round_of(world)
+    assert hub.known == set()
+    await round_of(world)
+    assert await left(world) == 1, "who was removed is forgotten"
+
+
+async def test_an_invitation_before_the_lease_waits_for_the_server(
+    world: World, hub: SharingHub
+) -> None:
+    got = await world.reserve()
+    await invite(world, got)
+    await round_of(world)
+    assert hub.known == set(), "the Hub has no row of the server yet"
+    said = ServerReport(status="starting", handle={"kind": "process", "pid": 1, "created": 1.0})
+    await servers.report(world.ctx, got.id, Actor("spawner"), said)
+    await round_of(world)
+    assert hub.known == {("ada", got.id, "grace")}
+
+
+async def test_a_role_that_sinks_closes_the_server(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    await round_of(world)
+    await invite(world, got, role="view")
+    await round_of(world)
+    assert hub.known == set()
+    await invite(world, got)
+    await round_of(world)
+    assert hub.known == {("ada", got.id, "grace")}
+
+
+async def test_the_end_of_an_invitation_and_of_a_lease(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve())
+    until = START + timedelta(minutes=10)
+    request = CollaboratorRequest(until=until)
+    await sharing.invite(world.ctx, got.id, "grace", request, ADA)
+    await invite(world, got, "linus")
+    assert await shares.run(world.ctx) == until
+    await world.ctx.background.settle()
+    assert {user for _, _, user in hub.known} == {"grace", "linus"}
+    world.clock.pass_time(minutes=10)
+    await round_of(world)
+    assert {user for _, _, user in hub.known} == {"linus"}
+    await reservations.cancel(world.ctx, got.id, ADA)
+    await round_of(world)
+    assert hub.known == set(), "before the server is stopped"
+    await world.sweep()
+    assert [one.user for one in (await world.look(got)).collaborators] == ["linus"]
+
+
+async def test_a_hub_that_is_away_is_asked_again(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    hub.away = True
+    await round_of(world)
+    hub.away = False
+    await round_of(world)
+    assert hub.known == {("ada", got.id, "grace")}
+    await sharing.remove(world.ctx, got.id, "grace", ADA)
+    hub.away = True
+    await round_of(world)
+    hub.away = False
+    await round_of(world)
+    assert hub.known == set()
+
+
+async def test_a_refusal_stops_nobody_else(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    hub.refusing = True
+    await round_of(world)
+    hub.refusing = False
+    await invite(world, got, "linus")
+    await round_of(world)
+    assert {user for _, _, user in hub.known} == {"grace", "linus"}
+
+
+@pytest.mark.parametrize("removing", [False, True])
+async def test_a_service_that_is_killed_forgets_no_share(
+    world: World, hub: SharingHub, removing: bool
+) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    if removing:
+        await round_of(world)
+        await sharing.remove(world.ctx, got.id, "grace", ADA)
+    hub.killing = True
+    with pytest.raises(Crash):
+        await shares._settle(world.ctx, (got.id, "grace"))
+    hub.killing = False
+    if not removing:
+        # Made, but nobody has written down that it was: now it must be found again.
+        assert hub.known == {("ada", got.id, "grace")}
+        await sharing.remove(world.ctx, got.id, "grace", ADA)
+    await round_of(world)
+    assert hub.known == set()
+    await round_of(world)
+    assert await left(world) == 0
+
+
+async def test_a_hub_that_has_lost_a_share_gets_it_again(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    await round_of(world)
+    hub.known.clear()
+    await round_of(world)
+    assert hub.known == set()
+    await shares.compare(world.ctx)
+    await round_of(world)
+    assert hub.known == {("ada", got.id, "grace")}
+    hub.away = True
+    await shares.compare(world.ctx)
+    hub.away = False
+    assert await hub.shares("ada", got.id) == {"grace"}
