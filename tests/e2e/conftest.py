@@ -50,7 +50,7 @@ def person(hub: RunningHub) -> Iterator[Callable[[str], Person]]:
     yield make
     for one in made:
         for reservation in one.reservations():
-            if reservation.ended_at is None:
+            if reservation.ended_at is None and reservation.user == one.name:
                 one.cancel(reservation.id)
         one.close()
 
