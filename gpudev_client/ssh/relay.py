@@ -29,6 +29,9 @@ class Way:
     whether the socket itself is what `ssh` may have."""
 
     plain = False
+    #: Whether `finish` says it. Else the end of the connection's own direction does, which many a
+    #: program on the way takes for the end of both.
+    says_so = False
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -95,6 +98,8 @@ class Raw(Way):
 
 class Framed(Way):
     """Ordinary frames, masked as a client masks them."""
+
+    says_so = True
 
     def __init__(self, sock: socket.socket, rest: bytes) -> None:
         super().__init__(sock)
@@ -176,8 +181,10 @@ class _Loop:
         self.progress = 0.0
 
     def run(self) -> None:
-        while self._unfinished():
+        while True:
             self._collect()
+            if not self._unfinished():
+                return
             ready = self._poll()
             if ready.get(self.fd_out, 0) & _GONE:
                 return
@@ -209,7 +216,8 @@ class _Loop:
             self.to_net += self.way.finish()
         if self.told and not self.to_net and not self.shut:
             self.shut = True
-            self.net.finish_writing()
+            if not self.way.says_so:
+                self.net.finish_writing()
 
     def _may_read_in(self) -> bool:
         return self.in_open and len(self.to_net) < LIMIT
