@@ -149,19 +149,22 @@ def history(reservation_id: str) -> Listed[models.HistoryEntry]:
 
 
 def events(
-    reservation_id: str | None = None, after: int | None = None, attempts: int | None = None
+    reservation_id: str | None = None,
+    after: int | None = None,
+    attempts: int | None = None,
+    silence: float | None = None,
 ) -> Flow[None]:
     """Follow one reservation to its end, or everything that the caller may see without an end.
 
     The first events carry the present state. `after` resumes behind an event that is known. The
     stream is opened again after interruptions, `attempts` times in a row at most; 1 tells of the
-    first.
+    first. It counts as interrupted after `silence` seconds without a sign of life.
     """
     retry = STREAM_RETRY if attempts is None else replace(STREAM_RETRY, attempts=attempts)
     if reservation_id is None:
-        return follow("/events", after=after, retry=retry)
+        return follow("/events", after=after, retry=retry, silence=silence)
     path = f"{_reservation(reservation_id)}/events"
-    return follow(path, after=after, until_final=True, retry=retry)
+    return follow(path, after=after, until_final=True, retry=retry, silence=silence)
 
 
 def launch(reservation_id: str) -> Flow[models.ServerLaunch]:

@@ -82,6 +82,7 @@ def follow(
     after: int | None = None,
     until_final: bool = False,
     retry: Retry = STREAM_RETRY,
+    silence: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Flow[None]:
     """Emit the events of a stream for as long as it is wanted.
@@ -96,7 +97,7 @@ def follow(
         opened = clock()
         cause: errors.Unreachable
         try:
-            if not (yield from _open(path, last)):
+            if not (yield from _open(path, last, silence)):
                 return
             parser = Parser()
             while chunk := (yield Read()):
@@ -118,12 +119,12 @@ def follow(
         yield Pause(retry.pause(failures))
 
 
-def _open(path: str, last: int | None) -> Flow[bool]:
+def _open(path: str, last: int | None, silence: float | None) -> Flow[bool]:
     """Opens the stream; False where the service says that there is nothing more to come."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last is not None:
         headers["Last-Event-ID"] = str(last)
-    reply: Reply = yield Call("GET", path, headers=headers, stream=True)
+    reply: Reply = yield Call("GET", path, headers=headers, stream=True, silence=silence)
     if reply.status // 100 != 2:  # noqa: PLR2004
         error = error_of(reply)
         if reply.status == 429:  # noqa: PLR2004 - too many streams for now is worth another try

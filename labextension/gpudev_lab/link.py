@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to reach a service that is away: the first pause and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+#: Seconds without a sign of life after which the stream counts as dead; the service sends one every
+#: fifteen.
+SILENCE = 35.0
 #: Seconds that a last word to the service may take.
 _CLOSING_PATIENCE = 5.0
 
@@ -56,6 +59,7 @@ class Link:
         self._pause = pause
         self._listeners: dict[object, Listener] = {}
         self._following: asyncio.Task[None] | None = None
+        self._stream: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[LabView] | None = None
 
     def start(self) -> None:
@@ -64,7 +68,7 @@ class Link:
 
     async def stop(self) -> None:
         """Ends the connection."""
-        for task in (self._following, self._reading):
+        for task in (self._following, self._stream, self._reading):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, errors.GpuDevError):
@@ -92,6 +96,8 @@ class Link:
         """
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read(), name="gpudev view")
+            # What went wrong is known already, also where nobody waits for it any more.
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: a caller who gives up does not take the answer away from the others.
         return await asyncio.shield(self._reading)
 
@@ -115,6 +121,9 @@ class Link:
             view = await self.client.lab(self.reservation_id)
         except (errors.Unreachable, errors.ServerFault) as error:
             self._lost(error)
+            # A proxy may keep a stream open whose other end is dead: it is opened anew.
+            if self._stream is not None:
+                self._stream.cancel()
             raise
         changed = view != self.view or self.away is not None
         self.view, self.away = view, None
@@ -126,18 +135,29 @@ class Link:
         """Until the reservation is over."""
         failures = 0
         while True:
+            began = asyncio.get_running_loop().time()
+            self._stream = asyncio.create_task(self._follow_once(), name="gpudev event stream")
             try:
-                async for _ in self.client.events(self.reservation_id, attempts=1):
-                    await self.refresh()
-                    failures = 0
-                # An end without an error: the last event told a final state.
-                if self.view is not None and self.view.reservation.state in FINAL:
-                    return
-            except errors.GpuDevError as error:
-                self._lost(error)
-            failures += 1
+                await asyncio.wait([self._stream])
+            finally:
+                self._stream.cancel()
+            if not self._stream.cancelled():
+                error = self._stream.exception()
+                if isinstance(error, errors.GpuDevError):
+                    self._lost(error)
+                elif error is not None:
+                    raise error
+                elif self.view is not None and self.view.reservation.state in FINAL:
+                    return  # the last event told a final state
+            lasted = asyncio.get_running_loop().time() - began
+            failures = 1 if lasted > LONGEST_PAUSE else failures + 1
             bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
             await self._pause(bound * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    async def _follow_once(self) -> None:
+        """One connection to the stream; its first event is the present state."""
+        async for _ in self.client.events(self.reservation_id, attempts=1, silence=SILENCE):
+            await self.refresh()
 
     def _lost(self, error: errors.GpuDevError) -> None:
         told = self.away

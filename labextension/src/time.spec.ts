@@ -90,7 +90,8 @@ describe('dueWarning', () => {
 
 describe('choices', () => {
   it('are round amounts, and all that is possible', () => {
-    expect(choices(offer(24))).toEqual([8, 12, 24]);
+    expect(choices(offer(24))).toEqual([1, 4, 8, 24]);
+    expect(choices(offer(8))).toEqual([1, 4, 8]);
     expect(choices(offer(3))).toEqual([0.5, 1, 2, 3]);
     expect(choices(offer(0.25))).toEqual([0.25]);
   });

@@ -63,15 +63,13 @@ export function nextTick(seconds: number | null): number {
   return seconds <= 90 ? 1 : Math.max(1, seconds % 60) + 0.05;
 }
 
-const STEPS = [0.5, 1, 2, 4, 8, 12, 24];
-
 /** The amounts of hours that are offered: round ones that are possible, and all that is possible. */
 export function choices(offer: IExtensionOffer | null): number[] {
   const possible = offer?.possible_hours ?? 0;
   if (possible <= 0) {
     return [];
   }
-  const round = STEPS.filter(step => step <= possible).slice(-3);
+  const round = (possible < 4 ? [0.5, 1, 2] : [1, 4, 8]).filter(step => step <= possible);
   // What is left over below a minute is not worth a button.
   return possible - (round[round.length - 1] ?? 0) > 1 / 60 ? [...round, possible] : round;
 }

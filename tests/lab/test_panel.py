@@ -1,0 +1,131 @@
+"""The panel in a real JupyterLab: warnings, dark mode, keyboard, barriers, a session that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.people import Person
+from tests.fixtures.hub import RunningHub
+
+from .lab import PANEL, PATIENCE, STATUS, Lab, barriers, change_setting, picture, running
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.hub]
+
+
+async def contrast(page: Page) -> list[str]:
+    await page.wait_for_selector(f"{PANEL} meter")
+    return await barriers(page)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+async def test_the_panel_has_no_barriers_in_any_theme(
+    person: Callable[[str], Person], lab: Lab, theme: str
+) -> None:
+    ada = person(f"eve-{theme[-4:].strip().lower()}")
+    lease = running(ada, hours=1, disk="work", create_disk=True)
+    change_setting(ada, lease, "@jupyterlab/apputils-extension:themes", {"theme": theme})
+    page = await lab.open(ada, lease)
+    dark = theme.endswith("Dark")
+    await page.wait_for_selector(
+        f"body[data-jp-theme-light={'false' if dark else 'true'}]", state="attached"
+    )
+    await lab.panel(page)
+    assert await contrast(page) == []
+    await picture(page, "dark" if dark else "light")
+
+
+async def test_a_warning_comes_in_time_and_extends(
+    person: Callable[[str], Person], lab: Lab
+) -> None:
+    ada = person("fay")
+    lease = running(ada, hours=0.5)
+    change_setting(ada, lease, "gpudev-lab:panel", {"warnings": [29.9, 5]})
+    page = await lab.open(ada, lease)
+    toast = page.locator(".Toastify__toast", has_text="Your GPU lease ends in")
+    await toast.wait_for()
+    await page.locator(".gpudev-live", has_text="Your GPU lease ends in").wait_for(state="attached")
+    assert await page.locator(f"{STATUS}.gpudev-is-soon").count() == 1
+    await picture(page, "warning")
+    await toast.get_by_role("button", name="Extend by").click()
+    await page.locator(".Toastify__toast", has_text="The lease is extended").wait_for()
+    await toast.wait_for(state="detached")
+    await page.wait_for_selector(f"{STATUS}.gpudev-is-calm")
+    assert ada.look(lease.id).extended_hours > 0
+
+
+async def test_everything_works_from_the_keyboard(
+    person: Callable[[str], Person], lab: Lab
+) -> None:
+    ada = person("gil")
+    lease = running(ada, hours=1, disk="work", create_disk=True)
+    page = await lab.open(ada, lease)
+    await page.locator(STATUS).focus()
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector(f"{PANEL} .gpudev-left")
+    reached = []
+    for _ in range(14):
+        await page.keyboard.press("Tab")
+        reached.append(
+            await page.evaluate(
+                "document.activeElement.closest('#gpudev-lease')"
+                " && (document.activeElement.ariaLabel || document.activeElement.innerText)"
+            )
+        )
+    names = [name for name in reached if name]
+    for wanted in ("Extend by 8 h", "Name at the Hub", "Invite", "Take a snapshot now"):
+        assert wanted in names, reached
+    await page.get_by_role("button", name="Take a snapshot now").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_text("Last snapshot: just now.").wait_for()
+
+    await page.keyboard.press("Control+Shift+C")
+    await page.keyboard.type("extend the gpu")
+    await page.keyboard.press("Enter")
+    await page.get_by_role("dialog").get_by_text("Extend the lease by").wait_for()
+    await page.keyboard.press("Escape")
+    assert ada.look(lease.id).extended_hours == 0
+
+
+async def test_a_page_whose_session_ended_offers_to_reload(
+    person: Callable[[str], Person], lab: Lab, hub: RunningHub
+) -> None:
+    ada = person("hal")
+    lease = running(ada, hours=1)
+    page = await lab.open(ada, lease)
+    await page.wait_for_selector(STATUS)
+    for token in hub.api("GET", f"users/{quote(ada.name)}/tokens")["api_tokens"]:
+        if token["oauth_client"] != "JupyterHub":
+            hub.revoke(ada.name, token["id"])
+    # The server believes the Hub's last word for some seconds.
+    await page.wait_for_timeout(4_000)
+    assert ada.call("POST", f"/reservations/{lease.id}/extension", {"hours": 1}).is_success
+    await page.locator(".Toastify__toast").get_by_role("button", name="Reload").click()
+    await lab.ready(page)
+    await page.wait_for_selector(STATUS)
+
+
+async def test_a_service_that_is_away_is_said_and_it_recovers(
+    person: Callable[[str], Person], lab: Lab, hub: RunningHub
+) -> None:
+    ada = person("ida")
+    lease = running(ada, hours=1)
+    page = await lab.open(ada, lease)
+    await lab.panel(page)
+    service = hub.process("service")
+    keeper = service.parent()
+    assert keeper is not None
+    keeper.kill()  # else it would be back in a moment; the Hub looks every half minute
+    service.kill()
+    trouble = page.locator(f"{PANEL} .gpudev-trouble")
+    await trouble.wait_for()
+    assert "does not answer" in await trouble.inner_text()
+    await picture(page, "away")
+    await trouble.wait_for(state="detached", timeout=2 * PATIENCE)
+    assert "left" in await page.inner_text(f"{PANEL} .gpudev-left")
