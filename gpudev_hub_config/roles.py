@@ -95,6 +95,9 @@ LOGIN_SCOPES: Sequence[str] = (
     # `gpu-dev login`: the service makes the command line's token with the person's own login, and
     # so needs no right to make tokens for people who have not asked.
     "tokens!user",
+    # Shows the Hub's page for administrators in the menu; it allows nothing else. Services that are
+    # to stand there need their `access:services!service=NAME` here.
+    "admin-ui",
 )
 
 

@@ -71,7 +71,8 @@ class GpuDev(Configurable):
         """,
     ).tag(config=True)
     times = Dict(
-        help="""Spans in seconds: turnover (between two leases on the same GPUs), start_limit (for a
+        help="""Spans in seconds: turnover (between two leases on the same GPUs; at
+        least hub_patience + 3), start_limit (for a
         server to come up), crash_grace (a crashed server can be started again), hub_patience (for
         an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops),
         measure (between two looks at the size of a disk in use), hook and saving (before a lease's
@@ -137,7 +138,7 @@ class GpuDev(Configurable):
                 gpu_types=types,
                 nodes=nodes,
                 policy=self._read("policy", Policy, self._policy()),
-                times=self._read("times", Times, self.times),
+                times=self._times(),
                 data_dir=Path(self.data_dir).absolute(),
                 disk_limit_gb=self.disk_limit_gb,
                 history_days=self.history_days,
@@ -145,6 +146,18 @@ class GpuDev(Configurable):
             )
         except ValidationError as error:
             raise _explained("GpuDev", error, Settings) from None
+
+    def _times(self) -> Times:
+        times: Times = self._read("times", Times, self.times)
+        if times.turnover < times.longest_stop:
+            raise ConfigurationError(
+                f"GpuDev.times: turnover: a server may take {times.longest_stop:g} s to end "
+                f"(hub_patience, {times.hub_patience:g} s, and "
+                f"{times.longest_stop - times.hub_patience:g} s more), and who waits for its GPUs "
+                f"is promised their start after the turnover. At least {times.longest_stop:g} "
+                f"(it is {times.turnover:g})."
+            )
+        return times
 
     def _policy(self) -> dict[str, Any]:
         """The default rule is completed, not replaced, by what is written."""

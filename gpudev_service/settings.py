@@ -187,10 +187,15 @@ class Policy(Setting):
         )
 
 
+#: Seconds that ending a server without the Hub may take: politely first, then by force.
+STOP_POLITELY, STOP_BY_FORCE = 1.0, 2.0
+
+
 class Times(Setting):
     """The spans that promises are built from, in seconds.
 
-    `turnover`: between a lease's end and the next start on the same GPUs; part of every promise.
+    `turnover`: between a lease's end and the next start on the same GPUs; part of every promise,
+    and so at least as long as a server may take to end: `hub_patience` and three seconds more.
     `start_limit`: how long a server may take to come up. `crash_grace`: how long a lease waits for
     its crashed server to be started again. `measure`: between two looks at the size of a disk in
     use. `warnings`: minutes before the end. `hook` and `saving`: what the server takes before its
@@ -211,6 +216,12 @@ class Times(Setting):
     idle: float = Field(default=30.0, gt=0)
     measure: float = Field(default=600.0, gt=0)
     retention: float = Field(default=3600.0, gt=0)
+
+    @property
+    def longest_stop(self) -> float:
+        """How long the end of a server may take, whatever the Hub does: after its patience with the
+        Hub, and with the Hub's own time limits for a stop, the service ends the server itself."""
+        return self.hub_patience + STOP_POLITELY + STOP_BY_FORCE
 
     @property
     def turnover_span(self) -> timedelta:

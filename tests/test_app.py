@@ -95,6 +95,9 @@ def test_traits_become_settings() -> None:
         ({"policy": {"groups": {"lab": {"max_hours": -1}}}},
          "GpuDev.policy: groups.lab.max_hours: .*greater than 0"),
         ({"times": {"sweep": 0}}, "GpuDev.times: sweep: .*greater than 0"),
+        ({"times": {"turnover": 5.9}},
+         r"GpuDev.times: turnover: a server may take 6 s to end .* At least 6 \(it is 5.9\)"),
+        ({"times": {"hub_patience": 20}}, r"GpuDev.times: turnover: .* At least 23 \(it is 15\)"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_the_trait_and_what_is_accepted(
@@ -102,6 +105,11 @@ def test_a_mistake_names_the_trait_and_what_is_accepted(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         settings(**traits)
+
+
+def test_a_turnover_that_a_stop_fits_into_is_taken() -> None:
+    assert settings(times={"turnover": 6}).times.turnover == 6
+    assert settings(times={"turnover": 4, "hub_patience": 1}).times.longest_stop == 4
 
 
 @pytest.mark.parametrize(

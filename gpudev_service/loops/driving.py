@@ -27,12 +27,11 @@ from gpudev_service.hub import HubAway, HubRefused
 from gpudev_service.operations import disks, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
 from gpudev_service.operations.transitions import note, transition
+from gpudev_service.settings import STOP_POLITELY
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow, SnapshotRow
 
 log = logging.getLogger(__name__)
 
-#: Between asking a server politely and ending it by force, in seconds.
-GRACE = 1.0
 #: Before a step that did not work is tried again, in seconds.
 PAUSE = 1.0
 #: How often a start that is under way is looked at, five times in a pause, until it is ended.
@@ -169,7 +168,7 @@ async def stop_server(ctx: Context, row: ReservationRow) -> bool:
     handle = (await _row(ctx, row.id)).server_handle
     if not await ctx.servers.alive(row.id, handle):
         return True
-    return await ctx.servers.stop(row.id, handle, GRACE)
+    return await ctx.servers.stop(row.id, handle, STOP_POLITELY)
 
 
 async def _heard(asked: asyncio.Task[None]) -> None:

@@ -29,7 +29,7 @@ from gpudev_service.events import Owner
 from gpudev_service.operations import status
 from gpudev_service.store.errors import StoreUnavailable
 
-from . import headers, rendering
+from . import headers, menu, rendering
 from .addresses import Addresses
 from .forms import OWN_FIELDS, Form, Forms
 
@@ -304,6 +304,8 @@ class PageHandler(HubOAuthenticated, BodyHandler):
                 "a": self.addresses,
                 "viewer": caller.name if caller else None,
                 "is_admin": self.is_admin,
+                "hub_admin": menu.has_admin(caller.scopes) if caller else False,
+                "services": menu.services(caller.scopes, self.addresses.prefix) if caller else [],
                 "last_event": self.last_event,
                 "nonce": self.nonce,
                 "now": self.service.ctx.clock.now(),

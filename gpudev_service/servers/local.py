@@ -18,11 +18,15 @@ from pathlib import Path
 
 import psutil
 
+from gpudev_service.settings import STOP_BY_FORCE
+
 from .base import Handle
 
 log = logging.getLogger(__name__)
 
 MARK = "GPUDEV_RESERVATION"
+#: Seconds between two looks at whether a server has ended.
+_ROUND = 0.1
 #: The largest process id that Linux gives.
 _PID_MAX = 2**22
 
@@ -46,15 +50,15 @@ class LocalServers:
         """TERM to all, KILL after `grace` seconds to what is left, in a bounded number of rounds
         since a process may start another one between the scan and the signal."""
         await asyncio.to_thread(self._signal, reservation_id, handle, signal.SIGTERM)
-        for _ in range(max(1, round(grace / 0.1))):
+        for _ in range(max(1, round(grace / _ROUND))):
             if not await self.alive(reservation_id, handle):
                 return True
-            await asyncio.sleep(0.1)
-        for _ in range(20):
+            await asyncio.sleep(_ROUND)
+        for _ in range(round(STOP_BY_FORCE / _ROUND)):
             await asyncio.to_thread(self._signal, reservation_id, handle, signal.SIGKILL)
             if not await self.alive(reservation_id, handle):
                 return True
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(_ROUND)
         return False
 
     async def tell(self, reservation_id: str, text: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from gpudev_client.models import Event, LabView
 from gpudev_client.states import State
 from gpudev_lab.link import LONGEST_PAUSE, Link
 
-from .test_closing import timedelta, view
+from .test_closing import view
 
 PATIENCE = 20.0
 

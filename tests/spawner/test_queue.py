@@ -23,7 +23,7 @@ ONE: dict[str, Any] = {"gpu_type": "t4-small", "hours": 1}
 
 
 QUICK = """
-c.GpuDev.times = {"turnover": 0.5, "sweep": 0.2}
+c.GpuDev.times = {"turnover": 3.5, "hub_patience": 0.5, "sweep": 0.2}
 """
 
 
