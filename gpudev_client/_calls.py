@@ -235,6 +235,17 @@ def report_closing(reservation_id: str, report: models.ClosingReport) -> Flow[mo
     return fetch(call, models.Reservation)
 
 
+def report_activity(reservation_id: str, report: models.ActivityReport) -> Flow[models.Reservation]:
+    """A reservation's server: what goes on in it. The answer's `idle` is the verdict."""
+    call = Call("PUT", f"{_reservation(reservation_id)}/activity", body=body(report))
+    return fetch(call, models.Reservation)
+
+
+def keep(reservation_id: str) -> Flow[models.Reservation]:
+    """Keep a lease that looks idle, within the limits of policy."""
+    return fetch(Call("POST", f"{_reservation(reservation_id)}/keep"), models.Reservation)
+
+
 # --- disks ------------------------------------------------------------------------------------
 
 

@@ -186,6 +186,8 @@ class _Calls:
     redeem_ssh_ticket = _OneCall(_calls.redeem_ssh_ticket)
     report_ssh_host = _OneCall(_calls.report_ssh_host)
     report_closing = _OneCall(_calls.report_closing)
+    report_activity = _OneCall(_calls.report_activity)
+    keep = _OneCall(_calls.keep)
 
     disks = _ListCall(_calls.disks)
     disk = _OneCall(_calls.disk)

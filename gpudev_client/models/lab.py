@@ -8,7 +8,6 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from gpudev_client import limits
 
-from .activity import IdleVerdict
 from .base import Answer, Note, Request
 from .disks import Disk, Snapshot
 from .people import Role, SshKeyLine
@@ -86,9 +85,6 @@ class LabView(Answer):
     disk: Disk | None
     snapshots: list[Snapshot]
     closing: ClosingTimes
-    idle: IdleVerdict | None = Field(
-        default=None, description="None where policy does not look at idleness."
-    )
 
 
 class ClosingReport(Request):

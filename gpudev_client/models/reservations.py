@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, field_validator
 from gpudev_client import limits
 from gpudev_client.states import State
 
+from .activity import IdleVerdict
 from .base import Answer, DiskName, Hours, Note, Request, TypeName, printable
 from .people import Collaborator
 
@@ -80,9 +81,10 @@ class Reservation(Answer):
     """One reservation as its owner sees it.
 
     `promised_start` is an upper bound that only improves; `expires_at` is the lease's end.
-    `extension` (only where one reservation is asked for) says how far the lease could be extended
-    at this moment. `url` opens the server. Times that have not come are None. `ssh_host` is the
-    name of the server for SSH, once it can be reached that way.
+    `extension` and `idle` (only where one reservation is asked for) say how far the lease could be
+    extended at this moment, and whether it is used, where policy looks at that. `url` opens the
+    server. Times that have not come are None. `ssh_host` is the name of the server for SSH, once it
+    can be reached that way.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Reservation(Answer):
     placement: list[NodePlacement] = []
     extended_hours: float = 0.0
     extension: ExtensionOffer | None = None
+    idle: IdleVerdict | None = None
     url: str | None = None
     collaborators: list[Collaborator] = []
     ssh_host: str | None = None

@@ -16,6 +16,7 @@ from . import (
     me,
     reservations,
     sharing,
+    use,
 )
 from .route import Route
 
@@ -31,6 +32,7 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *sharing.ROUTES,
     *lab.ROUTES,
+    *use.ROUTES,
     *disks.ROUTES,
     *cluster.ROUTES,
     *logins.ROUTES,

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import State
 from gpudev_service.context import Context
-from gpudev_service.operations import idle, servers, views
+from gpudev_service.operations import idle, servers, verdicts, views
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 
@@ -26,7 +26,7 @@ async def run(ctx: Context) -> datetime | None:
     # Without anybody idle there is no write transaction.
     suspects = []
     for row in rows:
-        found = idle.verdict(ctx.settings, row, now)
+        found = verdicts.verdict(ctx.settings, row, now)
         if found is not None and found.state == "idle":
             suspects.append(row.id)
     if not suspects:

@@ -7,32 +7,20 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
-from gpudev_client.models import ActivityReport, ActivitySource, IdleVerdict, Reservation
+from gpudev_client.models import ActivityReport, IdleVerdict, Reservation
 from gpudev_client.states import State
 from gpudev_service import idleness
 from gpudev_service.actor import SERVICE, Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
-from gpudev_service.settings import IdleAction, IdleRule, Settings
+from gpudev_service.settings import IdleAction, IdleRule
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 from . import views
 from .reservations import end_in
 from .rows import load
 from .transitions import note
-
-
-def rule_for(settings: Settings, row: ReservationRow) -> IdleRule | None:
-    """The rule that concerns a lease; None where idleness is off for its owner."""
-    return settings.policy.idle_of(tuple(row.groups))
-
-
-def verdict(settings: Settings, row: ReservationRow, now: datetime) -> IdleVerdict | None:
-    """How an active lease stands; None where nothing is judged."""
-    rule = rule_for(settings, row)
-    if rule is None or State(row.state) is not State.ACTIVE:
-        return None
-    return idleness.verdict(_seen(row, now), rule, now)
+from .verdicts import rule_for, seen, verdict
 
 
 async def record(ctx: Context, reservation_id: str, report: ActivityReport) -> IdleVerdict | None:
@@ -43,7 +31,7 @@ async def record(ctx: Context, reservation_id: str, report: ActivityReport) -> I
         now = ctx.clock.now()
         if State(row.state) is not State.ACTIVE:
             return None
-        before = idleness.last_use(_seen(row, now))
+        before = idleness.last_use(seen(row, now))
         # A server's clock may be ahead of ours; what it saw has happened by now.
         row.activity = [
             source.model_copy(
@@ -52,7 +40,7 @@ async def record(ctx: Context, reservation_id: str, report: ActivityReport) -> I
             for source in report.sources
         ]
         row.activity_at = now
-        after = idleness.last_use(_seen(row, now))
+        after = idleness.last_use(seen(row, now))
         if after > max(before, row.idle_warned_at or before, row.idle_kept_at or before):
             row.idle_warned_at, row.idle_kept_at, row.idle_keeps = None, None, 0
         return verdict(ctx.settings, row, now)
@@ -125,14 +113,3 @@ def _warning(
         text += " Give it back if you do not need it."
     data = {"warning": True}
     return note(session, row, "idle", text, actor=SERVICE.name, now=now, data=data)
-
-
-def _seen(row: ReservationRow, now: datetime) -> idleness.Seen:
-    return idleness.Seen(
-        active_at=row.active_at or row.starts_at or now,
-        reported_at=row.activity_at,
-        sources=[ActivitySource.model_validate(source) for source in row.activity or []],
-        kept_at=row.idle_kept_at,
-        keeps=row.idle_keeps,
-        warned_at=row.idle_warned_at,
-    )

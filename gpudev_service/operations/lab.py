@@ -28,7 +28,7 @@ from gpudev_service.context import Context
 from gpudev_service.errors import Refusal, not_found
 from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow, SshHostRow
 
-from . import disks, idle, keys, reservations, sharing, snapshots, views
+from . import disks, keys, reservations, sharing, snapshots, views
 from .rows import load
 from .transitions import note
 
@@ -70,7 +70,6 @@ async def view(ctx: Context, reservation_id: str) -> LabView:
         access=[owner, *others],
         disk=shown,
         snapshots=taken,
-        idle=idle.verdict(ctx.settings, row, ctx.clock.now()),
         closing=ClosingTimes(
             hook_seconds=times.hook, save_seconds=times.saving, early_seconds=times.closing
         ),

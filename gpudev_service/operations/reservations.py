@@ -28,7 +28,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, cursors, disks, planning, sharing, views
+from . import admission, cursors, disks, planning, sharing, verdicts, views
 from .extension import offer_in
 from .rows import load
 from .transitions import begin, transition
@@ -252,12 +252,14 @@ async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
 
 
 async def get(ctx: Context, reservation_id: str) -> Reservation:
-    """One reservation, with how far it could be extended now."""
+    """One reservation, with how far it could be extended now and whether it is used."""
     async with ctx.store.reading() as session:
         row = await load(session, reservation_id)
         view = await views.reservation(ctx, session, row)
+        now = ctx.clock.now()
+        view.idle = verdicts.verdict(ctx.settings, row, now)
         if State(row.state) in {State.PREPARING, State.ACTIVE}:
-            view.extension = await offer_in(ctx, session, row, ctx.clock.now())
+            view.extension = await offer_in(ctx, session, row, now)
         return view
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jupyter_server.utils import url_path_join
 from gpudev_client import AsyncClient
 
 from . import handlers, sshd
+from .activity import Observer, Reporter
 from .gpu import NvmlSource, Sampler, SimulatedSource
 from .link import Link
 from .state import Hint, LabState
@@ -29,6 +31,7 @@ class LabExtension(ExtensionApp):
 
     state: LabState
     _ssh: Any = None
+    _reporter: Reporter | None = None
 
     def initialize_settings(self) -> None:
         server: Any = self.serverapp
@@ -46,8 +49,15 @@ class LabExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(handlers.handlers(self.state))
-        if self.state.link is not None:
-            self._ssh = sshd.setup(self.serverapp, self.state.link)
+        link = self.state.link
+        if link is not None:
+            ssh = self._ssh = sshd.setup(self.serverapp, link)
+
+            async def sessions() -> list[datetime]:
+                return [one.last for one in await ssh.sessions.activity()]
+
+            observer = Observer(self.serverapp, self.state.sampler, sessions)
+            self._reporter = Reporter(link, observer.look)
 
     def announce(self, what: Hint) -> None:
         """Tells every open page to look."""
@@ -56,8 +66,12 @@ class LabExtension(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         self.state.start()
+        if self._reporter is not None:
+            self._reporter.start()
 
     async def stop_extension(self) -> None:
+        if self._reporter is not None:
+            await self._reporter.stop()
         if self._ssh is not None:
             await self._ssh.close()
         await self.state.stop()

@@ -224,6 +224,10 @@ class Sampler:
         if loop.time() - self._looked_at > LOOK_LASTS:
             self._looked.set()
         self._looked_at = loop.time()
+        return self.figures()
+
+    def figures(self) -> GpuFigures:
+        """What is known now, for somebody who is content with it."""
         return GpuFigures(
             gpus=self._gpus,
             history=self.history.points(),

@@ -173,6 +173,15 @@ class ReleaseHandler(LabHandler):
         await self.changed()
 
 
+class KeepHandler(LabHandler):
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Keeps a lease that looks idle."""
+        await self.as_visitor().keep(self.reservation_id)
+        await self.changed()
+
+
 class SavedHandler(LabHandler):
     @web.authenticated
     @authorized
@@ -191,6 +200,7 @@ def handlers(state: LabState) -> list[tuple[str, type[LabHandler], dict[str, Any
         (r"gpudev/collaborators/([^/]+)", CollaboratorHandler),
         (r"gpudev/snapshot", SnapshotHandler),
         (r"gpudev/release", ReleaseHandler),
+        (r"gpudev/keep", KeepHandler),
         (r"gpudev/saved", SavedHandler),
     ]
     return [(path, kind, {"state": state}) for path, kind in found]

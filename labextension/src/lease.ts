@@ -14,6 +14,7 @@ export interface IReservation {
   expires_at: string | null;
   placement: { node: string }[];
   extension: IExtensionOffer | null;
+  idle: IIdleVerdict | null;
   simulated: boolean;
 }
 
@@ -21,6 +22,17 @@ export interface IExtensionOffer {
   possible_hours: number;
   extendable_until: string | null;
   limited_by: string | null;
+}
+
+export interface IIdleVerdict {
+  state: 'in_use' | 'idle' | 'kept' | 'unknown';
+  since: string | null;
+  reasons: string[];
+  action: 'nothing' | 'warn' | 'release';
+  idle_at: string | null;
+  release_at: string | null;
+  kept_until: string | null;
+  keeps_left: number;
 }
 
 export type Role = 'use' | 'view';

@@ -83,6 +83,10 @@ export class LeaseModel implements ILeaseModel {
     return this.act('POST', 'snapshot', {});
   }
 
+  keep(): Promise<void> {
+    return this.act('POST', 'keep', {});
+  }
+
   release(): Promise<void> {
     return this.act('POST', 'release', {});
   }

@@ -4,6 +4,7 @@ import React from 'react';
 
 import { Disk, Gpus, LeaseSection, People, Release, Ssh } from './sections';
 import { gpuIcon } from './icon';
+import { Idle } from './idle';
 import type { LeaseModel } from './model';
 import type { IWords } from './words';
 
@@ -96,6 +97,9 @@ export class LeasePanel extends ReactWidget {
         {lease?.reservation ? (
           <>
             <LeaseSection {...props} lease={lease} reservation={lease.reservation} />
+            {lease.reservation.idle ? (
+              <Idle {...props} lease={lease} idle={lease.reservation.idle} />
+            ) : null}
             <Gpus {...props} lease={lease} />
             <People {...props} lease={lease} />
             <Ssh {...props} lease={lease} />

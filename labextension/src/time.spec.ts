@@ -19,6 +19,7 @@ function lease(minutesLeft: number, more: Partial<IReservation> = {}): IReservat
     expires_at: new Date(NOW.getTime() + minutesLeft * 60_000).toISOString(),
     placement: [],
     extension: null,
+    idle: null,
     simulated: false,
     ...more
   };

@@ -25,5 +25,6 @@ export interface ILeaseModel {
   invite(user: string, role: Role): Promise<void>;
   remove(user: string): Promise<void>;
   snapshot(): Promise<void>;
+  keep(): Promise<void>;
   release(): Promise<void>;
 }

@@ -31,6 +31,7 @@ _BODIES = {
     "redeem_ssh_ticket": {"ticket": "t" * 43},
     "publish_ssh_host": {"host_keys": [SSH_KEY], "login": "jovyan"},
     "report_closing": {"saved": 0},
+    "report_activity": {"sources": []},
     "redeem_cli_login": {"code": "c" * 43, "verifier": "v" * 43},
 }
 #: Whom nobody has invited yet.

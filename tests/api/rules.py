@@ -18,6 +18,7 @@ ENDINGS = {
     "/ssh-tickets": "lab",
     "/ssh-host": "lab",
     "/closing": "lab",
+    "/activity": "lab",
     "/launch": "launch",
     "/server": "launch",
     "/drain": "administrate",

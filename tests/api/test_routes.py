@@ -33,7 +33,8 @@ CONTRACT = {
     ("PUT", "/users/{user}/ssh-keys"), ("POST", "/reservations/{id}/ssh"),
     ("POST", "/reservations/{id}/snapshot"), ("GET", "/reservations/{id}/lab"),
     ("POST", "/reservations/{id}/ssh-tickets"), ("PUT", "/reservations/{id}/ssh-host"),
-    ("POST", "/reservations/{id}/closing"),
+    ("POST", "/reservations/{id}/closing"), ("PUT", "/reservations/{id}/activity"),
+    ("POST", "/reservations/{id}/keep"),
 }  # fmt: skip
 PUBLIC = {"health", "health_live", "openapi", "redeem_cli_login"}
 

@@ -160,10 +160,10 @@ class One(_Json):
 class Control(_Json):
     """GET what is, POST what shall be."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         host = self.application.settings["gpudev_ssh"]
         sessions = [{"user": s.user, "pid": s.pid, "used": s.used} for s in host.sessions._sessions]
-        activity = [[a.user, a.last.isoformat()] for a in host.sessions.activity()]
+        activity = [[a.user, a.last.isoformat()] for a in await host.sessions.activity()]
         published = self.service.report is not None
         found = {"sessions": sessions, "activity": activity, "published": published}
         self.answer(200, found)

@@ -301,18 +301,34 @@ def test_an_admin_whom_the_service_vouches_for_comes_in_and_stays(ada: Person, s
     close(running)
 
 
-def test_activity_is_what_somebody_does(ada: Person, site: Site) -> None:
+def last_use(site: Site) -> str:
+    [[user, last]] = site.state()["activity"]
+    assert user == "ada"
+    return str(last)
+
+
+def test_typing_is_use_of_a_terminal(ada: Person, site: Site) -> None:
     terminal = pexpect.spawn("ssh", ["-tt", *ada.options(), HOST], env=ada.environment, timeout=30)
     terminal.sendline("echo $((40+2))")
     terminal.expect("42\r\n")
-    [[user, first]] = site.state()["activity"]
-    assert user == "ada"
-    [[_, second]] = site.state()["activity"]
-    terminal.sendline("seq 30000")
-    terminal.expect("29999\r\n")
-    [[_, third]] = site.state()["activity"]
-    assert first <= second < third
+    before = last_use(site)
+    assert before <= last_use(site)
     terminal.close(force=True)
+    none_left(site)
+
+
+def test_data_that_move_are_use_of_a_session_without_a_terminal(ada: Person, site: Site) -> None:
+    running = session(ada, "cat > /dev/null")
+    before = last_use(site)
+    assert running.stdin is not None
+
+    def moved() -> bool:
+        running.stdin.write(bytes(256 * 1024))  # type: ignore[union-attr]
+        running.stdin.flush()  # type: ignore[union-attr]
+        return last_use(site) > before
+
+    site.until(moved, "the data are seen", 30)
+    close(running)
     none_left(site)
 
 

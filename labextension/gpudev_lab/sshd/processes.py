@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 
 import psutil
+
+from gpudev_lab import usage
 
 from . import daemon
 
@@ -32,7 +33,7 @@ def end(pid: int, mark: str | None) -> None:
         pid: the session's sshd.
         mark: also everything that this person left running, as `daemon.MARK` says.
     """
-    found = _tree(pid)
+    found = usage.tree(pid)
     if mark is not None:
         found |= _marked(mark)
     for process in found:
@@ -41,14 +42,6 @@ def end(pid: int, mark: str | None) -> None:
     again = set(left) | (_marked(mark) if mark is not None else set())
     for process in again:
         _signal(process, force=True)
-
-
-def _tree(pid: int) -> set[psutil.Process]:
-    try:
-        root = psutil.Process(pid)
-        return {root, *root.children(recursive=True)}
-    except psutil.NoSuchProcess:
-        return set()
 
 
 def _marked(mark: str) -> set[psutil.Process]:
@@ -72,23 +65,30 @@ def _signal(process: psutil.Process, *, force: bool) -> None:
 
 @dataclass
 class Meter:
-    """When a connection was used last, told from how much its sshd has read and written and from
-    its terminals."""
+    """When a connection was used last. With a terminal: when somebody typed there. Without one:
+    when data moved, more than keeps it alive. In both: when what it started works."""
 
     _moved: int = 0
+    _spent: float = 0.0
     _looked: datetime | None = None
     _last: datetime | None = None
 
     def last(self, pid: int, began: datetime, now: datetime) -> datetime:
-        """When it was used last; data count from one look to the next."""
-        tree = _tree(pid)
-        moved = sum(_io(process) for process in tree if _is_sshd(process))
+        """When it was used last; data and work count from one look to the next. Not for the event
+        loop."""
+        members = usage.tree(pid)
+        daemons = {process for process in members if _is_sshd(process)}
+        moved = sum(_io(process) for process in daemons)
+        spent = usage.processor_time(members - daemons)
         since = (now - (self._looked or began)).total_seconds()
         signs = (since / daemon.ALIVE + 1) * _SIGN
-        seen = [began, self._last or began, *_terminals(tree)]
-        if moved - self._moved > signs:
+        terminals = usage.typed(members)
+        seen = [began, self._last or began, *terminals.values()]
+        transfers = not terminals and moved - self._moved > signs
+        works = since > 0 and spent - self._spent >= usage.WORKING * since
+        if transfers or works:
             seen.append(now)
-        self._moved, self._looked = moved, now
+        self._moved, self._spent, self._looked = moved, spent, now
         self._last = max(seen)
         return self._last
 
@@ -106,17 +106,3 @@ def _io(process: psutil.Process) -> int:
         return int(counters.read_chars + counters.write_chars)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0  # gone; what it moved was seen before
-
-
-def _terminals(tree: set[psutil.Process]) -> list[datetime]:
-    """When somebody typed or something was printed, on the terminals of these processes."""
-    times = []
-    for process in tree:
-        try:
-            path = Path(f"/proc/{process.pid}/fd/0").resolve()
-            if path.parent == Path("/dev/pts") and path.name.isdecimal():
-                status = path.stat()
-                times.append(max(status.st_atime, status.st_mtime))
-        except OSError:
-            continue  # it ended meanwhile
-    return [datetime.fromtimestamp(at, UTC) for at in times]

@@ -60,8 +60,8 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """How a connection is used. `last` is when somebody typed, something was printed on a terminal
-    or data moved, as far as it was looked at."""
+    """How a connection is used. `last` is the last sign of use, as far as it was looked at (see
+    `processes.Meter`)."""
 
     user: str | None
     began: datetime
@@ -186,13 +186,17 @@ class Sessions:
                 self._spawn(self._end(session, everything=gone))
         self._arm(view)
 
-    def activity(self) -> list[Activity]:
+    async def activity(self) -> list[Activity]:
         """How each connection has been used; for the verdict on idleness."""
-        found = []
-        for session in self._sessions:
-            last = session.meter.last(session.pid, session.began, self._now())
-            found.append(Activity(session.user, session.began, last))
-        return found
+        now, sessions = self._now(), list(self._sessions)
+
+        def look() -> list[Activity]:
+            return [
+                Activity(one.user, one.began, one.meter.last(one.pid, one.began, now))
+                for one in sessions
+            ]
+
+        return await asyncio.to_thread(look)
 
     def __len__(self) -> int:
         return len(self._sessions)
