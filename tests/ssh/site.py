@@ -7,7 +7,6 @@ site.control(people={...})       what the service says now
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -16,130 +15,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.client.models import ID
 from tests.fixtures.hub import PATIENCE, _end_with_parent, _free_ports
 from tests.tiers import ROOT
 
 from .child import OWNER
+from .laptop import Laptop
 
 HOST = f"gpudev-{ID}"
-PROXY = ROOT / "gpudev_client" / "ssh"
 
 
-class Person:
-    """Somebody with a key pair, a token, and an SSH configuration of their own."""
+class Person(Laptop):
+    """Somebody whom a site knows."""
 
     def __init__(self, site: Site, name: str) -> None:
         self.site, self.name = site, name
-        self.token = secrets.token_hex(16)
-        self.folder = site.home / f"laptop-{name}"
-        self.folder.mkdir(mode=0o700)
-        self.config = self.folder / "config.json"
-        self.config.touch(mode=0o600)
-        tokens = {site.service: self.token}
-        self.config.write_text(json.dumps({"format": 1, "url": site.service, "tokens": tokens}))
-        self.key = self.folder / "id"
-        self.new_key(self.key)
-
-    @staticmethod
-    def new_key(path: Path) -> str:
-        """Makes a key pair; the public one."""
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "t", "-f", str(path)]
-        subprocess.run(command, check=True)
-        return path.with_suffix(".pub").read_text().rsplit(" ", 1)[0]
-
-    @property
-    def public_key(self) -> str:
-        return self.key.with_suffix(".pub").read_text().rsplit(" ", 1)[0]
+        super().__init__(site.home / f"laptop-{name}", site.service, secrets.token_hex(16), HOST)
 
     @property
     def entry(self) -> dict[str, Any]:
         return {"token": self.token, "keys": [self.public_key]}
-
-    def options(self, *, fdpass: bool = True, host: str = HOST) -> list[str]:
-        """What our SSH configuration says, as options."""
-        flag = " --fdpass" if fdpass else ""
-        command = f"{sys.executable} -I -S {PROXY} --config {self.config}{flag} {host}"
-        known = self.folder / "ssh" / "known_hosts.d" / host
-        return [
-            "-F", "none",
-            "-o", f"ProxyCommand={command}",
-            "-o", f"ProxyUseFdpass={'yes' if fdpass else 'no'}",
-            "-o", f"UserKnownHostsFile={known}",
-            "-o", "GlobalKnownHostsFile=none",
-            "-o", "StrictHostKeyChecking=yes",
-            "-o", "UpdateHostKeys=no",
-            "-o", "BatchMode=yes",
-            "-o", "IdentitiesOnly=yes",
-            "-o", f"IdentityFile={self.key}",
-        ]  # fmt: skip
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "GPUDEV_"))}
-        return {**kept, "HOME": str(self.folder)}
-
-    def command(self, *arguments: str, fdpass: bool = True, host: str = HOST) -> list[str]:
-        return ["ssh", *self.options(fdpass=fdpass, host=host), *arguments]
-
-    def run(
-        self, *command: str, stdin: bytes = b"", timeout: float = 60.0
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Runs a program on this person's machine."""
-        return subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            env=self.environment,
-            timeout=timeout,
-            check=False,
-        )
-
-    def gpudev(
-        self, *arguments: str, stdin: bytes = b"", timeout: float = 60.0, **environment: str
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Runs the command as this person does."""
-        code = "from gpudev_client.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            input=stdin,
-            capture_output=True,
-            env={
-                **self.environment,
-                "GPUDEV_CONFIG": str(self.config),
-                "PYTHONPATH": str(ROOT),
-                **environment,
-            },
-            timeout=timeout,
-            check=False,
-        )
-
-    def ssh(
-        self,
-        *arguments: str,
-        fdpass: bool = True,
-        frames: bool = False,
-        host: str = HOST,
-        stdin: bytes = b"",
-        timeout: float = 60.0,
-        options: Sequence[str] = (),
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Runs `ssh`; `arguments` come after the host."""
-        environment = {**self.environment, **({"GPUDEV_SSH_FRAMES": "1"} if frames else {})}
-        return subprocess.run(
-            self.command(*options, host, *arguments, fdpass=fdpass, host=host),
-            input=stdin,
-            capture_output=True,
-            env=environment,
-            timeout=timeout,
-            check=False,
-        )
 
 
 class Site:
@@ -195,6 +97,11 @@ class Site:
         for part in list(self.processes):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.end(part)
+        # What sessions have left running.
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.environ().get("HOME") == str(self.disk):
+                    process.kill()
         self.http.close()
         shutil.rmtree(self.home, ignore_errors=True)
 

@@ -290,15 +290,12 @@ def test_who_may_only_look_does_not_come_in(ada: Person, site: Site) -> None:
     assert b"no right" in done.stderr
 
 
-def test_an_admin_whom_the_service_vouches_for_comes_in_and_stays(ada: Person, site: Site) -> None:
-    admin = site.person("admin")
-    people = {"ada": ada.entry, "admin": {**admin.entry, "unlisted": True}}
-    site.control(people=people)
-    running = session(admin, "cat")
-    site.control(people=people)
-    out, _ = running.communicate(b"here", timeout=30)
-    assert out == b"here"
-    close(running)
+def test_who_was_removed_between_ticket_and_door_stays_outside(ada: Person, site: Site) -> None:
+    late = site.person("late")
+    site.control(people={"ada": ada.entry, "late": {**late.entry, "unlisted": True}})
+    done = late.ssh("true")
+    assert done.returncode == 255
+    assert b"no right" in done.stderr
 
 
 def last_use(site: Site) -> str:

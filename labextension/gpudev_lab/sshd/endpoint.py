@@ -44,8 +44,8 @@ class _No(Exception):  # noqa: N818 - it is an answer
 class _Caller:
     """Who asks, and with which keys they may come in."""
 
-    def __init__(self, user: str, keys: tuple[str, ...], *, vouched: bool = False) -> None:
-        self.user, self.keys, self.vouched = user, keys, vouched
+    def __init__(self, user: str, keys: tuple[str, ...]) -> None:
+        self.user, self.keys = user, keys
 
 
 class SshHandler(JupyterHandler):
@@ -118,7 +118,7 @@ class SshHandler(JupyterHandler):
         try:
             holder = await link.redeem(ticket)
             if holder.user not in self._host.sessions.people():
-                # Invited a moment ago, or an admin, who is in no list.
+                # Invited a moment ago: the view is older than the ticket.
                 await link.refresh()
         except RefusalError as refusal:
             raise _No(_FORBIDDEN, refusal.code, refusal.message) from refusal
@@ -126,10 +126,9 @@ class SshHandler(JupyterHandler):
             raise _No(
                 _BUSY, "unavailable", "The service cannot be asked now; try again."
             ) from error
-        if holder.role != "use":
+        if holder.user not in self._host.sessions.people():
             raise _No(_FORBIDDEN, "not_allowed", "You have no right to use this server by SSH.")
-        listed = holder.user in self._host.sessions.people()
-        return _Caller(holder.user, tuple(holder.keys), vouched=not listed)
+        return _Caller(holder.user, tuple(holder.keys))
 
     async def _open(self, caller: _Caller, key: str, protocol: str) -> None:
         if not caller.keys:
@@ -149,9 +148,7 @@ class SshHandler(JupyterHandler):
             ours, connection = socket.socketpair()
         if connection is None:
             return
-        await sessions.serve(
-            connection, {caller.user: caller.keys}, user=caller.user, vouched=caller.vouched
-        )
+        await sessions.serve(connection, {caller.user: caller.keys}, user=caller.user)
         if ours is not None:
             sessions.keep(relay.run(stream, ours))
 

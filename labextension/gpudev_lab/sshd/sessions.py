@@ -39,14 +39,12 @@ class Session:
 
     Attributes:
         user: the Hub user; None while only the key will tell.
-        vouched: the service let them in though they are not among those with access (an admin).
         keys: the fingerprints that may open it.
         used: the fingerprint that did; None before.
     """
 
     name: str
     user: str | None
-    vouched: bool
     keys: frozenset[str]
     process: asyncio.subprocess.Process
     began: datetime
@@ -117,7 +115,6 @@ class Sessions:
         people: Mapping[str, tuple[str, ...]],
         *,
         user: str | None,
-        vouched: bool = False,
     ) -> Session:
         """Starts sshd on `connection`, which is sshd's alone from then on.
 
@@ -125,7 +122,6 @@ class Sessions:
             connection: blocking, and closed here.
             people: who may come in, with their public keys.
             user: whose connection it is, if that is known.
-            vouched: see `Session`.
 
         Raises:
             Full: too many connections.
@@ -153,7 +149,7 @@ class Sessions:
                 daemon.forget(keys)
                 raise
         prints = frozenset(who.fingerprint(key) for own in people.values() for key in own)
-        session = Session(name, user, vouched, prints, process, self._now())
+        session = Session(name, user, prints, process, self._now())
         self._sessions.add(session)
         self._spawn(self._follow(session, keys))
         return session
@@ -266,8 +262,6 @@ class Sessions:
 
 def _objection(session: Session, known: Mapping[str, who.Person]) -> str | None:
     """Why a connection must not stay; None where it may."""
-    if session.vouched:
-        return None
     if session.user is None:
         # Not known before its key is; until then it has one more minute to show one.
         current = frozenset(key for one in known.values() for key in one.fingerprints)

@@ -1,0 +1,258 @@
+"""SSH through a real Hub, its proxy, the real service and a real server."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gpudev_client.models import Reservation
+from gpudev_client.states import State
+from tests.e2e.conftest import LIGHT_SERVERS, SHORT
+from tests.e2e.people import Person
+from tests.e2e.waiting import until
+from tests.fixtures.hub import RunningHub
+
+from .laptop import Laptop
+
+pytestmark = [pytest.mark.ssh, pytest.mark.hub, pytest.mark.timeout(280)]
+
+#: What must have ended, in seconds (R12); the measured time is printed.
+REMOVAL = 5.0
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[RunningHub]:
+    hub = RunningHub(service_config=SHORT, hub_config=LIGHT_SERVERS)
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.remove()
+
+
+class Somebody(Person):
+    """A person with a laptop."""
+
+    def __init__(self, hub: RunningHub, name: str, folder: Path) -> None:
+        super().__init__(hub, name)
+        self.laptop = Laptop(folder / f"laptop-{name}", hub.service, self.token, "gpudev-none")
+
+    def add_key(self) -> None:
+        self.keys([self.laptop.public_key])
+
+    def keys(self, lines: list[str]) -> None:
+        answer = self.call("PUT", f"/users/{self.name}/ssh-keys", {"keys": lines})
+        assert answer.is_success, answer.text
+
+    def lease(self, hours: float = 1.0, gpu_type: str = "t4") -> Reservation:
+        got = self.until_state(self.reserve(hours=hours, gpu_type=gpu_type).id, State.ACTIVE)
+        self.laptop.host = f"gpudev-{got.id}"
+        return got
+
+    def session(self, command: str = "cat") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            self.laptop.command(self.laptop.host, f"echo begun; {command}"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.laptop.environment,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n", process.stderr and process.stderr.read()
+        return process
+
+
+Make = Callable[[str], Somebody]
+
+
+@pytest.fixture
+def person(hub: RunningHub, tmp_path: Path) -> Iterator[Make]:
+    made: list[Somebody] = []
+
+    def make(name: str) -> Somebody:
+        made.append(Somebody(hub, name, tmp_path))
+        made[-1].add_key()
+        return made[-1]
+
+    yield make
+    for one in made:
+        for reservation in one.reservations():
+            if reservation.ended_at is None and reservation.user == one.name:
+                one.cancel(reservation.id)
+        one.close()
+
+
+def over(process: subprocess.Popen[bytes]) -> float:
+    """Waits until a session has ended; the seconds that took."""
+    began = time.monotonic()
+    process.wait(60)
+    took = time.monotonic() - began
+    process.communicate()
+    return took
+
+
+def test_a_shell_on_the_leases_gpus(hub: RunningHub, person: Make) -> None:
+    ada = person("ssh-ada")
+    got = ada.until_state(
+        ada.reserve(gpu_type="t4", gpus=2, hours=1, disk="work", create_disk=True).id, State.ACTIVE
+    )
+    ada.laptop.host = f"gpudev-{got.id}"
+    # The server has just begun: the command waits until it can be reached.
+    done = ada.laptop.ssh("pwd; echo $GPUDEV_RESERVATION $CUDA_VISIBLE_DEVICES; exit 7")
+    assert done.returncode == 7, done.stderr
+    home, rest = done.stdout.decode().splitlines()
+    assert Path(home).name
+    assert rest.startswith(got.id)
+    assert len(rest.split()[1].split(",")) == 2
+    assert ada.look(got.id).ssh_host == ada.laptop.host
+    inside = ada.laptop.ssh("gpu-dev show --json")
+    assert got.id.encode() in inside.stdout, inside.stderr
+    assert ada.token not in hub.logs() + hub.logs("proxy")
+
+
+def test_who_is_removed_is_out_within_seconds(person: Make) -> None:
+    ada, bob = person("ssh-owner"), person("ssh-guest")
+    got = ada.lease()
+    bob.laptop.host = ada.laptop.host
+    refused = bob.laptop.ssh("true")
+    assert refused.returncode == 255
+    invitation = f"/reservations/{got.id}/collaborators/ssh-guest"
+    assert ada.call("PUT", invitation, {}).is_success
+    stays, goes = ada.session(), bob.session()
+    assert ada.call("DELETE", invitation).is_success
+    took = over(goes)
+    print(f"R12: a removed collaborator's session ended after {took:.2f} s")  # noqa: T201
+    assert took < REMOVAL
+    assert bob.laptop.ssh("true").returncode == 255
+    out, _ = stays.communicate(b"here", timeout=30)
+    assert out == b"here"
+
+
+def test_a_removed_key_is_out_within_seconds(person: Make) -> None:
+    ada = person("ssh-keys")
+    ada.lease()
+    goes = ada.session()
+    ada.keys([])
+    took = over(goes)
+    print(f"R12: a removed key's session ended after {took:.2f} s")  # noqa: T201
+    assert took < REMOVAL
+    assert b"no SSH key" in ada.laptop.ssh("true").stderr
+    ada.add_key()
+    assert ada.laptop.ssh("echo back").stdout == b"back\n"
+
+
+def test_the_end_of_the_lease_ends_the_session(person: Make) -> None:
+    ada = person("ssh-end")
+    got = ada.lease()
+    running = ada.session("exec sleep 1000")
+    ada.cancel(got.id)
+    over(running)
+    assert running.returncode == 255
+    ada.until_over(got.id, State.CANCELLED)
+    said = ada.laptop.ssh("true").stderr.decode()
+    assert "is over" in said, said
+
+
+def test_a_restart_of_hub_and_service_leaves_sessions_alone(hub: RunningHub, person: Make) -> None:
+    ada = person("ssh-restart")
+    ada.lease()
+    running = ada.session()
+    hub.end("hub", signal.SIGKILL)
+    hub.start_hub()
+    hub.process("service").kill()
+    until(lambda: hub.call("GET", "/health/live").is_success, "the service is there again")
+    out, _ = running.communicate(b"through it all", timeout=60)
+    assert out == b"through it all"
+
+
+def test_sentences_for_what_can_be_wrong(hub: RunningHub, person: Make) -> None:
+    ada, eve = person("ssh-words"), person("ssh-eve")
+    got = ada.lease()
+    laptop = ada.laptop
+
+    def said(by: Laptop, **options: str) -> str:
+        done = by.ssh("true", **options)  # type: ignore[arg-type]
+        assert done.returncode == 255
+        lines = [line for line in done.stderr.decode().splitlines() if line.startswith("gpu-dev:")]
+        assert len(lines) == 1, done.stderr
+        return lines[0]
+
+    eve.laptop.host = laptop.host
+    assert "reservation" in said(eve.laptop)
+    assert "no such reservation" in said(laptop, host="gpudev-zyxw0000zyxw0000")
+    expired = hub.new_token("ssh-words")
+    hub.revoke("ssh-words", expired["id"])
+    laptop.log_in(expired["token"])
+    assert "gpu-dev login" in said(laptop)
+    laptop.log_in(ada.token)
+    ada.keys([])
+    assert "no SSH key" in said(laptop)
+    ada.add_key()
+    laptop.service = "http://127.0.0.1:9/services/gpudev"
+    laptop.log_in(ada.token)
+    assert "cannot be reached" in said(laptop)
+    laptop.service = hub.service
+    laptop.log_in(ada.token)
+    waiting = ada.reserve(gpu_type="t4", gpus=4, hours=1)
+    second = ada.reserve(gpu_type="t4", gpus=4, hours=1)
+    queued = next(r for r in (waiting, second) if ada.look(r.id).state is State.QUEUED)
+    assert "queue" in said(laptop, host=f"gpudev-{queued.id}")
+    ada.stop(got.server_name)
+    ada.until_over(got.id, State.CANCELLED)
+    assert "is over" in said(laptop, host=f"gpudev-{got.id}")
+
+
+def test_websocat_through_jupyters_own_proxy(hub: RunningHub, person: Make) -> None:
+    """The way for clients that know nothing of gpudev: Hub authentication, then the key."""
+    ada, bob, eve = person("ssh-cat"), person("ssh-cat-guest"), person("ssh-cat-eve")
+    got = ada.lease()
+    assert ada.call("PUT", f"/reservations/{got.id}/collaborators/ssh-cat-guest", {}).is_success
+    assert ada.laptop.ssh("true").returncode == 0  # by now the server is there
+    address = f"{hub.url.replace('http', 'ws', 1)}/user/ssh-cat/{got.server_name}/sshd/"
+    known = ada.laptop.folder / "ssh" / "known_hosts.d" / ada.laptop.host
+
+    def by_websocat(who: Somebody, token: str) -> subprocess.CompletedProcess[bytes]:
+        secret = who.laptop.folder / "header"
+        secret.write_text(f"Authorization: token {token}")
+        command = f'websocat --binary -H="$(cat {secret})" {address}'
+        return who.laptop.run(
+            "ssh", "-F", "none", "-o", f"ProxyCommand={command}", "-o", "BatchMode=yes",
+            "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
+            "-i", str(who.laptop.key), "-o", "IdentitiesOnly=yes", ada.laptop.host, "echo in",
+        )  # fmt: skip
+
+    assert by_websocat(ada, ada.token).stdout == b"in\n"
+    until(lambda: by_websocat(bob, bob.token).stdout == b"in\n", "the guest comes in")
+    # A token of the owner's without a key of hers: the Hub lets it in, sshd does not.
+    assert b"Permission denied" in by_websocat(eve, ada.token).stderr
+    assert by_websocat(eve, eve.token).returncode == 255
+
+
+def test_the_door_is_shut_before_the_upgrade(hub: RunningHub, person: Make) -> None:
+    ada = person("ssh-door")
+    got = ada.lease()
+    ada.laptop.ssh("true")
+    address = f"{hub.url}/user/ssh-door/{got.server_name}/gpudev/ssh"
+    handshake = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol": "gpudev.ssh.raw.v1",
+    }
+    for extra in ({}, {"Gpudev-Ticket": "made-up"}, {"Authorization": "token made-up"}):
+        answer = httpx.get(address, headers={**handshake, **extra}, trust_env=False, timeout=30)
+        assert answer.status_code in (403, 404), answer.text
+        assert answer.json()["error"]["message"]
+    asked = ada.call("POST", f"/reservations/{got.id}/ssh").json()
+    by_url = httpx.get(
+        f"{address}?ticket={asked['ticket']}", headers=handshake, trust_env=False, timeout=30
+    )
+    assert by_url.status_code == 403
+    assert asked["ticket"] not in hub.logs()
