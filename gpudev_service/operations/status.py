@@ -88,13 +88,7 @@ async def missed(
         rows = [row for row in found_rows if visible(whose[row.id])]
         shown = {view.id: view for view in await views.reservations(ctx, session, rows)}
     return [
-        Event(
-            id=found.id,
-            kind=found.kind,
-            at=found.at,
-            message=found.reason,
-            reservation=shown[found.reservation_id],
-        )
+        views.event(found, shown[found.reservation_id])
         for found in entries
         if found.reservation_id in shown
     ]

@@ -68,6 +68,11 @@ def history_entry(row: HistoryRow) -> HistoryEntry:
     )
 
 
+def event(row: HistoryRow, view: Reservation) -> Event:
+    """A line of history as streams send it; one that is not stored has no id."""
+    return Event(id=row.id or 0, kind=row.kind, at=row.at, message=row.reason, reservation=view)
+
+
 async def reservation(ctx: Context, session: AsyncSession, row: ReservationRow) -> Reservation:
     """One reservation's view."""
     return (await reservations(ctx, session, [row]))[0]
@@ -296,13 +301,7 @@ async def _told(ctx: Context, entries: Sequence[HistoryRow]) -> list[tuple[Owner
     return [
         (
             whose[entry.reservation_id],
-            Event(
-                id=entry.id or 0,
-                kind=entry.kind,
-                at=entry.at,
-                message=entry.reason,
-                reservation=views[entry.reservation_id],
-            ),
+            event(entry, views[entry.reservation_id]),
         )
         for entry in entries
         if entry.reservation_id in rows
