@@ -23,7 +23,7 @@ async def read(spawner: GpuDevMixin, form_data: Mapping[str, Sequence[str]]) -> 
     Raises:
         SpawnRefused: what is wrong, for the form or, where it concerns no field, for above it.
     """
-    values = options.form_values(form_data)
+    values = options.submitted(form_data, form.PRESETS)
     stash.drop(spawner.user)
     try:
         asked = options.from_form(values)

@@ -27,9 +27,9 @@ from gpudev_client.models import (
     Reservation,
     ReservationRequest,
 )
-from gpudev_client.states import WAITING, State
+from gpudev_client.states import FINAL, WAITING, State
 
-from . import options, stash
+from . import again, options, stash
 from .options import FormValues
 from .progress import start_html, time_html
 from .refusals import refused
@@ -81,6 +81,7 @@ class Facts:
     availability: Mapping[str, Availability]
     disks: Sequence[Disk]
     live: Reservation | None
+    past: Sequence[Reservation] = ()
 
 
 async def render(spawner: GpuDevMixin) -> str:
@@ -111,13 +112,16 @@ async def render(spawner: GpuDevMixin) -> str:
 async def gather(spawner: GpuDevMixin, server_name: str) -> Facts:
     """What the form shows, asked for all at once."""
     client, user = spawner.connection.client, spawner.user.name
-    types, availability, disks, live = await asyncio.gather(
+    types, availability, disks, live, past = await asyncio.gather(
         client.gpu_types(user).all(),
         client.availability().all(),
         client.disks(user=user).all(),
         spawner.connection.live(user, server_name),
+        client.reservations(user, FINAL).page(again.LOOKED_AT),
     )
-    return Facts(types, {a.gpu_type: a for a in availability}, disks, live)
+    # Others' that are shared with this person are none to go on with.
+    own = [reservation for reservation in past.items if reservation.user == user]
+    return Facts(types, {a.gpu_type: a for a in availability}, disks, live, own)
 
 
 def form_view(
@@ -132,6 +136,9 @@ def form_view(
         "presets": [{"value": f"{p:g}", "label": words.hours(p)} for p in presets],
         "disks": facts.disks,
         "values": values,
+        "again": None
+        if faults
+        else again.offered(facts.past, facts.disks, facts.types, facts.availability, now),
         "faults": faults,
         **_summary(faults, facts, values),
         "simulated": any(t.simulated for t in facts.types),

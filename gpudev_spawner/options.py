@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 
@@ -21,6 +22,8 @@ from gpudev_client.models import GpuType, ReservationRequest
 FIELDS = ("gpu_type", "gpus", "hours", "disk", "create_disk", "name", "starts_at")
 #: Before a type's name: the form's field for the number of its GPUs.
 _COUNT = "gpus:"
+#: The form's buttons that go on where one left; the value is a link's query.
+AGAIN = "again"
 #: The option that attaches a start to a reservation that exists.
 ATTACH = "reservation"
 #: The Hub's own keys beside the options: 5.x passes them through.
@@ -265,6 +268,15 @@ def values_of(request: ReservationRequest, presets: Sequence[float]) -> FormValu
         new_disk=request.disk or "" if request.create_disk else "",
         name=request.name or "",
     )
+
+
+def submitted(form: Mapping[str, Sequence[str]], presets: Sequence[float]) -> FormValues:
+    """What was asked for by the button that was pressed: the fields, or what the button stands
+    for."""
+    pressed = form.get(AGAIN)
+    if not pressed:
+        return form_values(form)
+    return prefill(parse_qs(str(pressed[-1])[:2000]), presets)
 
 
 def prefill(query: Mapping[str, Sequence[str]], presets: Sequence[float]) -> FormValues:
