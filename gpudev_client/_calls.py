@@ -6,15 +6,15 @@ request and which answer; how calls are repeated and refused is `_flow`'s busine
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from . import models
-from ._flow import body, fetch, params, segment
+from . import errors, models
+from ._flow import body, fetch, invalid, params, segment
 from ._steps import Call, Flow
 from ._stream import STREAM_RETRY, follow
 from .states import State
@@ -116,7 +116,8 @@ def reservation(reservation_id: str) -> Flow[models.Reservation]:
 def reservations(
     user: str | None = None, states: Collection[State | str] = ()
 ) -> Listed[models.Reservation]:
-    """Reservations, newest first: the caller's own, another user's, or everybody's (`"*"`)."""
+    """Reservations, newest first: the caller's own with those shared with them, another user's, or
+    everybody's (`"*"`)."""
     query = params(user=user, state=[str(state) for state in states])
     return Listed(Call("GET", "/reservations", query), models.Page[models.Reservation])
 
@@ -197,6 +198,50 @@ def invite(
 def uninvite(reservation_id: str, user: str) -> Flow[models.Reservation]:
     """Take an invitation back; whoever is connected is out within seconds."""
     return fetch(Call("DELETE", _collaborator(reservation_id, user)), models.Reservation)
+
+
+def ssh_keys(user: str) -> Flow[models.SshKeys]:
+    """A user's public SSH keys."""
+    return fetch(Call("GET", _keys_of(user)), models.SshKeys)
+
+
+def replace_ssh_keys(user: str, keys: Sequence[str]) -> Flow[models.SshKeys]:
+    """Make these lines (as in a `.pub` file) a user's public SSH keys, in place of those before."""
+    try:
+        request = models.SshKeysRequest(keys=list(keys))
+    except ValidationError as error:
+        raise invalid(error) from error
+    return fetch(Call("PUT", _keys_of(user), body=body(request)), models.SshKeys)
+
+
+def add_ssh_keys(keys: Sequence[str]) -> Flow[models.SshKeys]:
+    """Add public SSH keys to the caller's; one that is there already takes the new comment."""
+    me = yield from _own_name()
+    before = yield from ssh_keys(me)
+    fresh = [line.split() for line in keys]
+    kept = [_line(key) for key in before.items if key.key.split() not in [f[:2] for f in fresh]]
+    return (yield from replace_ssh_keys(me, [*kept, *keys]))
+
+
+def remove_ssh_key(which: str) -> Flow[models.SshKeys]:
+    """Remove one of the caller's keys, by fingerprint or comment.
+
+    Raises NotFound where none is called so, and InvalidInput where several are.
+    """
+    me = yield from _own_name()
+    before = yield from ssh_keys(me)
+    gone = [key for key in before.items if which in {key.fingerprint, key.comment}]
+    if not gone:
+        raise errors.NotFound("not_found", f"You have no SSH key {which!r}.", status=404)
+    if len(gone) > 1:
+        raise errors.InvalidInput(
+            "invalid_input",
+            f"{len(gone)} of your keys are called {which!r}; name one by its fingerprint.",
+            accepted=[key.fingerprint for key in gone],
+            status=422,
+        )
+    kept = [_line(key) for key in before.items if key not in gone]
+    return (yield from replace_ssh_keys(me, kept))
 
 
 def ssh_access(reservation_id: str) -> Flow[models.SshAccess]:
@@ -331,6 +376,18 @@ def disk_contents(
 
 def _reservation(reservation_id: str) -> str:
     return f"/reservations/{segment(reservation_id, 'reservation')}"
+
+
+def _keys_of(user: str) -> str:
+    return f"/users/{segment(user, 'user')}/ssh-keys"
+
+
+def _line(key: models.SshKey) -> str:
+    return f"{key.key} {key.comment}".strip()
+
+
+def _own_name() -> Flow[str]:
+    return (yield from me()).name
 
 
 def _collaborator(reservation_id: str, user: str) -> str:

@@ -180,6 +180,10 @@ class _Calls:
 
     invite = _OneCall(_calls.invite)
     uninvite = _OneCall(_calls.uninvite)
+    ssh_keys = _OneCall(_calls.ssh_keys)
+    replace_ssh_keys = _OneCall(_calls.replace_ssh_keys)
+    add_ssh_keys = _OneCall(_calls.add_ssh_keys)
+    remove_ssh_key = _OneCall(_calls.remove_ssh_key)
     ssh_access = _OneCall(_calls.ssh_access)
     snapshot_lease = _OneCall(_calls.snapshot_lease)
     lab = _OneCall(_calls.lab)

@@ -89,6 +89,11 @@ class _State:
         return self.model.expires_at
 
     @property
+    def collaborators(self) -> list[models.Collaborator]:
+        """Who is invited, as last seen."""
+        return self.model.collaborators
+
+    @property
     def time_left(self) -> timedelta | None:
         """Until the lease's end by this machine's clock; never negative, None before it began."""
         end = self.model.expires_at
@@ -122,6 +127,17 @@ class ReservationHandle(_State):
     def extend(self, hours: float) -> Self:
         """Extend the lease by `hours`."""
         self.model = self._client.extend(self.id, hours)
+        return self
+
+    def add_user(self, user: str, role: models.Role = "use", until: datetime | None = None) -> Self:
+        """Invite another user of the Hub: to `view` the reservation, or to `use` its server, in
+        the browser and by SSH. The invitation ends at `until`, or with the lease."""
+        self.model = self._client.invite(self.id, user, role, until)
+        return self
+
+    def remove_user(self, user: str) -> Self:
+        """Take an invitation back; whoever is connected is out within seconds."""
+        self.model = self._client.uninvite(self.id, user)
         return self
 
     def cancel(self) -> Self:
@@ -180,6 +196,18 @@ class AsyncReservationHandle(_State):
     async def extend(self, hours: float) -> Self:
         """Extend the lease by `hours`."""
         self.model = await self._client.extend(self.id, hours)
+        return self
+
+    async def add_user(
+        self, user: str, role: models.Role = "use", until: datetime | None = None
+    ) -> Self:
+        """Invite another user of the Hub; see `ReservationHandle.add_user`."""
+        self.model = await self._client.invite(self.id, user, role, until)
+        return self
+
+    async def remove_user(self, user: str) -> Self:
+        """Take an invitation back; whoever is connected is out within seconds."""
+        self.model = await self._client.uninvite(self.id, user)
         return self
 
     async def cancel(self) -> Self:
@@ -256,7 +284,8 @@ class GpuDev:
         return ReservationHandle(self.client, self.client.reservation(reservation_id))
 
     def reservations(self, states: Collection[State | str] = LIVE) -> list[ReservationHandle]:
-        """The caller's reservations, newest first; without `states` those that live."""
+        """The caller's reservations and those shared with them, newest first; without `states`
+        those that live."""
         found = self.client.reservations(states=states)
         return [ReservationHandle(self.client, model) for model in found]
 
@@ -271,6 +300,18 @@ class GpuDev:
     def disks(self) -> list[models.Disk]:
         """The caller's disks."""
         return self.client.disks().all()
+
+    def ssh_keys(self) -> list[models.SshKey]:
+        """The caller's public SSH keys."""
+        return self.client.ssh_keys(self.client.me().name).items
+
+    def add_ssh_key(self, line: str) -> list[models.SshKey]:
+        """Add a public SSH key, given as a line of a `.pub` file."""
+        return self.client.add_ssh_keys([line]).items
+
+    def remove_ssh_key(self, which: str) -> list[models.SshKey]:
+        """Remove a key by its fingerprint or its comment."""
+        return self.client.remove_ssh_key(which).items
 
     def cluster(self) -> models.Cluster:
         """Nodes and queue."""
@@ -319,7 +360,8 @@ class AsyncGpuDev:
     async def reservations(
         self, states: Collection[State | str] = LIVE
     ) -> list[AsyncReservationHandle]:
-        """The caller's reservations, newest first; without `states` those that live."""
+        """The caller's reservations and those shared with them, newest first; without `states`
+        those that live."""
         found = await self.client.reservations(states=states).all()
         return [AsyncReservationHandle(self.client, model) for model in found]
 
@@ -334,6 +376,18 @@ class AsyncGpuDev:
     async def disks(self) -> list[models.Disk]:
         """The caller's disks."""
         return await self.client.disks().all()
+
+    async def ssh_keys(self) -> list[models.SshKey]:
+        """The caller's public SSH keys."""
+        return (await self.client.ssh_keys((await self.client.me()).name)).items
+
+    async def add_ssh_key(self, line: str) -> list[models.SshKey]:
+        """Add a public SSH key, given as a line of a `.pub` file."""
+        return (await self.client.add_ssh_keys([line])).items
+
+    async def remove_ssh_key(self, which: str) -> list[models.SshKey]:
+        """Remove a key by its fingerprint or its comment."""
+        return (await self.client.remove_ssh_key(which)).items
 
     async def cluster(self) -> models.Cluster:
         """Nodes and queue."""

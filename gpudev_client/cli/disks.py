@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -23,20 +23,10 @@ def disk() -> None:
     """Disks: named homes that outlive a reservation."""
 
 
-def _when(text: str) -> datetime:
-    """A point in time, in the zone of this machine where none is given."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a time; write 2026-05-14 or '2026-05-14 18:40'."
-        ) from None
-
-
 _LATEST = "latest"
 _from_snapshot = click.option("--snapshot", metavar="ID", help="From this snapshot.")
 _from_time = click.option(
-    "--at", type=_when, metavar="TIME", help="From the newest snapshot until then."
+    "--at", type=verbs.when, metavar="TIME", help="From the newest snapshot until then."
 )
 
 

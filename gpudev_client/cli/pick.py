@@ -37,10 +37,14 @@ def match(ids: Iterable[str], prefix: str, what: str) -> str:
     return found[0]
 
 
-def reservation_id(app: App, given: str | None, states: frozenset[State] = LIVE) -> str:
-    """The id that `given` stands for; without one, the caller's only reservation in `states`."""
+def reservation_id(
+    app: App, given: str | None, states: frozenset[State] = LIVE, *, own: bool = False
+) -> str:
+    """The id that `given` stands for; without one, the caller's only reservation in `states`:
+    theirs or shared with them, or only their `own`."""
     if given is None:
-        return _only(app.client.reservations(states=states).all())
+        user = app.client.me().name if own else None
+        return _only(app.client.reservations(user=user, states=states).all())
     given = given.strip().lower()
     if limits.is_reservation_id(given):
         return given
@@ -49,15 +53,17 @@ def reservation_id(app: App, given: str | None, states: frozenset[State] = LIVE)
     live = [r.id for r in app.client.reservations(states=LIVE)]
     if any(known.startswith(given) for known in live):
         return match(live, given, "reservation")
-    own = [r.id for r in islice(app.client.reservations(), _SEARCHED)]
-    if not any(known.startswith(given) for known in own) and app.client.me().admin:
-        own = [r.id for r in islice(app.client.reservations(user="*"), _SEARCHED)]
-    return match(own, given, "reservation")
+    known_ids = [r.id for r in islice(app.client.reservations(), _SEARCHED)]
+    if not any(known.startswith(given) for known in known_ids) and app.client.me().admin:
+        known_ids = [r.id for r in islice(app.client.reservations(user="*"), _SEARCHED)]
+    return match(known_ids, given, "reservation")
 
 
-def reservation(app: App, given: str | None, states: frozenset[State] = LIVE) -> models.Reservation:
+def reservation(
+    app: App, given: str | None, states: frozenset[State] = LIVE, *, own: bool = False
+) -> models.Reservation:
     """The same, with all that is known about it."""
-    chosen = reservation_id(app, given, states)
+    chosen = reservation_id(app, given, states, own=own)
     try:
         return app.client.reservation(chosen)
     except NotFound:

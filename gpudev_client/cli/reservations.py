@@ -1,4 +1,4 @@
-"""The verbs around reservations that exist: list, show, edit, cancel."""
+"""The verbs around reservations that exist: list, show, cancel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from gpudev_client import words
-from gpudev_client.states import FINAL, LEASED, LIVE, State
+from gpudev_client.states import FINAL, LIVE, State
 
 from . import pick, say, verbs
 from .app import App, Refused, pass_app
+from .edit import offer_in_words
 from .show import details, emit_json, out, table
 from .trace import trace
 from .watch import shown
@@ -40,7 +41,7 @@ def list_(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """List reservations, newest first."""
+    """List your reservations and those shared with you, newest first."""
     wanted = frozenset(State(s) for s in states) or (frozenset() if everything else LIVE)
     found = app.client.reservations(user=user, states=wanted).all()
     if watch:
@@ -48,7 +49,7 @@ def list_(
     elif as_json:
         emit_json(found)
     else:
-        out(_listing(app, found, with_user=user is not None))
+        out(_listing(app, found, with_user=user is not None or _shared(found)))
 
 
 @click.command("show")
@@ -84,30 +85,6 @@ def show_(app: App, reservation: str | None, traced: bool, as_json: bool) -> Non
 
 @click.command()
 @click.argument("reservation", metavar="[ID]", required=False)
-@click.option("--extend", "hours", type=float, metavar="HOURS", help="Extend the lease.")
-@verbs.as_json
-@pass_app
-def edit(app: App, reservation: str | None, hours: float | None, as_json: bool) -> None:
-    """Change a reservation: `--extend HOURS` makes its lease longer.
-
-    Without --extend it says how far the lease could be extended now.
-    """
-    found = pick.reservation_id(app, reservation, LEASED)
-    if hours is None:
-        offer = app.client.extension(found)
-        emit_json(offer) if as_json else app.tell(_offer(app, offer))
-        return
-    if not 0 < hours < float("inf"):
-        raise click.UsageError("--extend takes a number of hours above 0, such as 0.5.")
-    changed = app.client.extend(found, hours)
-    if as_json:
-        emit_json(changed)
-    else:
-        app.tell(f"Extended by {words.hours(hours)}: {say.standing(changed, app.now(), app.zone)}.")
-
-
-@click.command()
-@click.argument("reservation", metavar="[ID]", required=False)
 @click.option("-a", "--all", "everything", is_flag=True, help="All your live reservations.")
 @click.option("--reason", help="Why; it is kept in the history.")
 @verbs.yes
@@ -125,9 +102,10 @@ def cancel(
     if everything and reservation:
         raise click.UsageError("Give an ID or --all, not both.")
     if everything:
-        chosen = app.client.reservations(states=LIVE - {State.STOPPING}).all()
+        me = app.client.me().name
+        chosen = app.client.reservations(user=me, states=LIVE - {State.STOPPING}).all()
     else:
-        chosen = [pick.reservation(app, reservation)]
+        chosen = [pick.reservation(app, reservation, own=True)]
     over = [r for r in chosen if r.state in FINAL]
     if over:
         raise Refused(f"Reservation {over[0].id} is {over[0].state.value} already.")
@@ -156,11 +134,18 @@ def _listing(app: App, found: Sequence[models.Reservation], *, with_user: bool) 
             r.state.value,
             say.gpus(r),
             r.disk or "",
+            say.shared_with(r, now, app.zone),
             say.standing(r, now, app.zone),
         )
         for r in found
     ]
-    return table(("ID", "NAME", "USER", "STATE", "GPUS", "DISK", "TIME"), rows, app.width)
+    titles = ("ID", "NAME", "USER", "STATE", "GPUS", "DISK", "SHARED WITH", "TIME")
+    return table(titles, rows, app.width)
+
+
+def _shared(found: Sequence[models.Reservation]) -> bool:
+    """Whether it has to be said whose each one is."""
+    return any(r.collaborators for r in found)
 
 
 def _watch(
@@ -175,10 +160,12 @@ def _watch(
 
     def render() -> str:
         newest = sorted(known.values(), key=lambda r: r.submitted_at, reverse=True)
-        return _listing(app, newest, with_user=user is not None)
+        return _listing(app, newest, with_user=user is not None or _shared(newest))
 
     def fits(r: models.Reservation) -> bool:
-        return r.state in wanted and user in (None, "*", r.user) and mine in (None, r.user)
+        invited = [one.user for one in r.collaborators]
+        is_mine = mine in (None, r.user) or mine in invited
+        return r.state in wanted and user in (None, "*", r.user) and is_mine
 
     if as_json:
         for event in app.client.events():
@@ -219,11 +206,12 @@ def _details(app: App, r: models.Reservation) -> str:
             ("GPUs", say.gpus(r)),
             ("placed on", placed),
             ("disk", r.disk or "none, files are not kept"),
+            ("shared with", say.shared_with(r, now, zone)),
             ("asked for", words.hours(r.hours)),
             ("extended by", words.hours(r.extended_hours) if r.extended_hours else None),
             (
                 "extension",
-                _offer(app, extension) if extension and r.state is State.ACTIVE else None,
+                offer_in_words(app, extension) if extension and r.state is State.ACTIVE else None,
             ),
             ("submitted", at(r.submitted_at)),
             ("booked for", at(r.booked_for)),
@@ -232,6 +220,7 @@ def _details(app: App, r: models.Reservation) -> str:
             ("lease until", at(r.expires_at)),
             ("ended", at(r.ended_at)),
             ("address", r.url if r.state is State.ACTIVE else None),
+            ("SSH host", r.ssh_host if r.state is State.ACTIVE else None),
         ],
         app.width,
     )
@@ -243,14 +232,6 @@ def _history(app: App, history: Sequence[models.HistoryEntry]) -> str:
         for entry in history
     ]
     return details([(f"{when}  {state}", reason or "-") for when, state, reason in rows], app.width)
-
-
-def _offer(app: App, offer: models.ExtensionOffer) -> str:
-    why = f" ({app.told(offer.limited_by)})" if offer.limited_by else ""
-    if offer.possible_hours <= 0 or offer.extendable_until is None:
-        return f"not possible now{why}"
-    until = words.moment(offer.extendable_until, app.now(), app.zone)
-    return f"up to {words.hours(offer.possible_hours)} more, until {until}{why}"
 
 
 def _question(app: App, chosen: Sequence[models.Reservation]) -> str:

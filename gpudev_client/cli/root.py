@@ -9,7 +9,7 @@ import click
 
 from gpudev_client.errors import GpuDevError
 
-from . import account, capacity, disks, reservations, reserve, ssh
+from . import account, capacity, disks, edit, keys, reservations, reserve, ssh
 from .app import INTERRUPTED, App, Refused, in_words
 from .verbs import Verbs
 
@@ -112,9 +112,10 @@ for _verb in (
     reservations.list_,
     reservations.show_,
     ssh.connect,
-    reservations.edit,
+    edit.edit,
     reservations.cancel,
     disks.disk,
+    keys.ssh_keys,
     ssh.ssh_config,
     ssh.vscode,
     ssh.proxy,

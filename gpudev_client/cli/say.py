@@ -42,6 +42,20 @@ def standing(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
             return f"ended {ended}".rstrip() + why
 
 
+def shared_with(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
+    """Who is invited: "grace, linus (view), sam (until 18:40)"."""
+    return ", ".join(_invited(one, r, now, zone) for one in r.collaborators)
+
+
+def _invited(
+    one: models.Collaborator, r: models.Reservation, now: datetime, zone: tzinfo | None
+) -> str:
+    said: list[str] = [] if one.role == "use" else [one.role]
+    if one.until is not None and one.until != r.expires_at:
+        said.append(f"until {words.moment(one.until, now, zone)}")
+    return f"{one.user} ({', '.join(said)})" if said else one.user
+
+
 def waiting(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
     """What somebody who waits for a reservation wants to read."""
     said = f"{r.state.value}: {standing(r, now, zone)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from datetime import UTC, datetime
 
 import click
 
@@ -28,6 +29,16 @@ class Verbs(click.Group):
             hint = f"Did you mean {close[0]!r}?" if close else f"See `{ctx.command_path} --help`."
             raise click.UsageError(f"There is no verb {name!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def when(text: str) -> datetime:
+    """A point in time, in the zone of this machine where none is given."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time; write 2026-05-14 or '2026-05-14 18:40'."
+        ) from None
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON; times are in UTC.")

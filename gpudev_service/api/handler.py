@@ -219,6 +219,7 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
             body=body,
             owner=owner,
             request_id=self.request_id,
+            origin=f"{self.request.protocol}://{self.request.host}",
             last_event=self.request.headers.get("Last-Event-ID"),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urljoin
 
 from gpudev_client.models import (
     ClosingReport,
@@ -33,7 +34,9 @@ async def connect(call: Call[NoQuery, None]) -> SshAccess:
     key, user = call.path["id"], call.caller.name
     until = call.ctx.clock.now() + timedelta(seconds=tickets.LIFE)
     answer = await lab.way_in(call.ctx, key, user, until)
-    return answer.model_copy(update={"ticket": call.service.tickets.issue(key, user)})
+    # Where no public address is configured, the one by which the caller has come.
+    url = urljoin(call.origin, answer.url)
+    return answer.model_copy(update={"ticket": call.service.tickets.issue(key, user), "url": url})
 
 
 async def redeem(call: Call[NoQuery, TicketRequest]) -> TicketHolder:

@@ -118,6 +118,8 @@ class Call(Generic[QueryT, BodyT]):
     body: BodyT
     owner: Owner | None = None
     request_id: str = ""
+    #: Scheme and host by which the caller has reached the service.
+    origin: str = ""
     #: The header `Last-Event-ID` of a reader who comes back to a stream.
     last_event: str | None = None
 

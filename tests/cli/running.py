@@ -1,7 +1,8 @@
 """A whole service on loopback in a thread of its own, so that the command can be run beside it.
 
 Store, disks, planner, operations and API are the real ones. Two things are not: the Hub, of which
-only "whose token is this" is left, and the spawner, of which only "the server runs" is.
+only "whose token is this" and "is there such a user" are left, and the spawner, of which only "the
+server runs" is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gpudev_client import Client, models
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.api import web
+from gpudev_service.hub import Hub
 from gpudev_service.operations import servers
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import ManualClock, World, make_world
@@ -42,6 +44,13 @@ class Tokens(HubOAuth):
             return self._people.get(token)
 
         return answer()
+
+
+class Users(Hub):
+    """A Hub that has every user but nobody, in no groups, and answers nothing else."""
+
+    async def groups(self, user: str) -> tuple[str, ...] | None:
+        return None if user == "nobody" else ()
 
 
 class Running:
@@ -113,6 +122,8 @@ class Running:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         store = Store(self._database)
         self.world = make_world(store, self._folder)
+        await self.world.ctx.hub.close()
+        self.world.ctx.hub = Users("http://127.0.0.1:9/hub/api", "no-token", patience=0.5)
         sockets = bind_sockets(0, "127.0.0.1")
         base = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         auth = Tokens(
