@@ -151,6 +151,10 @@ class _StreamCall(Generic[P]):
         return bound
 
 
+def _environment(url: str, token: str | None) -> dict[str, str]:
+    return {"GPUDEV_URL": url, **({"GPUDEV_TOKEN": token} if token else {})}
+
+
 class _Calls:
     """The API. Arguments and answers are those of the functions in `_calls`."""
 
@@ -238,6 +242,11 @@ class Client(_SyncCalls):
         self.url = url
         self.transport = SyncTransport(url, token, timeouts=timeouts, http=http, pause=pause)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process finds the same service by, as the same person."""
+        return _environment(self.url, self.transport.token)
+
     def close(self) -> None:
         """Give the connections back."""
         self.transport.close()
@@ -272,6 +281,11 @@ class AsyncClient(_AsyncCalls):
     ) -> None:
         self.url = url
         self.transport = AsyncTransport(url, token, timeouts=timeouts, http=http, pause=pause)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process finds the same service by, as the same person."""
+        return _environment(self.url, self.transport.token)
 
     async def close(self) -> None:
         """Give the connections back."""

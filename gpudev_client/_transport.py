@@ -61,6 +61,12 @@ def _options(url: str, token: str | None, timeouts: Timeouts) -> dict[str, Any]:
     }
 
 
+def _token(http: httpx.Client | httpx.AsyncClient) -> str | None:
+    # Kept in one place only, whose representation hides it.
+    header = http.headers.get("Authorization")
+    return header.removeprefix("token ") if header else None
+
+
 def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
@@ -130,6 +136,11 @@ class SyncTransport:
         self._timeouts = timeouts or Timeouts()
         self._pause = pause or time.sleep
         self._http = httpx.Client(transport=http, **_options(url, token, self._timeouts))
+
+    @property
+    def token(self) -> str | None:
+        """The token in use."""
+        return _token(self._http)
 
     def close(self) -> None:
         self._http.close()
@@ -228,6 +239,11 @@ class AsyncTransport:
         self._timeouts = timeouts or Timeouts()
         self._pause = pause or asyncio.sleep
         self._http = httpx.AsyncClient(transport=http, **_options(url, token, self._timeouts))
+
+    @property
+    def token(self) -> str | None:
+        """The token in use."""
+        return _token(self._http)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from . import _calls, errors, models
-from ._steps import Call, Emit, Flow, Step
+from ._steps import Call, Emit, Flow, Pause, Step
 from .states import FINAL, State
+
+#: Seconds for which a server that is starting is waited for, and between two questions.
+SSH_PATIENCE, _SSH_PAUSE = 600.0, 1.0
 
 OnChange: TypeAlias = Callable[[models.Reservation], None]
 
@@ -56,6 +59,28 @@ def wait_until_active(
         raise errors.Unreachable("The stream of events ended.") from done
     finally:
         stream.close()
+
+
+def way_in(
+    reservation_id: str,
+    on_wait: Callable[[str], None] | None = None,
+    timeout: float = SSH_PATIENCE,
+    clock: Callable[[], float] = time.monotonic,
+) -> Flow[models.SshAccess]:
+    """How a server is reached by SSH; asks again while it is starting, for at most `timeout`
+    seconds. `on_wait` is told each new sentence about why it has to be waited."""
+    end = clock() + timeout
+    told = ""
+    while True:
+        try:
+            return (yield from _calls.ssh_access(reservation_id))
+        except errors.Conflict as refusal:
+            if refusal.code != "server_not_ready" or clock() > end:
+                raise
+            if refusal.message != told and on_wait is not None:
+                on_wait(refusal.message)
+            told = refusal.message
+        yield Pause(_SSH_PAUSE)
 
 
 def release(reservation_id: str) -> Flow[models.Reservation]:

@@ -12,6 +12,7 @@
     ├── ServerFault             an answer that is not the API's, or an internal error over there
     ├── ReservationEnded        a reservation that was waited for is over; carries it
     ├── WaitTimeout             a wait with a time limit that has passed
+    ├── RemoteError             a program or a file on a server that could not be reached or copied
     └── ConfigError             nothing configured, or a configuration that must not be used
 
 Every message is a sentence for a person and carries neither a token nor an internal path.
@@ -51,6 +52,10 @@ class ServerFault(GpuDevError):
 
 class WaitTimeout(GpuDevError):
     """The time limit of a wait has passed; the reservation goes on."""
+
+
+class RemoteError(GpuDevError):
+    """Something could not be done on a server by SSH; the message says what and why."""
 
 
 class ReservationEnded(GpuDevError):

@@ -10,8 +10,10 @@ configuration is needed; elsewhere `gpu-dev login` makes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +24,8 @@ from . import _calls, config, errors, models
 from ._client import AsyncClient, AsyncListing, Client, Listing
 from ._flow import collect, invalid, items
 from ._steps import Flow
-from ._waiting import OnChange, release, wait_until_active
+from ._waiting import OnChange, release, wait_until_active, way_in
+from .remote import Output, Remote, for_access, run
 from .states import LIVE, State
 
 
@@ -149,6 +152,37 @@ class ReservationHandle(_State):
         """What happened to it, with reasons."""
         return self._client.history(self.id)
 
+    def exec(
+        self,
+        command: str | Sequence[str],
+        *,
+        stdin: bytes | str | None = None,
+        timeout: float | None = None,
+    ) -> Output:
+        """Run a program on the server, by SSH, in the home directory.
+
+        A text is the shell's own language, a list is a program with its arguments. Waits for a
+        server that is still starting. RemoteError when there is no connection; any other exit code
+        is the program's.
+        """
+        return run(self._remote(), command, stdin, timeout)
+
+    def upload(self, local: str | Path, remote: str = ".") -> int:
+        """Copy a file, or a folder's contents, to the server; how many files that were.
+
+        `remote` is below the home directory unless it begins with `/`. What `.gpudevignore` names,
+        or what git ignores, stays behind.
+        """
+        return self._remote().upload(Path(local), remote)
+
+    def download(self, remote: str, local: str | Path = ".") -> int:
+        """Copy a file, or a folder's contents, from the server; how many files that were."""
+        return self._remote().download(remote, Path(local))
+
+    def _remote(self) -> Remote:
+        access = self._client.transport.run(way_in(self.id))
+        return for_access(access, self._client.url, self._client.environment)
+
     def __enter__(self) -> Self:
         try:
             return self.wait()
@@ -218,6 +252,24 @@ class AsyncReservationHandle(_State):
     def history(self) -> AsyncListing[models.HistoryEntry]:
         """What happened to it, with reasons."""
         return self._client.history(self.id)
+
+    async def exec(
+        self, command: str | Sequence[str], *, stdin: bytes | str | None = None
+    ) -> Output:
+        """Run a program on the server; see `ReservationHandle.exec`."""
+        return await asyncio.to_thread(run, await self._remote(), command, stdin, None)
+
+    async def upload(self, local: str | Path, remote: str = ".") -> int:
+        """Copy a file or a folder to the server; see `ReservationHandle.upload`."""
+        return await asyncio.to_thread((await self._remote()).upload, Path(local), remote)
+
+    async def download(self, remote: str, local: str | Path = ".") -> int:
+        """Copy a file or a folder from the server; see `ReservationHandle.download`."""
+        return await asyncio.to_thread((await self._remote()).download, remote, Path(local))
+
+    async def _remote(self) -> Remote:
+        access = await self._client.transport.run(way_in(self.id))
+        return for_access(access, self._client.url, self._client.environment)
 
     async def __aenter__(self) -> Self:
         try:

@@ -74,15 +74,15 @@ def reserve(
     wish = Wish(gpu_type, gpus, hours, name, disk, create_disk)
     asks = app.interactive(no_interactive)
     if asks and not wish.complete:
-        request = _request(_asked(app, wish))
-        plan = app.client.plan(request)
+        wanted = request(_asked(app, wish))
+        plan = app.client.plan(wanted)
         note(say.plan(plan, app.now(), app.zone), app.error_width)
         if not yes and not click.confirm("Reserve?", default=True, err=True):
             raise Refused("Nothing was reserved.")
     else:
-        request = _request(_defaults(app, wish))
-    made = app.client.reserve(request)
-    _announce(app, made)
+        wanted = request(complete(app, wish))
+    made = app.client.reserve(wanted)
+    announce(app, made)
     if not no_wait:
         made = wait.until_active(app, made, may_ask=asks)
     if as_json:
@@ -91,7 +91,8 @@ def reserve(
         wait.result(app, made)
 
 
-def _request(wish: Wish) -> models.ReservationRequest:
+def request(wish: Wish) -> models.ReservationRequest:
+    """What is asked of the service."""
     from gpudev_client.sdk import request_for
 
     return request_for(
@@ -104,14 +105,16 @@ def _request(wish: Wish) -> models.ReservationRequest:
     )
 
 
-def _announce(app: App, made: models.Reservation) -> None:
+def announce(app: App, made: models.Reservation) -> None:
+    """Says what was reserved."""
     length = words.hours(made.hours)
     note(f"Reservation {made.id} ({made.name}): {say.gpus(made)} for {length}.", app.error_width)
     if made.disk is None:
         note("It has no disk: files in it are gone at its end.", app.error_width)
 
 
-def _defaults(app: App, wish: Wish) -> Wish:
+def complete(app: App, wish: Wish) -> Wish:
+    """`wish` with defaults for what is open and must not be asked."""
     if wish.gpu_type is None:
         known = ", ".join(t.name for t in app.client.gpu_types())
         raise click.UsageError(f"Say which GPU type with -t. There are: {known}.")

@@ -9,7 +9,7 @@ import click
 
 from gpudev_client.errors import GpuDevError
 
-from . import account, capacity, disks, edit, keys, reservations, reserve, ssh
+from . import account, capacity, disks, edit, keys, reservations, reserve, ssh, submit
 from .app import INTERRUPTED, App, Refused, in_words
 from .verbs import Verbs
 
@@ -109,6 +109,7 @@ for _verb in (
     account.config_group,
     capacity.avail,
     reserve.reserve,
+    submit.submit,
     reservations.list_,
     reservations.show_,
     ssh.connect,

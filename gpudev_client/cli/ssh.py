@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from gpudev_client import models
     from gpudev_client.ssh.config import Setup
 
-#: Seconds for which a server that is starting is waited for, and between two questions.
-_PATIENCE, _PAUSE = 600.0, 1.0
 _EDITORS = {"vscode": "vscode", "cursor": "cursor"}
 
 
@@ -149,18 +146,12 @@ def proxy(ctx: click.Context, arguments: tuple[str, ...]) -> None:
 
 def way_in(app: App, reservation_id: str) -> models.SshAccess:
     """How a server is reached by SSH; waits, with words, while it is starting."""
-    deadline = time.monotonic() + _PATIENCE
-    told = ""
-    while True:
-        try:
-            return app.client.ssh_access(reservation_id)
-        except Conflict as refusal:
-            if refusal.code != "server_not_ready" or time.monotonic() > deadline:
-                raise
-            if refusal.message != told:
-                told = refusal.message
-                note(f"{told} Waiting; Ctrl-C ends it.", app.error_width)
-        time.sleep(_PAUSE)
+    from gpudev_client._waiting import way_in as flow
+
+    def waits(why: str) -> None:
+        note(f"{why} Waiting; Ctrl-C ends it.", app.error_width)
+
+    return app.client.transport.run(flow(reservation_id, waits))
 
 
 def ssh_command(app: App, access: models.SshAccess) -> list[str]:

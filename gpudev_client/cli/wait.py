@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from gpudev_client import models
 
 
-def until_active(app: App, made: models.Reservation, *, may_ask: bool) -> models.Reservation:
-    """Wait until the lease is active; ends the command if it ends first or is left."""
+def until_active(
+    app: App, made: models.Reservation, *, may_ask: bool, stays: bool = True
+) -> models.Reservation:
+    """Wait until the lease is active; ends the command if it ends first or is left.
+
+    Without `stays` an interruption is the caller's, who gives the reservation back.
+    """
     current = made
     while True:
         try:
@@ -33,6 +38,8 @@ def until_active(app: App, made: models.Reservation, *, may_ask: bool) -> models
             )
             raise
         except KeyboardInterrupt:
+            if not stays:
+                raise
             current = app.client.reservation(made.id)
             if not may_ask:
                 _leave(app, current)

@@ -30,6 +30,7 @@ def test_the_public_surface_is_this() -> None:
         "NotAuthenticated",
         "NotFound",
         "RefusalError",
+        "RemoteError",
         "ReservationEnded",
         "ReservationHandle",
         "ServerFault",

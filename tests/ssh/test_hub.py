@@ -234,6 +234,31 @@ def test_websocat_through_jupyters_own_proxy(hub: RunningHub, person: Make) -> N
     assert by_websocat(eve, eve.token).returncode == 255
 
 
+def test_submit_reserves_runs_and_gives_back(hub: RunningHub, person: Make, tmp_path: Path) -> None:
+    ada = person("ssh-submit")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "in").write_text("5")
+    agent = ada.laptop.folder / "agent"
+    running = subprocess.Popen(["ssh-agent", "-D", "-a", str(agent)], stdout=subprocess.DEVNULL)
+    try:
+        until(agent.exists, "the agent is there")
+        ada.laptop.run("env", f"SSH_AUTH_SOCK={agent}", "ssh-add", "-q", str(ada.laptop.key))
+        done = ada.laptop.gpudev(
+            "submit", "-t", "t4-small", "-h", "0.2", str(project), "--",
+            "echo on $CUDA_VISIBLE_DEVICES; cp in out; exit 6",
+            SSH_AUTH_SOCK=str(agent), timeout=200,
+        )  # fmt: skip
+    finally:
+        running.terminate()
+        running.wait()
+    assert done.returncode == 6, done.stderr
+    assert done.stdout.startswith(b"on ")
+    assert (project / "out").read_text() == "5"
+    [made] = ada.reservations()
+    ada.until_over(made.id, State.CANCELLED)
+
+
 def test_the_door_is_shut_before_the_upgrade(hub: RunningHub, person: Make) -> None:
     ada = person("ssh-door")
     got = ada.lease()

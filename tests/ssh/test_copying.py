@@ -1,0 +1,172 @@
+"""`gpu-dev submit`, and `exec`, `upload`, `download` of the SDK, on a real server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpudev_client import AsyncGpuDev, GpuDev, ignoring
+from gpudev_client.errors import RemoteError
+from gpudev_client.ignoring import Patterns
+from gpudev_client.remote import Remote
+from tests.client.models import ID
+
+from .site import Person, Site
+
+pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def agent(ada: Person, site: Site) -> Iterator[str]:
+    """An agent with ada's key, since `ssh` looks for keys in the account's home directory."""
+    path = ada.folder / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
+    try:
+        site.until(path.exists, "the agent is there")
+        environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+        subprocess.run(["ssh-add", "-q", str(ada.key)], env=environment, check=True)
+        yield str(path)
+    finally:
+        process.terminate()
+        process.wait()
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "my project"
+    (made / "data").mkdir(parents=True)
+    (made / "data" / "in put.txt").write_text("3\n")
+    (made / "train.sh").write_text(
+        "#!/bin/sh\nread x < 'data/in put.txt'\necho $((x*2)) > out.txt\n"
+    )
+    (made / "train.sh").chmod(0o755)
+    (made / "secret.key").write_text("not for the server\n")
+    (made / ".gpudevignore").write_text("*.key\n/cache/\n")
+    return made
+
+
+NO_RSYNC = "tar"
+
+
+@pytest.mark.parametrize("way", ["rsync", NO_RSYNC])
+def test_a_folder_goes_up_runs_and_its_results_come_back(
+    ada: Person, agent: str, site: Site, folder: Path, tmp_path: Path, way: str
+) -> None:
+    place = site.disk / "gpudev-submit" / "my project"
+    line = "./train.sh; mkdir -p cache deep; echo x > cache/big; echo y > deep/new; ls; exit 9"
+    path = os.environ["PATH"] if way == "rsync" else _without_rsync(tmp_path)
+    done = ada.gpudev("submit", "--on", ID, str(folder), "--", line, SSH_AUTH_SOCK=agent, PATH=path)
+    assert done.returncode == 9, done.stderr
+    assert b"train.sh" in done.stdout
+    assert (folder / "out.txt").read_text() == "6\n"
+    assert (folder / "deep" / "new").read_text() == "y\n"
+    assert not (folder / "cache").exists()
+    assert not (place / "secret.key").exists()
+    assert os.access(place / "train.sh", os.X_OK)
+    assert not list(folder.glob(".gpudev-*ed"))
+    kept = ada.gpudev("submit", "--on", ID, "--no-pull", str(folder), "--", "echo", "a b", ">&2",
+                      SSH_AUTH_SOCK=agent, PATH=path)  # fmt: skip
+    assert (kept.returncode, kept.stdout) == (0, b"a b >&2\n")
+
+
+def _without_rsync(folder: Path) -> str:
+    """A PATH with what this needs, and no rsync."""
+    import shutil
+
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("ssh", "git", "sh"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    return str(programs)
+
+
+def test_what_submit_cannot_do_is_said(ada: Person, agent: str, folder: Path) -> None:
+    assert ada.gpudev("submit", str(folder)).returncode == 2
+    assert ada.gpudev("submit", str(folder / "train.sh"), "--", "ls").returncode == 2
+    missing = ada.gpudev("submit", "--on", ID, str(folder), "--", "/no/such", SSH_AUTH_SOCK=agent)
+    assert missing.returncode == 127
+    assert b"no new files" in missing.stderr
+
+
+def test_programs_and_files_from_python(
+    ada: Person, agent: str, site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent)
+    monkeypatch.setenv("GPUDEV_CONFIG", str(ada.config))
+    with GpuDev(site.service, ada.token) as gpudev:
+        r = gpudev.reservation(ID)
+        said = r.exec("cat; echo $CUDA_VISIBLE_DEVICES >&2; exit 3", stdin="in")
+        assert (said.exit_code, said.stdout, said.stderr) == (3, "in", "0,1\n")
+        assert r.exec(["printf", "%s|", "a b", "$HOME", "'"]).stdout == "a b|$HOME|'|"
+        assert r.upload(folder, "from python/x") == 3
+        assert (site.disk / "from python" / "x" / "data" / "in put.txt").exists()
+        assert r.upload(folder / "train.sh", "from python/") == 1
+        assert r.upload(folder / "train.sh", "-dash") == 1
+        assert (site.disk / "-dash").exists()
+        assert r.download("from python", folder / "back") == 4
+        assert (folder / "back" / "x" / "data" / "in put.txt").read_text() == "3\n"
+        assert r.download("~/from python/train.sh", folder / "back") == 1
+        with pytest.raises(RemoteError, match="There is no nothing"):
+            r.download("nothing", folder)
+        with pytest.raises(RemoteError, match="There is no file"):
+            r.upload(folder / "nothing")
+    assert ada.token not in site.log() + site.log("proxy")
+
+
+async def test_the_same_for_asyncio(
+    ada: Person, agent: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent)
+    monkeypatch.setenv("GPUDEV_CONFIG", str(ada.config))
+    (tmp_path / "one").write_text("1")
+    async with AsyncGpuDev(site.service, ada.token) as gpudev:
+        r = await gpudev.reservation(ID)
+        assert await r.upload(tmp_path / "one", "async/") == 1
+        assert (await r.exec("cat async/one")).stdout == "1"
+        assert await r.download("async", tmp_path / "got") == 1
+
+
+def test_a_server_that_names_files_elsewhere_is_not_believed(tmp_path: Path) -> None:
+    remote = Remote(["ssh", "host"], {})
+    for name in ("/etc/passwd", "../x", "a/../../x"):
+        with pytest.raises(RemoteError, match="outside"):
+            remote.fetch("x", [name], tmp_path)
+
+
+# --- what stays behind ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["*.key", "/cache/", "!keep.key"],
+        ["build/", "**/deep/*.o", "doc/*.txt"],
+        ["a?c", "[xy]z", "foo/**", "# comment", "", "\\#odd"],
+    ],
+)
+def test_rules_are_those_of_git(tmp_path: Path, rules: list[str]) -> None:
+    names = ["a.key", "keep.key", "cache/x", "sub/cache/x", "build/o", "sub/build/o", "deep/a.o",
+             "x/y/deep/a.o", "deep/a.c", "doc/a.txt", "doc/sub/a.txt", "abc", "sub/abc", "xz",
+             "foo/a/b", "sub/foo/a", "#odd", ".hidden"]  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".gitignore").write_text("\n".join(rules))
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    by_git = set(ignoring.files(tmp_path))
+    (tmp_path / ".gitignore").rename(tmp_path / ignoring.FILE)
+    ours = set(ignoring.files(tmp_path))
+    assert by_git - {".gitignore"} == ours - {ignoring.FILE}
+    assert set(ignoring.kept(names, ignoring.patterns(tmp_path))) == ours - {ignoring.FILE}
+
+
+@given(st.lists(st.text(max_size=20), max_size=5), st.text(max_size=30))
+def test_any_rule_can_be_read(rules: list[str], path: str) -> None:
+    Patterns(rules).ignores(path, folder=False)
