@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client import limits
 from gpudev_client.models import SshKey, SshKeys
 from gpudev_client.states import State
 from gpudev_service import ssh_keys
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow, SshKeyRow
 
 from . import sharing, views
 from .transitions import note
+
+#: Keys by fingerprint.
+Keys = dict[str, ssh_keys.PublicKey]
 
 
 async def listing(ctx: Context, user: str) -> SshKeys:
@@ -31,11 +36,44 @@ async def replace(ctx: Context, user: str, lines: Iterable[str], actor: Actor) -
     Raises:
         Refusal: `invalid_input` naming the first line that is no key; nothing is changed then.
     """
-    wanted = {key.fingerprint: key for key in ssh_keys.parse_all(lines, "keys")}
+    wanted = ssh_keys.parse_all(lines, "keys")
+    return await _change(ctx, user, actor, lambda _: {key.fingerprint: key for key in wanted})
 
+
+async def add(ctx: Context, user: str, lines: Iterable[str], actor: Actor) -> SshKeys:
+    """Adds keys to those of `user`; one that is there already takes the new comment.
+
+    Raises:
+        Refusal: as `replace`, and `quota` where there would be too many.
+    """
+    fresh = {key.fingerprint: key for key in ssh_keys.parse_all(lines, "keys")}
+
+    def together(before: Keys) -> Keys:
+        both = {**before, **fresh}
+        if len(both) > limits.SSH_KEYS_MAX:
+            raise Refusal(
+                "quota",
+                f"{limits.SSH_KEYS_MAX} keys are the limit. Remove one that is not used any more.",
+                field="keys",
+                accepted={"max": limits.SSH_KEYS_MAX},
+            )
+        return both
+
+    return await _change(ctx, user, actor, together)
+
+
+async def remove(ctx: Context, user: str, fingerprint: str, actor: Actor) -> SshKeys:
+    """Removes a key; one that is not there is gone already."""
+    return await _change(
+        ctx, user, actor, lambda before: {f: k for f, k in before.items() if f != fingerprint}
+    )
+
+
+async def _change(ctx: Context, user: str, actor: Actor, decide: Callable[[Keys], Keys]) -> SshKeys:
     async def work(session: AsyncSession) -> tuple[SshKeys, list[HistoryRow]]:
         now = ctx.clock.now()
         before = {row.fingerprint: row for row in await _rows(session, [user])}
+        wanted = decide({f: _public(row) for f, row in before.items()})
         for fingerprint in before.keys() - wanted.keys():
             await session.delete(before[fingerprint])
         for fingerprint, key in wanted.items():
@@ -55,6 +93,10 @@ async def replace(ctx: Context, user: str, lines: Iterable[str], actor: Actor) -
     view, entries = await ctx.store.run(work)
     await views.publish(ctx, entries)
     return view
+
+
+def _public(row: SshKeyRow) -> ssh_keys.PublicKey:
+    return ssh_keys.PublicKey(row.type, row.key, row.comment, row.fingerprint)
 
 
 async def lines(session: AsyncSession, users: Iterable[str]) -> dict[str, list[str]]:

@@ -78,7 +78,7 @@ class Admin(FleetPage):
         given = {"user": query.user, "state": query.state, "gpu_type": query.gpu_type}
         self.show(
             "admin.html",
-            cards=[cards.card(view, can_change=True) for view in found.items],
+            cards=[cards.card(view, self.caller.name, can_change=True) for view in found.items],
             query=query,
             states=[LIVE_WORD, ALL_WORD, *State],
             types=types,

@@ -81,6 +81,9 @@ class Card:
     start_again: bool
     extension: Extension | None
     can_change: bool
+    #: Whose it is, where it is shared with the viewer; and with whom the viewer shares theirs.
+    shared_by: str | None = None
+    shared_with: str = ""
 
     @property
     def live(self) -> bool:
@@ -95,12 +98,15 @@ class Card:
         return "Leave the queue" if self.state in WAITING else "End now"
 
 
-def card(view: Reservation, *, can_change: bool) -> Card:
+def card(view: Reservation, viewer: str, *, can_change: bool) -> Card:
     """What there is to say and to do about a reservation.
 
     Args:
-        can_change: whether the viewer may extend and cancel it.
+        viewer: the name of whoever looks.
+        can_change: whether they may extend and cancel it.
     """
+    invited = {one.user: one.role for one in view.collaborators}
+    shared = viewer != view.user and viewer in invited
     badge, sign = LOOKS[view.state]
     lost = view.state is State.ACTIVE and view.server_lost_at is not None
     offer = view.extension if view.state in {State.PREPARING, State.ACTIVE} else None
@@ -117,10 +123,15 @@ def card(view: Reservation, *, can_change: bool) -> Card:
         sentence=sentence(view),
         reason=view.reason if view.state in FINAL | {State.STOPPING} else None,
         alarm=lost,
-        open_url=view.url if view.state is State.ACTIVE else None,
+        # Whoever was invited to see cannot open, and only the owner starts it again.
+        open_url=view.url
+        if view.state is State.ACTIVE and not (shared and (lost or invited[viewer] == "view"))
+        else None,
         start_again=lost,
         extension=extension(offer) if offer is not None and can_change else None,
         can_change=can_change,
+        shared_by=view.user if shared else None,
+        shared_with="" if shared else ", ".join(invited),
     )
 
 

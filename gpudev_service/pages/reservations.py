@@ -13,6 +13,7 @@ from gpudev_service.errors import Refusal, not_found
 from gpudev_service.events import Owner
 
 from . import cards
+from . import people_views as people
 from .base import Done, PageHandler
 from .forms import Forms
 
@@ -68,8 +69,10 @@ class Mine(ReservationPage):
         return self._past(view)
 
     def _past(self, view: Reservation) -> cards.Card:
-        owner = Owner(view.user, self.caller.groups, view.server_name)
-        return cards.card(view, can_change=self.may_change(owner))
+        # What is shared has other owners, whose groups the list does not tell.
+        groups = self.caller.groups if view.user == self.caller.name else ()
+        owner = Owner(view.user, groups, view.server_name)
+        return cards.card(view, self.caller.name, can_change=self.may_change(owner))
 
     def _more(self, **cursor: str | None) -> str | None:
         name, value = next(iter(cursor.items()))
@@ -84,7 +87,9 @@ class OneCard(ReservationPage):
     async def get(self, key: str) -> None:
         owner = await self.owner_of(key, Access.RESERVATION_READ)
         view = await self.view(key, owner)
-        self.show("card.html", card=cards.card(view, can_change=self.may_change(owner)))
+        self.show(
+            "card.html", card=cards.card(view, self.caller.name, can_change=self.may_change(owner))
+        )
 
 
 class Details(ReservationPage):
@@ -99,9 +104,12 @@ class Details(ReservationPage):
         view = await self.view(key, owner)
         history = await api.history(self.call(path={"id": key}, query=query, owner=owner))
         following = history.next_cursor
+        can_change = self.may_change(owner)
         self.show(
             "reservation.html",
-            card=cards.card(view, can_change=self.may_change(owner)),
+            card=cards.card(view, self.caller.name, can_change=can_change),
+            people=people.shown(view, self.caller.name, can_change=can_change),
+            can_invite=people.can_invite(view, can_change=can_change),
             facts=cards.facts(view),
             history=history.items,
             more=self.addresses.page("reservations", key, cursor=following) if following else None,
@@ -140,7 +148,12 @@ class Cancel(ReservationPage):
     async def page(self, key: str, forms: Forms) -> None:
         owner = await self.owner_of(key, Access.RESERVATION_WRITE)
         view = await self.view(key, owner)
-        self.show("cancel.html", card=cards.card(view, can_change=True), view=view, forms=forms)
+        self.show(
+            "cancel.html",
+            card=cards.card(view, self.caller.name, can_change=True),
+            view=view,
+            forms=forms,
+        )
 
     async def sent(self, key: str) -> None:
         owner = await self.owner_of(key, Access.RESERVATION_WRITE)

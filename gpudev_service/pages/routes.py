@@ -11,7 +11,7 @@ from tornado.web import StaticFileHandler
 from gpudev_service.api.service import Service
 from gpudev_service.errors import Refusal
 
-from . import admin, disks, fleet, reservations
+from . import admin, disks, fleet, keys, people, reservations
 from .base import NotFound, PageHandler
 from .cli_login import CliLogin
 from .headers import ALWAYS
@@ -26,6 +26,10 @@ _PAGES: tuple[tuple[str, type[PageHandler]], ...] = (
     (f"reservations/{_PART}/card", reservations.OneCard),
     (f"reservations/{_PART}/extend", reservations.Extend),
     (f"reservations/{_PART}/cancel", reservations.Cancel),
+    (f"reservations/{_PART}/invite", people.Invite),
+    (f"reservations/{_PART}/remove", people.Remove),
+    ("ssh-keys", keys.Keys),
+    ("ssh-keys/remove", keys.Remove),
     ("disks", disks.Disks),
     (f"disks/{_PART}", disks.OneDisk),
     (f"disks/{_PART}/rename", disks.Rename),

@@ -22,9 +22,9 @@ from gpudev_client import Client, models
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.api import web
-from gpudev_service.hub import Hub
 from gpudev_service.operations import servers
 from gpudev_service.store.engine import Store
+from tests.fixtures.users import Users
 from tests.fixtures.world import ManualClock, World, make_world
 
 T = TypeVar("T")
@@ -44,13 +44,6 @@ class Tokens(HubOAuth):
             return self._people.get(token)
 
         return answer()
-
-
-class Users(Hub):
-    """A Hub that has every user but nobody, in no groups, and answers nothing else."""
-
-    async def groups(self, user: str) -> tuple[str, ...] | None:
-        return None if user == "nobody" else ()
 
 
 class Running:
@@ -123,7 +116,7 @@ class Running:
         store = Store(self._database)
         self.world = make_world(store, self._folder)
         await self.world.ctx.hub.close()
-        self.world.ctx.hub = Users("http://127.0.0.1:9/hub/api", "no-token", patience=0.5)
+        self.world.ctx.hub = Users()
         sockets = bind_sockets(0, "127.0.0.1")
         base = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         auth = Tokens(

@@ -16,6 +16,7 @@ from tornado.routing import PathMatches, Rule, RuleRouter
 from gpudev_service.api import web
 from gpudev_service.pages.routes import handlers
 from gpudev_service.store.engine import Store
+from tests.fixtures.users import Users
 from tests.fixtures.world import World, make_world
 
 from .hub import ACCESS, HubDouble
@@ -85,6 +86,8 @@ async def site(world: World) -> AsyncIterator[Site]:
         access_scopes={ACCESS},
         cache_max_age=1,
     )
+    await world.ctx.hub.close()
+    world.ctx.hub = Users()
     service = web.service(world.ctx, auth, prefix=PREFIX, loops=list)
     app = web.application(service, cookie_secret=b"0" * 32, pages=handlers(service))
     router = RuleRouter(

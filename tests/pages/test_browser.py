@@ -10,8 +10,18 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gpudev_client import words
+from gpudev_client.models import CollaboratorRequest
 from gpudev_service.actor import Actor
-from gpudev_service.operations import capacity, disks, extension, reservations, snapshots
+from gpudev_service.operations import (
+    capacity,
+    disks,
+    extension,
+    keys,
+    reservations,
+    sharing,
+    snapshots,
+)
+from tests.api.matrix import SSH_KEY
 from tests.tiers import ROOT
 
 from .conftest import Site
@@ -44,6 +54,13 @@ async def lived_in(site: Site) -> Site:
     for name in ("data", "old"):
         await disks.create(world.ctx, "ada", name, (), ADA)
     await disks.delete(world.ctx, "ada", "old", (), ADA)
+    for user, role in (("linus", "use"), ("joan", "view")):
+        request = CollaboratorRequest.model_validate({"role": role})
+        await sharing.invite(world.ctx, mine.id, user, request, ADA)
+    shared = await world.reserve("grace", "t4", hours=3, name="of grace")
+    await world.running(shared)
+    await sharing.invite(world.ctx, shared.id, "ada", CollaboratorRequest(), Actor("grace"))
+    await keys.replace(world.ctx, "ada", [f"{SSH_KEY} ada@laptop"], ADA)
     await snapshots.take(world.ctx, "ada", "data", "before the change", ADA)
     await world.ctx.background.settle()
     await capacity.drain(world.ctx, "t4-2", "a fan is replaced", ADA)
@@ -89,11 +106,14 @@ async def screens(lived_in: Site, browser: Browser) -> Any:
 async def _paths(site: Site) -> list[str]:
     live = await reservations.present(site.world.ctx, lambda _: True)
     mine = next(view.id for view in live if view.name == "training")
+    shared = next(view.id for view in live if view.name == "of grace")
     query = f"port=5000&state={'s' * 22}&challenge={'c' * 43}&name=laptop"
     return [
         "",
         f"reservations/{mine}",
         f"reservations/{mine}/cancel",
+        f"reservations/{shared}",
+        "ssh-keys",
         "disks",
         "disks/data",
         "disks/data/delete",
@@ -179,7 +199,7 @@ async def test_a_card_changes_by_itself_and_says_so(lived_in: Site, screens: Any
     card = page.locator("article", has_text="evaluation")
     assert "queued" in await card.inner_text()
     live = await reservations.present(lived_in.world.ctx, lambda _: True)
-    grace = next(view for view in live if view.user == "grace")
+    grace = next(view for view in live if (view.user, view.gpu_type) == ("grace", "t4-small"))
     mine = next(view for view in live if view.name == "evaluation")
     await page.wait_for_function("() => true")
     await reservations.cancel(lived_in.world.ctx, grace.id, Actor("grace"))

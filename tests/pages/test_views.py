@@ -93,7 +93,7 @@ def test_where_a_reservation_stands(
 @pytest.mark.parametrize("state", list(State))
 def test_what_can_be_done_in_each_state(state: State) -> None:
     view = reservation(state, expires_at=later(2), ended_at=NOW)
-    mine, seen = cards.card(view, can_change=True), cards.card(view, can_change=False)
+    mine, seen = (cards.card(view, "ada", can_change=can) for can in (True, False))
     assert mine.can_cancel == (state not in FINAL | {State.STOPPING})
     assert not seen.can_cancel
     assert (mine.open_url is not None) == (state is State.ACTIVE)

@@ -120,7 +120,9 @@
     if (event.kind === "present" && (before === undefined || before === state)) return;
     announce(event);
     if (parts) soon("page", refresh);
-    if (list && reservation.user === body.dataset.viewer) {
+    const viewer = body.dataset.viewer;
+    const invited = (reservation.collaborators ?? []).some((one) => one.user === viewer);
+    if (list && (reservation.user === viewer || invited)) {
       const there = document.getElementById(`r-${reservation.id}`);
       if (there || !final(reservation.state)) soon(reservation.id, () => refreshCard(reservation.id));
     }
