@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,8 +88,13 @@ class Closing:
         self._now = now
         self._round: _Round | None = None
         self._task: asyncio.Task[None] | None = None
-        #: The end for which the task waits or has been through: extended leases end anew.
-        self._prepared: tuple[datetime, bool] | None = None
+        self._hook: asyncio.Task[str | None] | None = None
+        #: The end that the task is about: an extended lease ends anew.
+        self._end: datetime | None = None
+        #: The end for which the hook was begun.
+        self._hook_end: datetime | None = None
+        #: Whether the task is past the point at which an early end would change anything.
+        self._saving = False
 
     @property
     def request(self) -> SaveRequest | None:
@@ -101,31 +106,25 @@ class Closing:
         view = self._link.view
         if view is None or view.reservation.expires_at is None:
             return
-        state = view.reservation.state
-        if state is State.STOPPING:
-            # Already through with the regular end, or it is on its way: not twice.
-            if self._prepared is None or not self._begun:
-                self._prepare(view, early=True)
-        elif state in (State.ACTIVE, State.PREPARING) and (
-            self._prepared is None or self._prepared[0] != view.reservation.expires_at
-        ):
-            self._prepare(view, early=False)
+        end, state = view.reservation.expires_at, view.reservation.state
+        if state is State.STOPPING and not self._saving:
+            self._saving = True
+            self._begin(end, self._early(end, view))
+        elif state in (State.ACTIVE, State.PREPARING) and end != self._end:
+            self._saving = False
+            self._begin(end, self._at(end, view))
 
-    _begun = False
-
-    def _prepare(self, view: LabView, *, early: bool) -> None:
-        end = view.reservation.expires_at
-        assert end is not None  # noqa: S101 - asked before
+    def _begin(self, end: datetime, work: Coroutine[None, None, None]) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._prepared, self._begun = (end, early), early
-        work = self._early(view) if early else self._at(end, view)
+        self._end = end
         self._task = asyncio.create_task(work, name="gpudev closing")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in (self._task, self._hook):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     # --- the tabs -----------------------------------------------------------------------------
 
@@ -167,16 +166,16 @@ class Closing:
         changed."""
         times = view.closing
         await self._sleep_until(end, times.hook_seconds + times.save_seconds)
-        self._begun = True
-        hook = await self.run_hook(self._left(end, times.save_seconds))
+        hook = await self._hook_for(end, self._left(end, times.save_seconds))
         await self._sleep_until(end, times.save_seconds)
+        self._saving = True
         report = await self.save(self._left(end, 0.0) * (1 - _REPORT_SHARE))
         await self._report(report, hook)
 
-    async def _early(self, view: LabView) -> None:
+    async def _early(self, end: datetime, view: LabView) -> None:
         """Somebody ends the lease now; the service waits for a moment, so both at once."""
         seconds = view.closing.early_seconds * (1 - _REPORT_SHARE)
-        report, hook = await asyncio.gather(self.save(seconds), self.run_hook(seconds))
+        report, hook = await asyncio.gather(self.save(seconds), self._hook_for(end, seconds))
         await self._report(report, hook)
 
     async def _report(self, report: ClosingReport, hook: str | None) -> None:
@@ -194,6 +193,22 @@ class Closing:
             await asyncio.sleep(min(left, 30.0))
 
     # --- the hook -----------------------------------------------------------------------------
+
+    async def _hook_for(self, end: datetime, seconds: float) -> str | None:
+        """How the hook of this end went, in at most `seconds`. One that runs already is waited for,
+        not begun again; the task of a lease that is extended meanwhile leaves it alone."""
+        running = self._hook is not None and not self._hook.done()
+        if self._hook is None or not (running or self._hook_end == end):
+            self._hook_end = end
+            self._hook = asyncio.create_task(self.run_hook(seconds), name="gpudev hook")
+        done, _ = await asyncio.wait(
+            [self._hook], timeout=seconds + (0.0 if running else 3 * _HOOK_GRACE)
+        )
+        if not done:
+            self._hook.cancel()
+            await asyncio.wait([self._hook])
+            return f"~/{HOOK} was ended, since the lease ends early."
+        return self._hook.result()
 
     async def run_hook(self, seconds: float) -> str | None:
         """Runs the owner's hook with a time limit; how it went, in words. None without a hook.

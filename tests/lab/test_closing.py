@@ -206,3 +206,39 @@ async def test_an_early_end_does_both_at_once(tmp_path: Path, hook: Callable[[st
     site.sees(view(timedelta(hours=2), state=State.STOPPING))
     report = await site.report()
     assert (report.saved, report.hook) == (1, f"~/{HOOK} ran to its end.")
+
+
+async def test_an_early_end_while_the_hook_runs_saves_all_the_same(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    begun = pipe(tmp_path / "begun")
+    hook(f"echo ran >> runs; echo > {begun}; sleep 1000")
+    site = Site(tmp_path, pages=1)
+    site.answer = site.saves_one
+    site.sees(view(timedelta(seconds=60), hook=100.0))
+    await asyncio.to_thread(begun.read_text)
+    site.sees(view(timedelta(seconds=60), state=State.STOPPING, early=1.5))
+    report = await site.report()
+    assert report.saved == 1
+    assert report.hook == f"~/{HOOK} was ended, since the lease ends early."
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+async def test_an_extension_leaves_a_running_hook_alone(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    begun, go, done = (pipe(tmp_path / name) for name in ("begun", "go", "done"))
+    hook(f"echo > {begun}; cat {go}; echo written > {done}")
+    site = Site(tmp_path)
+    site.sees(view(timedelta(seconds=60), hook=100.0))
+    await asyncio.to_thread(begun.read_text)
+    site.sees(view(timedelta(hours=2)))
+    await asyncio.to_thread(go.write_text, "go on")
+    assert await asyncio.to_thread(done.read_text) == "written\n"
+    await site.closing.stop()
+
+
+def pipe(path: Path) -> Path:
+    """A named pipe: who writes waits for who reads, and the other way round."""
+    os.mkfifo(path)
+    return path
