@@ -6,6 +6,7 @@ connection, and a connection is set up for its purpose once and not at every tra
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +119,11 @@ def _sqlite(
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def create_private(*_: Any) -> None:
-        # SQLite would create the file readable for everybody; the journal takes its mode.
-        os.close(os.open(address.sqlite_file(url), os.O_CREAT | os.O_RDWR, 0o600))
+        # SQLite would create the file readable for everybody; the journal takes its mode. A file
+        # that is there must not be opened here: closing it again would take all of this process's
+        # locks on it away (POSIX), and another process could change it under our transactions.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(address.sqlite_file(url), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
