@@ -2,6 +2,7 @@
 
 The stand-in speaks the models of the API and does what a test tells it at `/control`: who may come
 in, with which keys, and what it answers. Run as `python -m tests.ssh.child PORT TOKEN`.
+`SSH_TEST_BASE` is where the server lies at the proxy.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Access(_Json):
             host=f"gpudev-{ID}",
             login=service.report.login,
             home=service.report.home,
-            url=f"{base}/user/{OWNER}/{ID}/gpudev/ssh",
+            url=f"{base}{os.environ['SSH_TEST_BASE']}/gpudev/ssh",
             ticket=ticket,
             expires_at=datetime.now(UTC),
             host_keys=service.report.host_keys,
@@ -210,7 +211,7 @@ def main(port: int, token: str) -> None:
             "--ip=127.0.0.1",
             "--no-browser",
             "--allow-root",
-            f"--ServerApp.base_url=/user/{OWNER}/{ID}/",
+            f"--ServerApp.base_url={os.environ['SSH_TEST_BASE']}/",
             f"--IdentityProvider.token={token}",
             "--ServerApp.port_retries=0",
             "--ServerApp.jpserver_extensions=tests.ssh.child=True",

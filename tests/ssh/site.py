@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ class Site:
         self.base = f"/user/{OWNER}/{ID}"
         self.server_token = secrets.token_hex(16)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.http = httpx.Client(trust_env=False, timeout=30.0)
+        self.proxy_options: list[str] = []
+        self.http = self._http()
         self.people: dict[str, Person] = {}
 
     def start(self) -> None:
@@ -70,6 +72,7 @@ class Site:
         command = [
             program, "--ip=127.0.0.1", f"--port={self.public}", "--api-ip=127.0.0.1",
             f"--api-port={self.api}", f"--default-target=http://127.0.0.1:{self.port}",
+            *self.proxy_options,
         ]  # fmt: skip
         self._launch("proxy", command, {"CONFIGPROXY_AUTH_TOKEN": "unused"})
 
@@ -80,6 +83,7 @@ class Site:
             "SHELL": "/bin/bash",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "labextension")]),
             "SSH_TEST_PUBLIC": self.url,
+            "SSH_TEST_BASE": self.base,
             "GPUDEV_RESERVATION": ID,
             "CUDA_VISIBLE_DEVICES": "0,1",
             "JUPYTER_RUNTIME_DIR": str(self.home / "runtime"),
@@ -135,6 +139,11 @@ class Site:
             assert time.monotonic() < deadline, f"never: {what}\n{self.log()[-4000:]}"
             time.sleep(0.05)
         return found
+
+    @staticmethod
+    def _http(certificate: str | None = None) -> httpx.Client:
+        verify = ssl.create_default_context(cafile=certificate) if certificate else True
+        return httpx.Client(trust_env=False, timeout=30.0, verify=verify)
 
     def _answers(self) -> bool:
         try:

@@ -1,0 +1,131 @@
+"""A peer that never reads: what it costs at every hop of an SSH connection (R9's sockets).
+
+A program that floods, or never reads, stands in the place of sshd, since OpenSSH's own windows hold
+back before anything else has to. The soak of two hours is not part of this.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.ssh_peers import here
+from gpudev_client.ssh import frames, service
+from gpudev_client.ssh.wire import Address, Connection
+from tests.client.models import ID
+from tests.ssh.site import Person, Site
+
+SMALL = os.environ.get("SIZE") == "small"
+#: What the flood would send, and for how long nobody reads.
+SIZE, STANDS = (256 * 1024 * 1024, 5.0) if SMALL else (1024 * 1024 * 1024, 20.0)
+GOAL = 4.0
+#: Connections before anything is measured: node grows its heap in the beginning, whoever reads.
+WARM = 5
+MEGABYTE = 1024 * 1024
+
+
+def stand_in(folder: Path, name: str, line: str) -> Path:
+    """A directory with a program called `sshd`, to be found first."""
+    programs = folder / name
+    programs.mkdir()
+    program = programs / "sshd"
+    program.write_text(f"#!/bin/sh\nexec {line}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return programs
+
+
+def opened(ada: Person, mode: str) -> socket.socket:
+    """The connection as our client makes it, without an `ssh` behind it."""
+    with service.Service(service.settings(str(ada.config))) as there:
+        access = there.access(ID)
+        address = Address(access.url)
+        connection = Connection(address)
+        headers = {"Gpudev-Ticket": access.ticket}
+        answer = connection.upgrade(address.path, headers, [mode])
+    assert answer.status == 101
+    if mode == frames.RAW:
+        connection.sock.sendall(frames.CLIENT_OPENING)
+    return connection.sock
+
+
+def memory(site: Site) -> dict[str, float]:
+    """Megabytes of both hops, with all of their children but the stand-in."""
+    return {
+        part: psutil.Process(site.processes[part].pid).memory_info().rss / MEGABYTE
+        for part in ("server", "proxy")
+    }
+
+
+def sent(sock: socket.socket, mode: str) -> float:
+    """Floods until nothing more is taken for two seconds; how many MB went away."""
+    piece = bytes(MEGABYTE)
+    data = frames.encode(frames.BINARY, piece, b"abcd") if mode == frames.FRAMES else piece
+    sock.settimeout(2)
+    taken = 0
+    try:
+        while taken < SIZE:
+            taken += sock.send(data)
+    except TimeoutError:
+        return taken / MEGABYTE
+    return taken / MEGABYTE
+
+
+def grown(site: Site, mode: str, direction: str) -> dict[str, float]:
+    ada = site.person("ada")
+    site.admit(ada)
+    for _ in range(WARM):
+        warm = opened(ada, mode)
+        warm.settimeout(2)
+        if direction == "down":
+            read = 0
+            while read < 16 * MEGABYTE:
+                read += len(warm.recv(MEGABYTE))
+        else:
+            sent(warm, mode)
+        warm.close()
+    before = memory(site)
+    highest = dict(before)
+    sock = opened(ada, mode)
+    taken = sent(sock, mode) if direction == "up" else 0.0
+    end = time.monotonic() + STANDS
+    while time.monotonic() < end:
+        now = memory(site)
+        highest = {part: max(highest[part], now[part]) for part in now}
+        time.sleep(0.2)
+    sock.close()
+    found = {part: highest[part] - before[part] for part in before}
+    shown = ", ".join(f"{part} +{value:.1f} MB" for part, value in found.items())
+    held = f", {taken:.0f} MB taken before it stood still" if direction == "up" else ""
+    name = "raw" if mode == frames.RAW else "frames"
+    print(f"{name:<6} {direction:<4} {shown}{held}")
+    return found
+
+
+def main() -> int:
+    here()
+    worst = 0.0
+    for direction, line in (("down", f"head -c {SIZE} /dev/zero"), ("up", "sleep 100000")):
+        site = Site()
+        try:
+            programs = stand_in(site.home, "stand-in", line)
+            site.start_proxy()
+            site.start_server(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+            for mode in (frames.RAW, frames.FRAMES):
+                worst = max(worst, *grown(site, mode, direction).values())
+        finally:
+            site.remove()
+    print(
+        f"R9 a-peer-that-never-reads=+{worst:.1f}MB soak=not-run goal {GOAL:.0f}MB "
+        f"{'met' if worst <= GOAL else 'missed'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
