@@ -59,7 +59,7 @@ SERVICE_SCOPES: Sequence[tuple[str, str]] = (
     ("read:users:name", "know whose servers they are"),
     ("read:users:groups", "policy by group, when the spawner or an admin reserves for somebody"),
     ("read:servers", "find leases whose server is gone"),
-    ("shares", "let collaborators into the server, and out again"),
+    ("shares", "let collaborators into the server, and out again (it contains access to servers)"),
     ("servers", "start the server when a reservation's turn comes, stop it at the lease's end"),
     ("delete:servers", "remove the rows of servers that gpudev named, when they are over"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,18 +12,24 @@ import pytest
 
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
+from tests import tiers
 from tests.fixtures.hub import RunningHub
 
 from .conftest import LIGHT_SERVERS, SHORT
 from .people import Person
 from .waiting import until
 
-pytestmark = pytest.mark.hub
 
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[RunningHub]:
-    hub = RunningHub(service_config=SHORT, hub_config=LIGHT_SERVERS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("6", marks=pytest.mark.hub),
+        pytest.param("5", marks=pytest.mark.hub5),
+    ],
+)
+def hub(request: pytest.FixtureRequest) -> Iterator[RunningHub]:
+    python = tiers.hub5_python() if request.param == "5" else sys.executable
+    hub = RunningHub(python=python, service_config=SHORT, hub_config=LIGHT_SERVERS)
     try:
         hub.start()
         yield hub

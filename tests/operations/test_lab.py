@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from gpudev_client import limits
 from gpudev_client.models import ClosingReport, CollaboratorRequest, Reservation, SshHostReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
@@ -47,6 +48,23 @@ async def test_keys_are_replaced_as_a_whole(world: World) -> None:
     assert [(k.key, k.comment, k.added_at) for k in kept.items] == [(KEY, "desk", START)]
     assert await keys.listing(world.ctx, "ada") == kept
     assert (await keys.listing(world.ctx, "grace")).items == []
+
+
+async def test_keys_are_added_and_removed_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keys.add(world.ctx, "ada", [f"{KEY} laptop"], ADA)
+    made = await keys.add(world.ctx, "ada", [f"{KEY} desk", OTHER], ADA)
+    assert {(k.key, k.comment) for k in made.items} == {(KEY, "desk"), (OTHER, "")}
+    monkeypatch.setattr(limits, "SSH_KEYS_MAX", 2)
+    third = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
+    with pytest.raises(Refusal) as raised:
+        await keys.add(world.ctx, "ada", [third], ADA)
+    assert (raised.value.code, raised.value.accepted) == ("quota", {"max": 2})
+    first = next(k.fingerprint for k in made.items if k.key == KEY)
+    for _ in range(2):
+        left = await keys.remove(world.ctx, "ada", first, ADA)
+        assert [k.key for k in left.items] == [OTHER]
 
 
 async def test_one_bad_key_changes_nothing(world: World) -> None:
