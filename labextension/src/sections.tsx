@@ -84,7 +84,7 @@ function Extend(props: Props & { reservation: IReservation }): JSX.Element {
               aria-label={trans.__('Extend by %1', hours(amount, trans))}
               onClick={() => act(() => model.extend(amount), trans.__('The lease is extended.'))}
             >
-              {`+ ${hours(amount, trans)}`}
+              {`+${hours(amount, trans)}`}
             </button>
           ))}
         </div>
@@ -120,7 +120,7 @@ export function Gpus({ lease, trans, model }: Props): JSX.Element | null {
             viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
             preserveAspectRatio="none"
             role="img"
-            aria-label={trans.__('Use over the lease, %1 % on average', average)}
+            aria-label={trans.__('Use over the lease, %1\u00a0% on average', average)}
           >
             <polyline className="gpudev-line-memory" points={memory} />
             <polyline className="gpudev-line-use" points={use} />
@@ -128,7 +128,7 @@ export function Gpus({ lease, trans, model }: Props): JSX.Element | null {
           <figcaption>
             <span className="gpudev-key-use">{trans.__('use')}</span>{' '}
             <span className="gpudev-key-memory">{trans.__('memory')}</span>{' '}
-            {trans.__('since %1, %2 % on average', moment(new Date((figures.history[0]?.at ?? 0) * 1000), model.now), average)}
+            {trans.__('since %1, %2\u00a0% on average', moment(new Date((figures.history[0]?.at ?? 0) * 1000), model.now), average)}
           </figcaption>
         </figure>
       ) : null}
