@@ -104,8 +104,8 @@ class IdleRule(Setting):
     """
 
     action: IdleAction = IdleAction.WARN
-    after_minutes: float = Field(default=60, ge=5)
-    grace_minutes: float = Field(default=15, ge=1)
+    after_minutes: float = Field(default=60, gt=0)
+    grace_minutes: float = Field(default=15, ge=0)
     keep_hours: float = Field(default=4, gt=0)
     keeps: int = Field(default=3, ge=0)
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 EVERY = 60.0
+#: Seconds before the first look, again and again until the service has said how things are.
+FIRST = 2.0
 #: What is known is told anew after this, though nothing has changed.
 HEARTBEAT = timedelta(minutes=5)
 #: Percent of a GPU's time from which on it computes.
@@ -201,7 +203,7 @@ class Reporter:
             except Exception:
                 # One look that fails must not end the looking: the lease would never be idle.
                 log.exception("could not look at what goes on in this server")
-            await self._pause(EVERY)
+            await self._pause(FIRST if self._link.view is None else EVERY)
 
     async def once(self) -> None:
         """One look.

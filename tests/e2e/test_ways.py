@@ -130,6 +130,7 @@ def test_a_crashed_server_keeps_its_lease_and_starts_again_on_it(
     answer = ada.start(made.server_name)
     assert answer.is_success, answer.text
     until(lambda: not ada.look(made.id).server_lost_at, "it runs again")
+    until(lambda: (ada.server(made.server_name) or {}).get("ready"), "the Hub's route is there")
     assert ada.inside(made, "status").is_success
     assert [r.id for r in ada.reservations()] == [made.id]
     assert made.id in marked(hub)

@@ -30,12 +30,16 @@ HUB = 'c.Spawner.environment["JUPYTER_CONFIG_PATH"] = {!r}'
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    """One Hub with whole JupyterLabs for all tests of a file."""
+def hub(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningHub]:
+    """One Hub with whole JupyterLabs for all tests of a file, whose `SERVICE` is added to the
+    service's configuration."""
     config = tmp_path_factory.mktemp("jupyter")
     (config / "labconfig").mkdir()
     (config / "labconfig" / "page_config.json").write_text(json.dumps(QUIET))
-    hub = RunningHub(service_config=SERVICE, hub_config=HUB.format(str(config)))
+    service = SERVICE + getattr(request.module, "SERVICE", "")
+    hub = RunningHub(service_config=service, hub_config=HUB.format(str(config)))
     try:
         hub.start()
         yield hub

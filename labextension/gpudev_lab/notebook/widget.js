@@ -19,7 +19,7 @@ function sentence(lease, now) {
   const end = new Date(lease.expires_at);
   const left = (end - now) / 1000;
   if (left <= 0) return "The lease is ending.";
-  const clock = end.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const clock = end.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
   return `${duration(left)} left, until ${clock}`;
 }
 
