@@ -16,7 +16,6 @@ import time
 import tty
 
 from benchmarks.ssh_peers import (
-    TlsSite,
     Way,
     direct,
     here,
@@ -27,7 +26,7 @@ from benchmarks.ssh_peers import (
     seconds,
     websocat,
 )
-from tests.ssh.site import Site
+from tests.ssh.site import Site, TlsSite
 
 SMALL = os.environ.get("SIZE") == "small"
 LOGINS, ECHOES, ROUNDS = (5, 200, 3) if SMALL else (15, 1000, 5)

@@ -27,26 +27,6 @@ def here() -> None:
     os.environ["PATH"] = os.pathsep.join([*own, os.environ["PATH"]])
 
 
-class TlsSite(Site):
-    """A site whose proxy speaks TLS with a certificate of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.url = self.url.replace("http:", "https:")
-        self.service = f"{self.url}/services/gpudev"
-        self.certificate, key = self.home / "cert.pem", self.home / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-             "-nodes", "-keyout", str(key), "-out", str(self.certificate), "-days", "1",
-             "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        self.proxy_options = [f"--ssl-key={key}", f"--ssl-cert={self.certificate}"]
-        self.http.close()
-        os.environ["SSL_CERT_FILE"] = str(self.certificate)
-        self.http = self._http(str(self.certificate))
-
-
 @contextlib.contextmanager
 def direct(ada: Person) -> Iterator[Way]:
     """An sshd that listens, with the same keys."""

@@ -219,6 +219,8 @@ def main(port: int, token: str) -> None:
             "--ServerApp.jpserver_extensions=gpudev_lab=False",
             "--ServerApp.jpserver_extensions=jupyterlab=False",
             "--ServerApp.allow_remote_access=True",
+            f"--ServerApp.keyfile={os.environ.get('SSH_TEST_KEY', '')}",
+            f"--ServerApp.certfile={os.environ.get('SSH_TEST_CERT', '')}",
         ]
     )
 

@@ -26,6 +26,8 @@ class Laptop:
 
     def __init__(self, folder: Path, service: str, token: str, host: str) -> None:
         self.folder, self.service, self.host = folder, service, host
+        #: More variables for every program.
+        self.extra: dict[str, str] = {}
         self.folder.mkdir(mode=0o700)
         self.config = self.folder / "config.json"
         self.config.touch(mode=0o600)
@@ -72,7 +74,7 @@ class Laptop:
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "GPUDEV_"))}
-        return {**kept, "HOME": str(self.folder)}
+        return {**kept, "HOME": str(self.folder), **self.extra}
 
     def command(self, *arguments: str, fdpass: bool = True, host: str | None = None) -> list[str]:
         return ["ssh", *self.options(fdpass=fdpass, host=host), *arguments]

@@ -54,6 +54,8 @@ class Site:
         self.disk.mkdir(mode=0o700)
         self.public, self.api, self.port = _free_ports(3)
         self.url = f"http://127.0.0.1:{self.public}"
+        #: The server without the proxy.
+        self.local = f"http://127.0.0.1:{self.port}"
         self.service = f"{self.url}/services/gpudev"
         self.base = f"/user/{OWNER}/{ID}"
         self.server_token = secrets.token_hex(16)
@@ -120,11 +122,11 @@ class Site:
         self.until(lambda: self.state()["published"], "the host key is published")
 
     def control(self, **values: Any) -> None:
-        address = f"http://127.0.0.1:{self.port}/control"
+        address = f"{self.local}/control"
         self.http.post(address, json=values).raise_for_status()
 
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.http.get(f"http://127.0.0.1:{self.port}/control").json()
+        found: dict[str, Any] = self.http.get(f"{self.local}/control").json()
         return found
 
     def log(self, part: str = "server") -> str:
@@ -163,3 +165,43 @@ class Site:
                 stderr=log,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - set before any thread runs
             )
+
+
+class TlsSite(Site):
+    """A site with a certificate of its own.
+
+    Args:
+        inside: the server speaks TLS too, and is reached without a proxy, as a proxy reaches it
+            where the Hub has `internal_ssl`.
+    """
+
+    def __init__(self, *, inside: bool = False) -> None:
+        super().__init__()
+        self.inside = inside
+        self.certificate, self.private = self.home / "cert.pem", self.home / "key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+             "-nodes", "-keyout", str(self.private), "-out", str(self.certificate), "-days", "1",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        self.proxy_options = [f"--ssl-key={self.private}", f"--ssl-cert={self.certificate}"]
+        self.url = f"https://127.0.0.1:{self.port if inside else self.public}"
+        self.local = f"https://127.0.0.1:{self.port}" if inside else self.local
+        self.service = f"{self.url}/services/gpudev"
+        self.http.close()
+        self.http = self._http(str(self.certificate))
+
+    def start(self) -> None:
+        if not self.inside:
+            self.start_proxy()
+        self.start_server()
+
+    def start_server(self, **environment: str) -> None:
+        own = {"SSH_TEST_KEY": str(self.private), "SSH_TEST_CERT": str(self.certificate)}
+        super().start_server(**{**(own if self.inside else {}), **environment})
+
+    def person(self, name: str) -> Person:
+        found = super().person(name)
+        found.extra = {"SSL_CERT_FILE": str(self.certificate)}
+        return found

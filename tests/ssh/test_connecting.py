@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .site import HOST, Person, Site
+from .site import HOST, Person, Site, TlsSite
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
 
@@ -51,3 +52,30 @@ def test_who_has_no_key_there_does_not_come_in(site: Site, ada: Person) -> None:
     done = other.ssh("true")
     assert done.returncode == 255
     assert b"Permission denied (publickey)" in done.stderr
+
+
+@pytest.fixture(scope="module", params=["at-the-proxy", "also-inside"])
+def secure(request: pytest.FixtureRequest) -> Iterator[Person]:
+    """The owner of a server behind TLS; with `also-inside` its own socket is TLS as well."""
+    site = TlsSite(inside=request.param == "also-inside")
+    try:
+        site.start()
+        ada = site.person("ada")
+        site.admit(ada)
+        yield ada
+    finally:
+        site.remove()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_byte_with_tls(secure: Person, way: dict[str, Any]) -> None:
+    data = bytes(range(256)) * 20_000
+    done = secure.ssh("cat; exit 8", stdin=data, **way)
+    assert (done.returncode, done.stderr) == (8, b"")
+    assert done.stdout == data
+
+
+def test_a_certificate_that_nobody_trusts_is_said(secure: Person) -> None:
+    done = secure.run("env", "-u", "SSL_CERT_FILE", *secure.command(HOST, "true"))
+    assert done.returncode == 255
+    assert b"is not trusted" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpudev_client import models
-from gpudev_lab.sshd import daemon, hostkey, who
+from gpudev_lab.sshd import daemon, hostkey, places, who
 from tests.client.models import NOW, reservation
 
 pytestmark = pytest.mark.ssh
@@ -69,6 +70,21 @@ def test_nobody_else_can_read_what_it_is_started_with(made: daemon.Daemon) -> No
     for file in (keys, made.folder / "sshd_config"):
         assert file.stat().st_mode & 0o777 == 0o600
     assert not any("SPACES" in word or "AAAA" in word for word in made.command(keys))
+
+
+def test_what_a_killed_server_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    left = tmp_path / f"gpudev-ssh-{ended.stdout.strip()}-abc"
+    others = [tmp_path / f"gpudev-ssh-{os.getpid()}-abc", tmp_path / "gpudev-ssh-site-abc"]
+    for one in (left, *others):
+        one.mkdir()
+    made = places.make()
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert not left.exists()
+    assert all(one.exists() for one in others)
 
 
 def test_a_user_name_cannot_leave_its_place() -> None:

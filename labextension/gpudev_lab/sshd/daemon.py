@@ -11,10 +11,11 @@ import hashlib
 import os
 import pwd
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from . import places
 
 #: By whom a process of an SSH session was started, in its environment.
 MARK = "GPUDEV_SSH_WHO"
@@ -102,7 +103,7 @@ class Daemon:
         self.account = account()
         self._sshd = _program("sshd", "/usr/sbin")
         self._setpriv = _program("setpriv", "/usr/bin")
-        self.folder = Path(tempfile.mkdtemp(prefix="gpudev-ssh-"))
+        self.folder = places.make()
         self._config = self.folder / "sshd_config"
         _write(self._config, configuration(environment, host_key, self.account))
         if os.geteuid() == 0:

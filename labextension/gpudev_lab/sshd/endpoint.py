@@ -86,7 +86,8 @@ class SshHandler(JupyterHandler):
         if headers.get("Sec-WebSocket-Version") != "13" or not _is_key(key):
             raise _No(_BAD_REQUEST, "invalid_input", "The WebSocket's handshake is not complete.")
         offered = [p.strip() for p in headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        possible = [frames.FRAMES] if self._is_tls() else [frames.RAW, frames.FRAMES]
+        # sshd cannot speak on a socket that is TLS.
+        possible = [frames.FRAMES] if self._host.tls else [frames.RAW, frames.FRAMES]
         chosen = next((p for p in offered if p in possible), None)
         if chosen is None:
             raise _No(
@@ -151,9 +152,6 @@ class SshHandler(JupyterHandler):
         await sessions.serve(connection, {caller.user: caller.keys}, user=caller.user)
         if ours is not None:
             sessions.keep(relay.run(stream, ours))
-
-    def _is_tls(self) -> bool:
-        return bool(self.request.protocol == "https" and self._host.tls)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self.set_status(status)

@@ -12,12 +12,11 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import daemon
+from . import daemon, places
 from .sessions import Full
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ _BACKLOG = 128
 @cache
 def socket_path() -> Path:
     """The backend's place, one for this process, in a directory that only this account enters."""
-    return Path(tempfile.mkdtemp(prefix="gpudev-sshd-")) / "socket"
+    return places.make() / "socket"
 
 
 def server_proxy() -> dict[str, Any]:
