@@ -143,6 +143,13 @@ def _open(
 
 
 def _say(sentence: str) -> None:
+    if sentence.count("Z") and sentence.count(":"):
+        # Perhaps a moment, as the service marks it; it is shown in this machine's zone.
+        from datetime import UTC, datetime
+
+        from gpudev_client import words
+
+        sentence = words.told(sentence, datetime.now(UTC))
     text = "".join(c if c.isprintable() else "?" for c in sentence)
     sys.stderr.write(f"gpu-dev: {text}\r\n" if sys.stderr.isatty() else f"gpu-dev: {text}\n")
     sys.stderr.flush()
