@@ -166,3 +166,22 @@ async def test_who_may_only_look_sees_keys_and_no_form(site: Site) -> None:
     assert not page.has_form("/ssh-keys")
     server = await site.log_in("ada", ["custom:gpudev:lab!server=ada/x"])
     assert (await server.open("ssh-keys")).status == 403
+
+
+async def test_hostile_names_and_comments_are_only_text(site: Site) -> None:
+    hostile = "<img src=x onerror=alert(1)>\"'&"
+    mine = await lease(site)
+    await invite(site, mine, hostile)
+    await keys.replace(site.world.ctx, "ada", [f"{SSH_KEY} {hostile}"], Actor("ada"))
+    ada = await site.log_in("ada")
+    for path in ("", f"reservations/{mine.id}", "ssh-keys"):
+        page = await ada.open(path)
+        assert hostile in page.text, path
+        assert page.soup.find("img", src="x") is None
+        assert not page.soup.select("[onerror]")
+    page = await ada.send(await ada.open(f"reservations/{mine.id}"), "/remove")
+    assert page.result == f"{hostile} is not invited any more."
+    page = await ada.send(page, "/invite", user=f"{hostile}/")
+    field = page.soup.find(id="invite-user")
+    assert field is not None
+    assert field["value"] == f"{hostile}/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from gpudev_hub_config.secrets import secret
 from gpudev_service.hub import Hub, HubAway, HubRefused
 from tests.fixtures.hub import RunningHub
 
@@ -227,3 +229,44 @@ async def test_a_start_that_the_hub_takes_and_one_that_it_refuses(
     with pytest.raises(HubRefused):
         await real.start("nobody-of-that-name", "abcdefghij012345", "abcdefghij012345")
     assert await real.groups("nobody-of-that-name") is None
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("server", ["", "shared01"])
+async def test_sharing_a_server_of_a_real_hub(running_hub: RunningHub, server: str) -> None:
+    """With the service's own token: the scopes that it is given are enough for it."""
+    owner = f"sharer{len(server)}@example.org"
+    for user in (owner, "friend one", "friend-two"):
+        running_hub.user(user)
+    service = Hub(
+        f"{running_hub.url}/hub/api", secret(running_hub.home / "secrets", "service_token")
+    )
+    try:
+        assert await service.shares(owner, server) == frozenset()
+        if server:  # everybody has a row for the default server
+            with pytest.raises(HubRefused) as raised:
+                await service.share(owner, server, "friend-two")
+            assert raised.value.status == 404
+        await service.unshare(owner, server, "friend-two")
+        # The form makes the row.
+        with running_hub.browser(owner) as browser:
+            browser.get(f"{running_hub.url}/hub/spawn/{quote(owner)}/{server}".rstrip("/"))
+        for user in ("friend one", "friend-two", "friend-two"):
+            await service.share(owner, server, user)
+        assert await service.shares(owner, server) == {"friend one", "friend-two"}
+        for _ in range(2):
+            await service.unshare(owner, server, "friend one")
+        assert await service.shares(owner, server) == {"friend-two"}
+        with pytest.raises(HubRefused):
+            await service.share(owner, server, "nobody at all")
+    finally:
+        await service.close()
+
+
+async def test_shares_without_sense_are_no_answer(hub: Hub, odd: OddHub) -> None:
+    odd.answer = lambda _method, _path: (200, {"items": [{"user": 3}]})
+    with pytest.raises(HubAway, match="without sense"):
+        await hub.shares("ada", "x")
+    odd.answer = lambda _method, _path: (403, {"message": "no"})
+    with pytest.raises(HubRefused, match="no"):
+        await hub.shares("ada", "x")
