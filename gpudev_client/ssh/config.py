@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ _OPTIONS = (
     ("ServerAliveInterval", "30"),
     ("ServerAliveCountMax", "4"),
 )
+#: Seconds for which the host keys of a reservation are kept, beyond the longest of them.
+_KEPT = 366 * 86_400.0
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -134,11 +137,19 @@ def install(setup: Setup, file: Path) -> bool:
     """Writes our file, and the line into `file`; whether that changed."""
     setup.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write(setup.config, block(setup).encode())
+    _forget_old(setup.folder / "known_hosts.d")
     if is_installed(setup, file):
         return False
     before = _without_line(setup, file)
     _change(file, f"{include_line(setup)}\n".encode() + before)
     return True
+
+
+def _forget_old(folder: Path) -> None:
+    """Removes the host keys of reservations that must be over; each connection writes its own."""
+    for file in folder.glob(f"{hosts.PREFIX}*"):
+        if time.time() - file.stat().st_mtime > _KEPT:
+            file.unlink(missing_ok=True)
 
 
 def remove(setup: Setup, file: Path) -> bool:

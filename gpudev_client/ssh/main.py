@@ -20,6 +20,8 @@ HELP = "usage: gpu-dev proxy [--config FILE] [--login NAME] [--fdpass] gpudev-ID
 #: Seconds for which a server that is starting is waited for, and between two questions.
 PATIENCE = 600.0
 PAUSE = 1.0
+#: Seconds for which a server is waited for that the service takes for running.
+RETURN = 60.0
 #: Seconds until the server's first words; a way that swallows `RAW` is left after them.
 FIRST_WORDS = 15.0
 _SWITCHING, _FORBIDDEN, _BUSY = 101, 403, 503
@@ -68,17 +70,15 @@ def _connect(options: Options, prefix: str, settings: service.Settings) -> int:
     modes = [frames.FRAMES] if os.environ.get("GPUDEV_SSH_FRAMES") else [frames.RAW, frames.FRAMES]
     with service.Service(settings) as there:
         reservation = there.resolve(prefix)
-        access = _access(there, reservation)
+        access, connection, answer = _enter(there, reservation, modes)
         _check_login(options, access)
         hosts.write_known(settings.folder, options.host, access.host_keys)
-        connection, answer = _open(there.connection, access, modes)
         if answer.headers["sec-websocket-protocol"] == frames.RAW:
             raw = relay.Raw(connection.sock, answer.rest)
             if raw.speaks(FIRST_WORDS):
                 return _hand_over(options, raw)
             connection.close()
-            access = _access(there, reservation)
-            connection, answer = _open(None, access, [frames.FRAMES])
+            _, connection, answer = _enter(there, reservation, [frames.FRAMES])
         return _hand_over(options, relay.Framed(connection.sock, answer.rest))
 
 
@@ -89,6 +89,30 @@ def _hand_over(options: Options, way: relay.Way) -> int:
         relay.pass_socket(way.sock)
         return 0
     return relay.run_behind(way)
+
+
+def _enter(
+    there: service.Service, reservation: str, modes: list[str]
+) -> tuple[service.Access, Connection, Answer]:
+    """The way in, and the WebSocket at its end. A server that has crashed and starts again, or has
+    a restarted proxy in front, is not there for a moment; the service says when it is over."""
+    deadline = time.monotonic() + RETURN
+    told = False
+    while True:
+        access = _access(there, reservation)
+        try:
+            return access, *_open(there.take(), access, modes)
+        except _NotThere:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                _say("The server does not answer yet. Waiting; Ctrl-C ends it.")
+                told = True
+        time.sleep(PAUSE)
+
+
+class _NotThere(Problem):
+    """Nobody, or somebody else, answers at the server's address."""
 
 
 def _access(there: service.Service, reservation: str) -> service.Access:
@@ -136,9 +160,10 @@ def _open(
     said = service.words(answer)
     if answer.status in (_FORBIDDEN, _BUSY) and said:
         raise Problem(said)
-    raise Problem(
-        f"The server of {access.host} is not running: it was stopped, or is being stopped "
-        f"(status {answer.status})."
+    chosen.close()
+    raise _NotThere(
+        f"The server of {access.host} does not answer (status {answer.status}); it has been "
+        "stopped, or is being started again."
     )
 
 

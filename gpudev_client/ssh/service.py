@@ -117,9 +117,13 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What has been passed on has a descriptor of its own.
         if self.connection is not None:
             self.connection.close()
+
+    def take(self) -> Connection | None:
+        """Gives the connection away; the next question makes another."""
+        taken, self.connection = self.connection, None
+        return taken
 
     def access(self, reservation: str) -> Access:
         """The way into a server.

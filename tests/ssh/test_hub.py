@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from gpudev_client.models import Reservation
@@ -257,6 +259,27 @@ def test_submit_reserves_runs_and_gives_back(hub: RunningHub, person: Make, tmp_
     assert (project / "out").read_text() == "5"
     [made] = ada.reservations()
     ada.until_over(made.id, State.CANCELLED)
+
+
+def test_a_server_that_crashed_is_waited_for(person: Make) -> None:
+    ada = person("ssh-crash")
+    got = ada.lease()
+    assert ada.laptop.ssh("true").returncode == 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("GPUDEV_RESERVATION") == got.id:
+                process.kill()
+    waiting = subprocess.Popen(
+        ada.laptop.command(ada.laptop.host, "echo again"),
+        env=ada.laptop.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    until(lambda: not (ada.server(got.server_name) or {}).get("ready"), "the Hub has noticed")
+    ada.start(got.server_name)
+    out, said = waiting.communicate(timeout=120)
+    assert out == b"again\n", said
+    assert b"Waiting" in said
 
 
 def test_the_door_is_shut_before_the_upgrade(hub: RunningHub, person: Make) -> None:
