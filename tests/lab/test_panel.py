@@ -66,6 +66,8 @@ async def test_everything_works_from_the_keyboard(
     ada = person("gil")
     lease = running(ada, hours=1, disk="work", create_disk=True)
     page = await lab.open(ada, lease)
+    # JupyterLab gives it the focus when it comes, late on a busy machine.
+    await page.wait_for_selector(".jp-LauncherCard")
     await page.locator(STATUS).focus()
     await page.keyboard.press("Enter")
     await page.wait_for_selector(f"{PANEL} .gpudev-left")
