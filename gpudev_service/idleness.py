@@ -69,8 +69,9 @@ def verdict(seen: Seen, rule: IdleRule, now: datetime) -> IdleVerdict:
     idle = state == "idle"
     releasing = rule.action is IdleAction.RELEASE
     grace = timedelta(minutes=rule.grace_minutes)
-    return IdleVerdict(
+    found = IdleVerdict(
         state=state,
+        summary="",
         since=last if idle else None,
         reasons=reasons,
         action=rule.action.value,
@@ -79,6 +80,22 @@ def verdict(seen: Seen, rule: IdleRule, now: datetime) -> IdleVerdict:
         kept_until=kept_until if kept_until is not None and kept_until > now else None,
         keeps_left=max(0, rule.keeps - seen.keeps),
     )
+    return found.model_copy(update={"summary": summary(found)})
+
+
+def summary(found: IdleVerdict) -> str:
+    """A verdict in one sentence, its moments marked for the reader's zone."""
+    if found.state == "idle" and found.since is not None:
+        said = f"Nobody has used it since {words.mark(found.since)}"
+        back = f"; it is given back at {words.mark(found.release_at)}" if found.release_at else ""
+        return f"{said}{back}."
+    if found.state == "kept" and found.kept_until is not None:
+        return f"Kept on request until {words.mark(found.kept_until)}."
+    if found.state == "unknown":
+        return "Whether it is used is not known."
+    if found.idle_at is not None:
+        return f"In use. Without more use it counts as idle from {words.mark(found.idle_at)}."
+    return "In use."
 
 
 def busy_now(seen: Seen) -> bool:

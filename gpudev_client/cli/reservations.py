@@ -213,6 +213,7 @@ def _details(app: App, r: models.Reservation) -> str:
                 "extension",
                 offer_in_words(app, extension) if extension and r.state is State.ACTIVE else None,
             ),
+            ("use", app.told(r.idle.summary) if r.idle else None),
             ("submitted", at(r.submitted_at)),
             ("booked for", at(r.booked_for)),
             ("first promised", promised),

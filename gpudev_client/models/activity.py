@@ -32,7 +32,8 @@ class ActivityReport(Request):
 
 
 class IdleVerdict(Answer):
-    """How a lease stands: `reasons` say it in words, source by source.
+    """How a lease stands: `summary` says it in one sentence (with moments as in histories),
+    `reasons` source by source.
 
     `idle_at` is when it will count as idle if nothing happens before, `release_at` when an idle one
     is given back (None where policy does not do that). "Keep it" holds until `kept_until`, and can
@@ -40,6 +41,7 @@ class IdleVerdict(Answer):
     """
 
     state: IdleState
+    summary: Annotated[str, StringConstraints(max_length=1_000)]
     since: AwareDatetime | None = Field(description="The last use of a lease that is idle.")
     reasons: list[Annotated[str, StringConstraints(max_length=1_000)]]
     action: Literal["nothing", "warn", "release"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpudev_client import limits, words
 from gpudev_client.models import ExtensionRequest, Reservation
 from gpudev_client.states import FINAL, LIVE, State
-from gpudev_service.api import access
+from gpudev_service.api import access, use
 from gpudev_service.api import reservations as api
 from gpudev_service.api.permissions import Right
 from gpudev_service.api.route import Access, PageQuery
@@ -108,6 +108,7 @@ class Details(ReservationPage):
         self.show(
             "reservation.html",
             card=cards.card(view, self.caller.name, can_change=can_change),
+            idle=view.idle,
             people=people.shown(view, self.caller.name, can_change=can_change),
             can_invite=people.can_invite(view, can_change=can_change),
             facts=cards.facts(view),
@@ -137,6 +138,26 @@ class Extend(Details):
             await self.submit(work)
         except Refusal as refusal:
             await self.page(key, self.refused("extend", refusal))
+
+
+class Keep(Details):
+    """Keeps a lease that looks idle."""
+
+    async def get(self, key: str) -> None:
+        """A reload after a refusal: the page itself."""
+        self.go_to(self.addresses.reservation(key))
+
+    async def sent(self, key: str) -> None:
+        owner = await self.owner_of(key, Access.RESERVATION_WRITE)
+
+        async def work() -> Done:
+            await use.keep(self.call(path={"id": key}, owner=owner))
+            return Done("The lease is kept.", self.addresses.reservation(key))
+
+        try:
+            await self.submit(work)
+        except Refusal as refusal:
+            await self.page(key, self.refused("keep", refusal))
 
 
 class Cancel(ReservationPage):

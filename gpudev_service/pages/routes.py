@@ -25,6 +25,7 @@ _PAGES: tuple[tuple[str, type[PageHandler]], ...] = (
     (f"reservations/{_PART}", reservations.Details),
     (f"reservations/{_PART}/card", reservations.OneCard),
     (f"reservations/{_PART}/extend", reservations.Extend),
+    (f"reservations/{_PART}/keep", reservations.Keep),
     (f"reservations/{_PART}/cancel", reservations.Cancel),
     (f"reservations/{_PART}/invite", people.Invite),
     (f"reservations/{_PART}/remove", people.Remove),

@@ -2,7 +2,6 @@ import React from 'react';
 
 import type { IIdleVerdict, ILease } from './lease';
 import type { IProps } from './panel';
-import { sentence } from './verdict';
 import { told } from './words';
 
 /** Whether the lease counts as used, and why; nothing where policy does not look at that. */
@@ -12,7 +11,7 @@ export function Idle(props: IProps & { lease: ILease; idle: IIdleVerdict }): JSX
   return (
     <section className="gpudev-section">
       <h2>{trans.__('Use')}</h2>
-      <p className={asked ? 'gpudev-trouble' : undefined}>{sentence(idle, model.now, trans)}</p>
+      <p className={asked ? 'gpudev-trouble' : undefined}>{told(idle.summary, model.now)}</p>
       <ul className="gpudev-list">
         {idle.reasons.map(reason => (
           <li key={reason}>{told(reason, model.now)}</li>

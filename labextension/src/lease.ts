@@ -26,12 +26,9 @@ export interface IExtensionOffer {
 
 export interface IIdleVerdict {
   state: 'in_use' | 'idle' | 'kept' | 'unknown';
-  since: string | null;
+  summary: string;
   reasons: string[];
   action: 'nothing' | 'warn' | 'release';
-  idle_at: string | null;
-  release_at: string | null;
-  kept_until: string | null;
   keeps_left: number;
 }
 

@@ -170,6 +170,7 @@ def verdict(state: str) -> IdleVerdict:
     return IdleVerdict.model_validate(
         {
             "state": state,
+            "summary": "",
             "since": None,
             "reasons": [],
             "action": "warn",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from gpudev_client.models import ActivityReport
+from gpudev_service.operations import idle
+from gpudev_service.settings import IdleAction, IdleRule
+
 from .conftest import Site
 
 
@@ -118,3 +122,25 @@ async def test_past_reservations_come_page_by_page(site: Site) -> None:
     assert "run 1 " in second.text
     assert "run 0" in second.text
     assert "Older" not in second.links()
+
+
+async def test_an_idle_lease_says_so_and_is_kept(site: Site) -> None:
+    world = site.world
+    rule = IdleRule(action=IdleAction.RELEASE, after_minutes=60, grace_minutes=15, keeps=1)
+    default = world.ctx.settings.policy.default.model_copy(update={"idle": rule})
+    policy = world.ctx.settings.policy.model_copy(update={"default": default})
+    world.ctx.settings = world.ctx.settings.model_copy(update={"policy": policy})
+    mine = await world.reserve("ada", hours=4)
+    await world.running(mine)
+    world.clock.pass_time(minutes=90)
+    seen = ActivityReport.model_validate({"sources": [{"source": "kernels"}]})
+    await idle.record(world.ctx, mine.id, seen)
+    ada = await site.log_in("ada")
+    page = await ada.open(f"reservations/{mine.id}")
+    assert "Nobody has used it since 12:00 UTC ; it is given back at 13:45 UTC ." in page.text
+    assert "No use of kernels since the server is up." in page.text
+    page = await ada.send(page, "/keep")
+    assert page.result == "The lease is kept."
+    assert "Kept on request until 17:30 UTC ." in page.text
+    assert "Kept on request for 4 h." in page.text  # the history
+    assert "Keep it" not in page.text

@@ -95,6 +95,33 @@ def test_a_release_counts_from_the_warning() -> None:
     assert verdict(seen(at=now), warn_only, now).release_at is None
 
 
+IDLE = "Nobody has used it since 2026-03-01T12:00Z; it is given back at 2026-03-01T13:45Z."
+
+
+@pytest.mark.parametrize(
+    ("facts", "minutes", "said"),
+    [
+        ({}, 30, "In use. Without more use it counts as idle from 2026-03-01T13:00Z."),
+        ({"sources": [source("gpu", busy=True)]}, 30, "In use."),
+        ({"kept_at": after(minutes=70)}, 90, "Kept on request until 2026-03-01T17:10Z."),
+        ({}, 90, IDLE),
+        ({"reported_at": None}, 90, "Whether it is used is not known."),
+    ],
+)
+def test_a_verdict_is_one_sentence(facts: dict[str, object], minutes: int, said: str) -> None:
+    now = after(minutes=minutes)
+    values = {"active_at": START, "reported_at": now, "sources": []} | facts
+    assert verdict(Seen(**values), RULE, now).summary == said  # type: ignore[arg-type]
+
+
+def test_a_verdict_that_only_warns_promises_no_end() -> None:
+    warn_only = RULE.model_copy(update={"action": IdleAction.WARN})
+    now = after(minutes=90)
+    assert verdict(seen(at=now), warn_only, now).summary == (
+        "Nobody has used it since 2026-03-01T12:00Z."
+    )
+
+
 spans = st.none() | st.integers(0, 48 * 60).map(lambda m: START + timedelta(minutes=m))
 
 
