@@ -35,6 +35,7 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("PUT", "collaborators/carol", {"role": "view"}, 200),
     ("DELETE", "collaborators/carol", None, 200),
     ("POST", "snapshot", {}, 200),
+    ("POST", "keep", {}, 409),  # policy does not look at idleness here
     ("POST", "saved", {"id": "nobody-asked", "saved": 0}, 204),
     ("POST", "release", {}, 200),
 ]
