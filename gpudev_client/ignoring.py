@@ -3,7 +3,7 @@
 `.gpudevignore` says what stays behind, in the form of `.gitignore`: one pattern a line, `#` begins
 a comment, `!` takes back, a final `/` means folders, a `/` before ties the pattern to the top, and
 `**` means any number of folders. Without that file what git ignores stays behind, where the folder
-is git's. `.git` never goes along.
+is git's; what comes back is left out by `.gpudevignore` only. `.git` never goes along.
 """
 
 from __future__ import annotations
@@ -46,16 +46,12 @@ def files(top: Path) -> list[str]:
     return _walk(top, Patterns([])) if by_git is None else by_git
 
 
-def patterns(top: Path) -> Patterns:
-    """The rules that also hold for what is copied back."""
-    for name in (FILE, ".gitignore"):
-        if (top / name).is_file():
-            return Patterns((top / name).read_text("utf-8", errors="replace").splitlines())
-    return Patterns([])
-
-
-def kept(paths: Iterable[str], rules: Patterns) -> list[str]:
-    """Those of `paths` that no rule leaves behind, themselves or a folder above them."""
+def returned(paths: Iterable[str], top: Path) -> list[str]:
+    """Those of `paths` that are copied back into a folder: all but what its `.gpudevignore` names,
+    and `.git`. What git ignores is just what programs make: their results."""
+    rules = Patterns([])
+    if (top / FILE).is_file():
+        rules = Patterns((top / FILE).read_text("utf-8", errors="replace").splitlines())
     found = []
     for path in paths:
         parts = path.split("/")

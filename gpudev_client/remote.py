@@ -138,8 +138,11 @@ class Remote:
             if process.returncode != 0:
                 raise RemoteError(f"{remote} could not be copied: {_last_line(said)}")
             archive.seek(0)
-            with tarfile.open(fileobj=archive) as content:
-                content.extractall(local, filter="data")
+            try:
+                with tarfile.open(fileobj=archive) as content:
+                    content.extractall(local, filter="data")
+            except (tarfile.TarError, OSError) as error:
+                raise RemoteError(f"{remote} could not be copied: {error}") from error
 
     def _send(self, local: Path, names: Sequence[str], remote: str) -> None:
         self.must(f"mkdir -p {_quoted(remote)}", f"{remote} could not be made")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpudev_client import words
+from gpudev_client.errors import GpuDevError
 
 from . import pick, ssh, wait
 from .app import INTERRUPTED, App, Refused
@@ -58,8 +59,9 @@ def submit(
     gpu-dev submit -t t4 -g 1 -h 2 -- python train.py
 
     FOLDER is the current one unless it is given. What .gpudevignore names, or else what git
-    ignores, is not copied. The exit code is the command's. Here -h is --hours; for this text use
-    --help.
+    ignores, is not copied up. Everything new or changed comes back, also what git ignores; only
+    what .gpudevignore names stays there. If it cannot be copied back, the reservation is kept. The
+    exit code is the command's. Here -h is --hours; for this text use --help.
     """
     app = ctx.ensure_object(App)
     command = ssh.rest(ctx)
@@ -77,18 +79,20 @@ def submit(
     release = not keep_alive
     try:
         wait.until_active(app, made, may_ask=False, stays=keep_alive)
-        code = _Run(app, made.id, top).all(line, pull=not no_pull)
-    except _Cut:
+        run = _Run(app, made.id, top)
+        run.up()
+        # From here on there may be results, and they are nowhere else until they have come back.
         release = False
-        raise
+        code = run.results(line, pull=not no_pull)
+        release = not keep_alive
     finally:
         if release:
             _release(app, made.id)
     ctx.exit(code)
 
 
-class _Cut(Refused):
-    """The connection was lost; the command goes on, and the GPUs with it."""
+class _Kept(Refused):
+    """Something stands between the results and this machine; the GPUs are not given back."""
 
 
 class _Run:
@@ -101,20 +105,41 @@ class _Run:
 
     def all(self, line: str, *, pull: bool) -> int:
         """Everything; the command's exit code."""
-        self._up()
-        code = self._run(line)
-        if pull:
-            self._down()
+        self.up()
+        return self.results(line, pull=pull)
+
+    def results(self, line: str, *, pull: bool) -> int:
+        """Runs the command and copies back what it made; its exit code."""
+        code = None
+        try:
+            code = self._run(line)
+            if pull:
+                self._down()
+        except KeyboardInterrupt:
+            raise _Kept(self._by_hand("Interrupted.", code)) from None
+        except (GpuDevError, OSError) as error:
+            raise _Kept(self._by_hand(str(error), code)) from error
         return code
+
+    def _by_hand(self, why: str, code: int | None) -> str:
+        """How to come to the results after all."""
+        source = shlex.quote(f"{self.host}:{self.place}")
+        ended = "" if code is None else f" The command ended with exit code {code}."
+        return (
+            f"{why.rstrip('.')}.{ended} Not all of its results are here: they are in {self.place} "
+            f"of {self.id}, and the reservation is kept. To fetch them: `gpu-dev ssh-config`, then "
+            f"`scp -r {source} .`; `gpu-dev cancel {self.id}` gives the GPUs back."
+        )
 
     def _connection(self) -> Remote:
         from gpudev_client.remote import Remote
 
         access = ssh.way_in(self.app, self.id)
+        self.host = access.host
         command = ssh.ssh_command(self.app, access)
         return Remote(command, ssh.environment(self.app), progress=sys.stderr.isatty())
 
-    def _up(self) -> None:
+    def up(self) -> None:
         from gpudev_client import ignoring
         from gpudev_client.remote import total
 
@@ -154,7 +179,7 @@ class _Run:
         found = done.stdout.decode(errors="replace").split()
         if len(found) == 2 and found[0] == mark and found[1].isdecimal():  # noqa: PLR2004
             return int(found[1])
-        raise _Cut(
+        raise _Kept(
             f"The connection to {self.id} was lost. The reservation is kept; `gpu-dev connect "
             f"{self.id}` leads to {self.place}, and `gpu-dev cancel {self.id}` gives it back."
         )
@@ -162,13 +187,18 @@ class _Run:
     def _down(self) -> None:
         from gpudev_client import ignoring
 
+        # What is neither file nor link, such as a socket, is no result.
+        kinds = r"\( -type f -o -type l \)"
         listed = self.remote.must(
-            f"cd {shlex.quote(self.place)} && find . ! -type d -cnewer {_STARTED} -print0",
+            f"cd {shlex.quote(self.place)} && find . {kinds} -cnewer {_STARTED} -print0",
             "The results could not be listed",
         )
         names = [os.fsdecode(name)[2:] for name in listed.split(b"\0") if name]
-        own = {_STARTED, _ENDED}
-        found = ignoring.kept([n for n in names if n not in own], ignoring.patterns(self.top))
+        made = [name for name in names if name not in {_STARTED, _ENDED}]
+        found = ignoring.returned(made, self.top)
+        if len(made) > len(found):
+            left = _files(len(made) - len(found))
+            note(f"Left there, as {ignoring.FILE} says: {left}.", self.app.error_width)
         if not found:
             note("There are no new files to copy back.", self.app.error_width)
             return

@@ -20,6 +20,7 @@ from jupyter_server.serverapp import ServerApp
 from tornado.web import RequestHandler
 
 from gpudev_client import errors, models
+from gpudev_client.states import State
 from gpudev_lab import sshd
 from tests.client.models import ID, NOW, reservation
 
@@ -35,6 +36,7 @@ class Service:
         self.refusal: dict[str, Any] | None = None
         self.refusals_left = 0
         self.report: models.SshHostReport | None = None
+        self.cancelled = 0
         self.tickets: dict[str, str] = {}
         self.disk_made = NOW
         self.view: models.LabView | None = None
@@ -139,7 +141,10 @@ class Access(_Json):
 
 
 class Listing(_Json):
-    """GET /reservations"""
+    """GET /reservations, and POST, which gives the one that there is."""
+
+    def post(self) -> None:
+        self.answer(201, reservation(ssh_host=f"gpudev-{ID}").model_dump(mode="json"))
 
     def get(self) -> None:
         view = reservation(url=f"/user/{OWNER}/{ID}/", ssh_host=f"gpudev-{ID}")
@@ -147,7 +152,11 @@ class Listing(_Json):
 
 
 class One(_Json):
-    """GET /reservations/{id}"""
+    """GET /reservations/{id}, and DELETE, which is counted."""
+
+    def delete(self, _found: str) -> None:
+        self.service.cancelled += 1
+        self.answer(200, reservation(State.CANCELLED).model_dump(mode="json"))
 
     def get(self, found: str) -> None:
         if self.user is None:
@@ -167,7 +176,7 @@ class Control(_Json):
         activity = [[a.user, a.last.isoformat()] for a in await host.sessions.activity()]
         published = self.service.report is not None
         found = {"sessions": sessions, "activity": activity, "published": published}
-        self.answer(200, found)
+        self.answer(200, {**found, "cancelled": self.service.cancelled})
 
     def post(self) -> None:
         self.service.set(json.loads(self.request.body))

@@ -87,6 +87,68 @@ def _without_rsync(folder: Path) -> str:
     return str(programs)
 
 
+@pytest.mark.parametrize("way", ["rsync", NO_RSYNC])
+def test_what_git_ignores_comes_back(
+    ada: Person, agent: str, site: Site, tmp_path: Path, way: str
+) -> None:
+    """Checkpoints and outputs are ignored in every usual repository, and are the results."""
+    top = tmp_path / f"repository {way}"
+    (top / "outputs").mkdir(parents=True)
+    (top / ".gitignore").write_text("*.pt\noutputs/\n")
+    (top / "outputs" / "before").write_text("stays here")
+    subprocess.run(["git", "init", "-q"], cwd=top, check=True)
+    before = site.state()["cancelled"]
+    path = os.environ["PATH"] if way == "rsync" else _without_rsync(tmp_path)
+    line = "ls; mkdir outputs .git; echo 1 > a.pt; echo 2 > outputs/log; echo 3 > .git/x; mkfifo p"
+    done = ada.gpudev("submit", "-t", "t4", "-h", "1", str(top), "--", line,
+                      SSH_AUTH_SOCK=agent, PATH=path)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    assert (top / "a.pt").read_text() == "1\n"
+    assert (top / "outputs" / "log").read_text() == "2\n"
+    assert not (top / ".git" / "x").exists()
+    assert site.state()["cancelled"] == before + 1
+
+
+def _failing(folder: Path, name: str, when: str) -> str:
+    """A PATH on which a program fails where its arguments have `when` in them."""
+    import shlex
+    import shutil
+
+    programs = Path(_without_rsync(folder))
+    (programs / name).unlink(missing_ok=True)
+    real = shlex.quote(str(shutil.which(name)))
+    test = f'case "$*" in *{shlex.quote(when)}*) echo cut off >&2; exit 255;; esac'
+    (programs / name).write_text(f'#!/bin/sh\n{test}\nexec {real} "$@"\n')
+    (programs / name).chmod(0o755)
+    return str(programs)
+
+
+@pytest.mark.parametrize("what", ["the listing", "rsync", "the connection", "the archive"])
+def test_results_that_cannot_be_copied_keep_the_reservation(
+    ada: Person, agent: str, site: Site, folder: Path, tmp_path: Path, what: str
+) -> None:
+    line = "echo 1 > precious"
+    if what == "the listing":
+        line, path = f"{line}; rm .gpudev-started", os.environ["PATH"]
+    elif what == "rsync":
+        path = _failing(tmp_path, "rsync", ":gpudev-submit/my project/ ")
+    elif what == "the connection":
+        path = _failing(tmp_path, "ssh", "tar -cf")
+    else:
+        line, path = f"{line}; ln -s /etc/passwd away", _without_rsync(tmp_path)
+    before = site.state()["cancelled"]
+    done = ada.gpudev("submit", "-t", "t4", "-h", "1", str(folder), "--", line,
+                      SSH_AUTH_SOCK=agent, PATH=path)  # fmt: skip
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    assert f"scp -r 'gpudev-{ID}:gpudev-submit/my project' ." in said
+    assert "the reservation is kept" in said
+    assert "exit code 0" in said
+    assert site.state()["cancelled"] == before
+    assert (site.disk / "gpudev-submit" / "my project" / "precious").exists()
+
+
 def test_what_submit_cannot_do_is_said(ada: Person, agent: str, folder: Path) -> None:
     assert ada.gpudev("submit", str(folder)).returncode == 2
     assert ada.gpudev("submit", str(folder / "train.sh"), "--", "ls").returncode == 2
@@ -164,7 +226,7 @@ def test_rules_are_those_of_git(tmp_path: Path, rules: list[str]) -> None:
     (tmp_path / ".gitignore").rename(tmp_path / ignoring.FILE)
     ours = set(ignoring.files(tmp_path))
     assert by_git - {".gitignore"} == ours - {ignoring.FILE}
-    assert set(ignoring.kept(names, ignoring.patterns(tmp_path))) == ours - {ignoring.FILE}
+    assert set(ignoring.returned(names, tmp_path)) == ours - {ignoring.FILE}
 
 
 @given(st.lists(st.text(max_size=20), max_size=5), st.text(max_size=30))
