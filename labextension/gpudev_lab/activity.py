@@ -224,4 +224,4 @@ class Reporter:
         self.verdict = told.idle
         self._told, self._told_at = {source.source: source for source in found}, now
         if before is None or self.verdict is None or before.state != self.verdict.state:
-            await self._link.refresh()  # which tells the pages
+            await self._link.renew()  # which tells the pages

@@ -81,7 +81,7 @@ class LabHandler(APIHandler):
         """After a change: the caller sees it at once, every other page soon."""
         if self.state.link is not None:
             try:
-                await self.state.link.refresh()
+                await self.state.link.renew()
             except errors.GpuDevError as error:
                 self.log.debug("the view after a change: %s", error)
         self.answer(self.state.lease(self.visitor()))

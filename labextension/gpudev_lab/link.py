@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from gpudev_client import AsyncClient, errors
 from gpudev_client.models import (
@@ -61,6 +61,8 @@ class Link:
         self._following: asyncio.Task[None] | None = None
         self._stream: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[LabView] | None = None
+        #: The read that follows the present one, as long as it has not begun.
+        self._next: asyncio.Task[LabView] | None = None
 
     def start(self) -> None:
         """Begins to follow; called once, in the event loop."""
@@ -68,7 +70,7 @@ class Link:
 
     async def stop(self) -> None:
         """Ends the connection."""
-        for task in (self._following, self._stream, self._reading):
+        for task in (self._following, self._stream, self._next, self._reading):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, errors.GpuDevError):
@@ -89,17 +91,28 @@ class Link:
     # --- what the service is asked and told -----------------------------------------------------
 
     async def refresh(self) -> LabView:
-        """Reads the view now; callers at the same time share one request.
+        """Reads the view; callers at the same time share one request, also one that is on its way.
 
         Raises:
             GpuDevError: the service does not answer, or refuses.
         """
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read(), name="gpudev view")
-            # What went wrong is known already, also where nobody waits for it any more.
-            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Shielded: a caller who gives up does not take the answer away from the others.
-        return await asyncio.shield(self._reading)
+        if self._next is not None:
+            return await asyncio.shield(self._next)
+        return await self._joined(self._reading)
+
+    async def renew(self) -> LabView:
+        """The same because of news: the answer is to a request that began after this call, since
+        one that is on its way may have passed the service's database before the news.
+
+        Raises:
+            GpuDevError: the service does not answer, or refuses.
+        """
+        if self._next is None:
+            before = self._reading
+            if before is None or before.done():
+                return await self._joined(None)
+            self._next = self._begun(self._read_after(before))
+        return await asyncio.shield(self._next)
 
     async def redeem(self, ticket: str) -> TicketHolder:
         """Whose ticket it is; each is good for one time."""
@@ -115,6 +128,25 @@ class Link:
             await self.client.report_closing(self.reservation_id, report)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    async def _joined(self, reading: asyncio.Task[LabView] | None) -> LabView:
+        """The answer to `reading`, or to a new request where that is over."""
+        if reading is None or reading.done():
+            reading = self._reading = self._begun(self._read())
+        # Shielded: a caller who gives up does not take the answer away from the others.
+        return await asyncio.shield(reading)
+
+    def _begun(self, work: Coroutine[None, None, LabView]) -> asyncio.Task[LabView]:
+        task = asyncio.create_task(work, name="gpudev view")
+        # What went wrong is known already, also where nobody waits for it any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    async def _read_after(self, before: asyncio.Task[LabView]) -> LabView:
+        """One read at a time: an older answer never replaces a newer one."""
+        await asyncio.wait([before])
+        self._reading, self._next = self._next, None
+        return await self._read()
 
     async def _read(self) -> LabView:
         try:
@@ -157,7 +189,7 @@ class Link:
     async def _follow_once(self) -> None:
         """One connection to the stream; its first event is the present state."""
         async for _ in self.client.events(self.reservation_id, attempts=1, silence=SILENCE):
-            await self.refresh()
+            await self.renew()
 
     def _lost(self, error: errors.GpuDevError) -> None:
         told = self.away

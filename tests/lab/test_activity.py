@@ -208,7 +208,7 @@ class Service:
         self.view: Any = SimpleNamespace(reservation=SimpleNamespace(idle=idle))
         self.client, self.reservation_id = self, "a000000000000001"
         self.reports: list[ActivityReport] = []
-        self.away, self.refreshed = 0, 0
+        self.away, self.renewed = 0, 0
         self.answer = verdict("in_use")
 
     async def report_activity(self, key: str, report: ActivityReport) -> Any:
@@ -218,8 +218,8 @@ class Service:
         self.reports.append(report)
         return SimpleNamespace(idle=self.answer)
 
-    async def refresh(self) -> None:
-        self.refreshed += 1
+    async def renew(self) -> None:
+        self.renewed += 1
 
 
 class Looks:
@@ -242,7 +242,7 @@ async def test_an_hour_of_quiet_is_a_report_every_five_minutes() -> None:
     service = Service()
     await Looks(service).minutes(60)
     assert len(service.reports) == 12
-    assert service.refreshed == 1
+    assert service.renewed == 1
 
 
 async def test_nothing_is_looked_at_where_nothing_is_judged() -> None:
@@ -269,10 +269,10 @@ async def test_another_verdict_reaches_the_pages() -> None:
     await looks.minutes(1)
     service.answer = verdict("idle")
     await looks.minutes(4)
-    assert service.refreshed == 1
+    assert service.renewed == 1
     await looks.minutes(1)
-    assert service.refreshed == 2
+    assert service.renewed == 2
     looks.found = [source(at=looks.at + timedelta(seconds=30))]
     service.answer = verdict("in_use")
     await looks.minutes(1)
-    assert (len(service.reports), service.refreshed) == (3, 3)
+    assert (len(service.reports), service.renewed) == (3, 3)

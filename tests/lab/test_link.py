@@ -30,6 +30,9 @@ class Line(httpx.AsyncBaseTransport):
         self.views = self.streams = 0
         self._news: list[asyncio.Queue[bytes]] = []
         self.closed = 0
+        #: Views wait here, after the service has looked and before they are answered.
+        self.way = asyncio.Event()
+        self.way.set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.refused:
@@ -39,7 +42,9 @@ class Line(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("away", request=request)
         if request.url.path.endswith("/lab"):
             self.views += 1
-            return httpx.Response(200, json=self.seen.model_dump(mode="json"))
+            answer = httpx.Response(200, json=self.seen.model_dump(mode="json"))
+            await self.way.wait()
+            return answer
         self.streams += 1
         return httpx.Response(
             200, headers={"Content-Type": "text/event-stream"}, stream=_Stream(self._listen())
@@ -129,6 +134,45 @@ async def test_each_event_brings_the_view_and_news_only_of_what_is_new(
 async def test_readers_at_the_same_time_share_one_request(line: Line, watched: Watched) -> None:
     await asyncio.gather(*(watched.link.refresh() for _ in range(10)))
     assert line.views == 1
+
+
+async def test_news_during_a_read_are_read_once_more(line: Line, watched: Watched) -> None:
+    """Somebody is removed while a page's read is on its way back from the service's database."""
+    watched.link.start()
+    await watched.until(lambda: watched.link.view is not None)
+    line.way.clear()
+    page = asyncio.create_task(watched.link.refresh())
+    await turns()
+    line.seen = view(timedelta(hours=2))
+    line.tell()
+    await turns()
+    assert line.views == 2
+    line.way.set()
+    assert await page != line.seen
+    await watched.until(lambda: watched.link.view == line.seen)
+    assert line.views == 3
+
+
+async def test_whoever_asks_because_of_news_waits_for_the_next_read(
+    line: Line, watched: Watched
+) -> None:
+    line.way.clear()
+    page = asyncio.create_task(watched.link.refresh())
+    await turns()
+    line.seen = view(timedelta(hours=2))
+    asked = [asyncio.create_task(watched.link.renew()) for _ in range(3)]
+    joined = asyncio.create_task(watched.link.refresh())
+    await turns()
+    page.cancel()  # who waits, not the read itself
+    line.way.set()
+    assert [await one for one in [*asked, joined]] == [line.seen] * 4
+    assert line.views == 2
+
+
+async def turns() -> None:
+    """Lets everything happen that waits for nothing."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 async def test_away_is_a_sentence_and_what_is_known_stays(line: Line, watched: Watched) -> None:

@@ -45,9 +45,9 @@ class Service:
     def set(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
             setattr(self, name, value)
-        self.renew()
+        self.show()
 
-    def renew(self) -> None:
+    def show(self) -> None:
         access = [
             models.LabAccess(
                 user=name,
@@ -69,7 +69,7 @@ class Service:
 
     # --- the link -----------------------------------------------------------------------------
 
-    async def refresh(self) -> models.LabView | None:
+    async def renew(self) -> models.LabView | None:
         return self.view
 
     def subscribe(self, callback: Callable[[], Any]) -> Callable[[], None]:

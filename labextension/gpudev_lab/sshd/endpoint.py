@@ -120,7 +120,7 @@ class SshHandler(JupyterHandler):
             holder = await link.redeem(ticket)
             if holder.user not in self._host.sessions.people():
                 # Invited a moment ago: the view is older than the ticket.
-                await link.refresh()
+                await link.renew()
         except RefusalError as refusal:
             raise _No(_FORBIDDEN, refusal.code, refusal.message) from refusal
         except GpuDevError as error:
