@@ -70,12 +70,13 @@ SPAWNER_SCOPES: Sequence[tuple[str, str]] = (
     ("custom:gpudev:spawner", "reserve for whoever starts a server, launch it, report about it"),
 )
 
-#: (scope, why) of the token in each server's environment.
+#: (scope, why) of the token in each server's environment. Without the `access:servers!server` that
+#: the Hub would give it: whoever works in the server can read this token, and with that scope
+#: somebody who was removed would come in with it again, as the owner. People come in by their own
+#: login; no Hub that is supported needs the scope for that.
 SERVER_TOKEN: Sequence[tuple[str, str]] = (
     ("users:activity!user", "report activity, as every server of the Hub does"),
-    ("access:servers!server", "let its owner in"),
     (ACCESS, "call the service's API"),
-    # No more than that: whoever works in the server, collaborators too, can read this token.
     ("custom:gpudev:lab!server", "see its own reservation and who may come in, and no other"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from tests import tiers
 from tests.fixtures.hub import RunningHub
 
 from .conftest import LIGHT_SERVERS, SHORT
+from .kernel import run_inside
 from .people import Person
 from .waiting import until
 
@@ -37,11 +39,11 @@ def hub(request: pytest.FixtureRequest) -> Iterator[RunningHub]:
         hub.remove()
 
 
-def opens(visitor: Person, reservation: Reservation) -> int:
-    """What the server answers a visitor with a token of theirs."""
+def opens(visitor: Person, reservation: Reservation, token: str = "") -> int:
+    """What the server answers a visitor with a token of theirs, or with the one given."""
     answer = httpx.get(
         f"{visitor.hub.url}/user/{reservation.user}/{reservation.server_name}/api/status",
-        headers={"Authorization": f"token {visitor.token}"},
+        headers={"Authorization": f"token {token or visitor.token}"},
         timeout=60.0,
         trust_env=False,
     )
@@ -65,8 +67,15 @@ def test_an_invitation_before_the_lease_and_its_removal(
     assert opens(linus, got) == httpx.codes.FORBIDDEN
     assert [one.id for one in grace.reservations(State.ACTIVE)] == [got.id]
     assert shared_at_the_hub(hub, "grace") == [got.server_name]
+    # Whoever works in the server can read its own token: it must open nothing by itself.
+    kept = run_inside(ada, got, "import os; print(os.environ['JUPYTERHUB_API_TOKEN'], end='')")
+    assert opens(grace, got, kept) == httpx.codes.FORBIDDEN
+    said = {"servers": {got.server_name: {"last_activity": datetime.now(UTC).isoformat()}}}
+    hub.api("POST", "users/ada/activity", said, token=kept)
     assert ada.call("DELETE", f"{people}/grace").is_success
     until(lambda: opens(grace, got) == httpx.codes.FORBIDDEN, "grace is out")
+    assert opens(grace, got, kept) == httpx.codes.FORBIDDEN
+    assert opens(ada, got) == httpx.codes.OK
     assert shared_at_the_hub(hub, "grace") == []
     assert grace.reservations() == []
 
