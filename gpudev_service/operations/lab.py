@@ -209,9 +209,14 @@ async def snapshot(ctx: Context, reservation_id: str, text: str | None, actor: A
 
 
 async def closing(ctx: Context, reservation_id: str, said: ClosingReport) -> Reservation:
-    """Notes what the server did before its end, and lets an end that waits for it go on."""
+    """Notes what the server did before its end, and lets an end that waits for it go on, also
+    where the line is not kept.
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+    Raises:
+        Refusal: `wrong_state`; `too_many_requests` where the server has said enough.
+    """
+
+    async def work(session: AsyncSession) -> tuple[State, list[HistoryRow], Refusal | None]:
         row = await load(session, reservation_id)
         if State(row.state) not in {*_RUNNING, State.STOPPING}:
             raise Refusal("wrong_state", f"The reservation is {row.state}; no server runs.")
@@ -222,17 +227,21 @@ async def closing(ctx: Context, reservation_id: str, said: ClosingReport) -> Res
             .limit(1)
         )
         data = said.model_dump()
-        entries = []
-        if before is None or before.data != data:
-            entries = [await _line(ctx, session, row, "closing", _closing_words(said), data)]
-            await session.flush()
-        return await views.reservation(ctx, session, row), entries
+        if before is not None and before.data == data:
+            return State(row.state), [], None
+        try:
+            line = await _line(ctx, session, row, "closing", _closing_words(said), data)
+        except Refusal as refusal:
+            return State(row.state), [], refusal
+        return State(row.state), [line], None
 
-    seen, entries = await ctx.store.run(work)
-    if seen.state is State.STOPPING:
+    state, entries, refusal = await ctx.store.run(work)
+    if state is State.STOPPING:
         ctx.labs.closed(reservation_id)
+    if refusal is not None:
+        raise refusal
     await views.publish(ctx, entries)
-    return seen
+    return await reservations.get(ctx, reservation_id)
 
 
 def _closing_words(said: ClosingReport) -> str:

@@ -10,6 +10,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.disks.base import DiskBusy, DiskFull, Progress, SnapshotInfo
 from gpudev_service.disks.directories import DirectoryDisks
+from gpudev_service.errors import Refusal
 from gpudev_service.hub import Hub, HubRefused, HubServer
 from gpudev_service.loops import driving
 from gpudev_service.operations import lab, reservations, servers, snapshots
@@ -207,6 +208,19 @@ async def test_an_early_end_waits_for_a_server_that_listens(world: World) -> Non
         await world.ctx.background.settle()
     assert await world.states(got) == [State.CANCELLED]
     assert "Before the end 1 document saved." in await world.reasons(got)
+
+
+async def test_an_end_waits_no_longer_for_a_server_that_has_said_too_much(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "_LINES_MAX", 0)
+    got = await world.running(await world.reserve())
+    with world.ctx.labs.listening(got.id):
+        await reservations.cancel(world.ctx, got.id, Actor("ada"))
+        with pytest.raises(Refusal, match="said enough"):
+            await closing(world, got)
+        assert await world.ctx.labs.wait_closed(got.id, 0), "it has been told already"
+    assert not [one for one in await world.reasons(got) if one.startswith("Before")]
 
 
 async def test_it_does_not_wait_longer_than_it_says(store: Store, tmp_path: Path) -> None:
