@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import limits
@@ -18,7 +18,12 @@ from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow, SshKeyRow
 
 from . import sharing, views
-from .transitions import note
+from .transitions import note, telling
+
+#: How often, and how many times in all, one reservation's history says that somebody changed
+#: somebody's keys: collaborators write there by it.
+_LINE_EVERY = timedelta(minutes=1)
+_LINES_MAX = 20
 
 #: Keys by fingerprint.
 Keys = dict[str, ssh_keys.PublicKey]
@@ -114,25 +119,37 @@ async def _rows(session: AsyncSession, users: Iterable[str]) -> list[SshKeyRow]:
 
 
 async def _notes(session: AsyncSession, user: str, actor: Actor, now: datetime) -> list[HistoryRow]:
-    """A line for each lease that the user may enter; its server reads the keys anew on it."""
+    """A line for each lease that the user may enter; its server reads the keys anew on it. What
+    would be too many lines in somebody else's history is told to the server, and not kept."""
     row = ReservationRow
     entered = select(row).where(
         row.state.in_((State.PREPARING, State.ACTIVE)),
         or_(row.user == user, sharing.invited(user, now, role="use")),
     )
     whose = "their" if actor.name == user else f"{user}'s"
-    return [
-        note(
-            session,
-            reservation,
-            "access",
-            f"{actor.name} changed {whose} SSH keys.",
-            actor=actor.name,
-            now=now,
-            data={"user": user},
+    said = f"{actor.name} changed {whose} SSH keys."
+    entries = []
+    for found in list(await session.scalars(entered)):
+        data = {"user": user}
+        if await _often(session, found.id, said, now):
+            entry = telling(found, "access", said, actor=actor.name, now=now, data=data)
+        else:
+            entry = note(session, found, "access", said, actor=actor.name, now=now, data=data)
+        entries.append(entry)
+    return entries
+
+
+async def _often(session: AsyncSession, reservation_id: str, said: str, now: datetime) -> bool:
+    """Whether the history has just that already, or as many times as anybody reads."""
+    line = HistoryRow
+    count, last = (
+        await session.execute(
+            select(func.count(), func.max(line.at)).where(
+                line.reservation_id == reservation_id, line.kind == "access", line.reason == said
+            )
         )
-        for reservation in await session.scalars(entered)
-    ]
+    ).one()
+    return count >= _LINES_MAX or (last is not None and now - last < _LINE_EVERY)
 
 
 def _view(rows: Iterable[SshKeyRow]) -> SshKeys:

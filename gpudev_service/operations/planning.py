@@ -29,7 +29,7 @@ from gpudev_service.store.models import (
 )
 
 from .admission import Admitted
-from .transitions import note, transition
+from .transitions import note, telling, transition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -308,16 +308,8 @@ def _withdrawn(session: AsyncSession, row: ReservationRow, now: datetime) -> lis
 
 
 def live_promise(row: ReservationRow, now: datetime) -> HistoryRow:
-    """An entry for the event streams only: never added to the session, so never stored."""
-    return HistoryRow(
-        reservation_id=row.id,
-        at=now,
-        kind="promise",
-        state=row.state,
-        reason="The start is now earlier.",
-        actor=SERVICE.name,
-        data={},
-    )
+    """Told, and not stored: it would fill the history."""
+    return telling(row, "promise", "The start is now earlier.", actor=SERVICE.name, now=now)
 
 
 def hypothetical(ctx: Context, admitted: Admitted, priority: int, now: datetime) -> planner.Demand:

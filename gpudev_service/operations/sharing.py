@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -26,6 +26,9 @@ from .transitions import note
 
 #: Most people who may be invited to one reservation.
 MOST = 50
+#: Lines about invitations in one reservation's history from which on nobody more is invited. Who
+#: is invited must stand there, so it is the inviting that ends; each removal had its invitation.
+_LINES_MAX = 500
 _ROLES = {"view": "to see the reservation", "use": "to use the server"}
 
 
@@ -170,6 +173,7 @@ async def _put(
             field="user",
             accepted={"max": MOST},
         )
+    await _check_lines(session, row)
     if found is None:
         found = CollaboratorRow(reservation_id=row.id, user=user)
         session.add(found)
@@ -180,6 +184,21 @@ async def _put(
     said = f"{actor.name} invited {user} {what}." if new else f"{user} is invited {what} now."
     data = {"user": user, "role": request.role, "until": until.isoformat() if until else None}
     return [note(session, row, "collaborator", said, actor=actor.name, now=now, data=data)]
+
+
+async def _check_lines(session: AsyncSession, row: ReservationRow) -> None:
+    written = await session.scalar(
+        select(func.count())
+        .select_from(HistoryRow)
+        .where(HistoryRow.reservation_id == row.id, HistoryRow.kind == "collaborator")
+    )
+    if (written or 0) >= _LINES_MAX:
+        raise Refusal(
+            "quota",
+            "The invitations of this reservation have been changed too often. Nobody more can be "
+            "invited to it; who is invited can still be removed.",
+            accepted={"changes": _LINES_MAX},
+        )
 
 
 def _until(until: datetime | None, now: datetime) -> str:

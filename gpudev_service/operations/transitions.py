@@ -106,7 +106,22 @@ def note(
     data: dict[str, Any] | None = None,
 ) -> HistoryRow:
     """Adds a line to the history without changing the state."""
-    entry = HistoryRow(
+    entry = telling(row, kind, reason, actor=actor, now=now, data=data)
+    session.add(entry)
+    return entry
+
+
+def telling(
+    row: ReservationRow,
+    kind: str,
+    reason: str,
+    *,
+    actor: str,
+    now: datetime,
+    data: dict[str, Any] | None = None,
+) -> HistoryRow:
+    """An entry for the event streams only: never added to the session, so never stored."""
+    return HistoryRow(
         reservation_id=row.id,
         at=now,
         kind=kind,
@@ -115,5 +130,3 @@ def note(
         actor=actor,
         data=data or {},
     )
-    session.add(entry)
-    return entry

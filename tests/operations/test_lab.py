@@ -90,6 +90,25 @@ async def test_servers_whose_doors_the_keys_open_are_told(world: World) -> None:
     assert (await world.reasons(used)).count("grace changed their SSH keys.") == 1
 
 
+async def test_others_keys_do_not_fill_the_history_and_the_server_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_LINES_MAX", 3)
+    got = await lease(world)
+    await invite(world, got, "grace", "use")
+    line = "grace changed their SSH keys."
+    async with world.ctx.events.listen(lambda _: True) as listener:
+        for written, minutes in ((1, 0), (1, 0.9), (2, 0.1), (3, 1), (3, 1), (3, 60)):
+            world.clock.pass_time(minutes=minutes)
+            for key in (KEY, OTHER):
+                await add_key(world, "grace", key)
+                event = await listener.next()
+                assert (event.reservation.id, event.message) == (got.id, line)
+            assert (await world.reasons(got)).count(line) == written
+    await add_key(world)
+    assert (await world.reasons(got))[-1] == "ada changed their SSH keys."
+
+
 async def test_the_view_of_a_server(world: World) -> None:
     got = await lease(world, disk="work", create_disk=True)
     await invite(world, got, "grace", "use")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
@@ -85,6 +86,23 @@ async def test_an_invitation_ends_by_itself(world: World) -> None:
     await sharing.end_due(world.ctx)
     assert await sharing.end_due(world.ctx) is None
     assert (await world.reasons(got))[-1] == "The invitation of grace has ended."
+
+
+async def test_the_history_of_invitations_ends_with_no_more_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_LINES_MAX", 3)
+    got = await world.reserve()
+    await invite(world, got, "grace")
+    await sharing.remove(world.ctx, got.id, "grace", ADA)
+    await invite(world, got, "grace")
+    for user, role in (("linus", "use"), ("grace", "view")):
+        with pytest.raises(Refusal, match="too often") as raised:
+            await invite(world, got, user, cast("Role", role))
+        assert raised.value.code == "quota"
+    view = await sharing.remove(world.ctx, got.id, "grace", ADA)
+    assert view.collaborators == []
+    assert (await world.reasons(got))[-1] == "ada removed grace."
 
 
 async def test_somebody_who_was_removed_can_be_invited_again(world: World) -> None:
