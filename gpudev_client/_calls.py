@@ -207,20 +207,12 @@ def ssh_keys(user: str) -> Flow[models.SshKeys]:
 
 def replace_ssh_keys(user: str, keys: Sequence[str]) -> Flow[models.SshKeys]:
     """Make these lines (as in a `.pub` file) a user's public SSH keys, in place of those before."""
-    try:
-        request = models.SshKeysRequest(keys=list(keys))
-    except ValidationError as error:
-        raise invalid(error) from error
-    return fetch(Call("PUT", _keys_of(user), body=body(request)), models.SshKeys)
+    return _send_keys("PUT", user, keys)
 
 
 def add_ssh_keys(keys: Sequence[str]) -> Flow[models.SshKeys]:
     """Add public SSH keys to the caller's; one that is there already takes the new comment."""
-    me = yield from _own_name()
-    before = yield from ssh_keys(me)
-    fresh = [line.split() for line in keys]
-    kept = [_line(key) for key in before.items if key.key.split() not in [f[:2] for f in fresh]]
-    return (yield from replace_ssh_keys(me, [*kept, *keys]))
+    return (yield from _send_keys("POST", (yield from _own_name()), keys))
 
 
 def remove_ssh_key(which: str) -> Flow[models.SshKeys]:
@@ -229,19 +221,20 @@ def remove_ssh_key(which: str) -> Flow[models.SshKeys]:
     Raises NotFound where none is called so, and InvalidInput where several are.
     """
     me = yield from _own_name()
-    before = yield from ssh_keys(me)
-    gone = [key for key in before.items if which in {key.fingerprint, key.comment}]
+    found = yield from ssh_keys(me)
+    gone = [key.fingerprint for key in found.items if which in {key.fingerprint, key.comment}]
     if not gone:
         raise errors.NotFound("not_found", f"You have no SSH key {which!r}.", status=404)
     if len(gone) > 1:
         raise errors.InvalidInput(
             "invalid_input",
             f"{len(gone)} of your keys are called {which!r}; name one by its fingerprint.",
-            accepted=[key.fingerprint for key in gone],
+            accepted=gone,
             status=422,
         )
-    kept = [_line(key) for key in before.items if key not in gone]
-    return (yield from replace_ssh_keys(me, kept))
+    return (
+        yield from fetch(Call("DELETE", _keys_of(me), params(fingerprint=gone[0])), models.SshKeys)
+    )
 
 
 def ssh_access(reservation_id: str) -> Flow[models.SshAccess]:
@@ -382,8 +375,12 @@ def _keys_of(user: str) -> str:
     return f"/users/{segment(user, 'user')}/ssh-keys"
 
 
-def _line(key: models.SshKey) -> str:
-    return f"{key.key} {key.comment}".strip()
+def _send_keys(method: str, user: str, keys: Sequence[str]) -> Flow[models.SshKeys]:
+    try:
+        request = models.SshKeysRequest(keys=list(keys))
+    except ValidationError as error:
+        raise invalid(error) from error
+    return fetch(Call(method, _keys_of(user), body=body(request)), models.SshKeys)
 
 
 def _own_name() -> Flow[str]:

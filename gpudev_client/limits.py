@@ -34,6 +34,7 @@ LOGIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 #: Public SSH keys of one person, and the longest line of one.
 SSH_KEYS_MAX = 50
 SSH_KEY_MAX = 8 * 1024
+SSH_FINGERPRINT_MAX = 100
 #: A client's Idempotency-Key.
 IDEMPOTENCY_KEY = r"[\x21-\x7e]{8,128}"
 

@@ -31,7 +31,7 @@ class SshKeys(Answer):
 
 
 class SshKeysRequest(Request):
-    """All public keys of a user, each as a line of a `.pub` file; they replace those before."""
+    """Public keys, each as a line of a `.pub` file."""
 
     keys: list[SshKeyLine] = Field(max_length=limits.SSH_KEYS_MAX)
 

@@ -6,10 +6,30 @@ it nobody could be found. To everybody else an unknown name and a known one answ
 
 from __future__ import annotations
 
-from gpudev_client.models import CollaboratorRequest, Reservation, SshKeys, SshKeysRequest
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from gpudev_client import limits
+from gpudev_client.models import (
+    CollaboratorRequest,
+    Request,
+    Reservation,
+    SshKeys,
+    SshKeysRequest,
+)
 from gpudev_service.operations import keys, sharing
 
 from .route import Access, Call, NoQuery, Route
+
+
+class KeyQuery(Request):
+    """Which key. Not in the path: fingerprints have slashes, and some proxies decode those."""
+
+    fingerprint: str = Field(
+        min_length=1, max_length=limits.SSH_FINGERPRINT_MAX, description="As `ssh-keygen -l` says."
+    )
 
 
 async def invite(call: Call[NoQuery, CollaboratorRequest]) -> Reservation:
@@ -27,10 +47,27 @@ async def list_keys(call: Call[NoQuery, None]) -> SshKeys:
 
 
 async def replace_keys(call: Call[NoQuery, SshKeysRequest]) -> SshKeys:
+    return await keys.replace(call.ctx, await _existing(call), call.body.keys, call.actor)
+
+
+async def add_keys(call: Call[NoQuery, SshKeysRequest]) -> SshKeys:
+    return await keys.add(call.ctx, await _existing(call), call.body.keys, call.actor)
+
+
+async def added(call: Call[Any, Any], made: Mapping[str, list[str]]) -> SshKeys:
+    return await keys.listing(call.ctx, call.path["user"])
+
+
+async def remove_key(call: Call[KeyQuery, None]) -> SshKeys:
+    return await keys.remove(call.ctx, call.path["user"], call.query.fingerprint, call.actor)
+
+
+async def _existing(call: Call[NoQuery, SshKeysRequest]) -> str:
+    """The user in the path, whom the Hub has."""
     user = call.path["user"]
     if user != call.caller.name:
         await call.service.people.groups_of_existing(user)
-    return await keys.replace(call.ctx, user, call.body.keys, call.actor)
+    return user
 
 
 ROUTES = (
@@ -71,6 +108,28 @@ ROUTES = (
         replace_keys,
         "Replace a user's public SSH keys; running servers learn of it at once.",
         body=SshKeysRequest,
+        answer=SshKeys,
+    ),
+    Route(
+        "add_ssh_keys",
+        "POST",
+        "/users/{user}/ssh-keys",
+        Access.PERSON_WRITE,
+        add_keys,
+        "Add to a user's public SSH keys; one that is there already takes the new comment.",
+        body=SshKeysRequest,
+        answer=SshKeys,
+        errors=("quota",),
+        recall=added,
+    ),
+    Route(
+        "remove_ssh_key",
+        "DELETE",
+        "/users/{user}/ssh-keys",
+        Access.PERSON_WRITE,
+        remove_key,
+        "Remove one of a user's public SSH keys; one that is not there is gone already.",
+        query=KeyQuery,
         answer=SshKeys,
     ),
 )

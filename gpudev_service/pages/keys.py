@@ -24,7 +24,7 @@ class Pasted(Request):
 class Removed(Request):
     """The key whose button was pressed."""
 
-    fingerprint: str = Field(min_length=1, max_length=100)
+    fingerprint: str = Field(min_length=1, max_length=limits.SSH_FINGERPRINT_MAX)
 
 
 class Keys(PageHandler):

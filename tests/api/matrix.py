@@ -27,6 +27,7 @@ _BODIES = {
     "drain_node": {"reason": "for a test"},
     "invite_collaborator": {"role": "view"},
     "replace_ssh_keys": {"keys": [f"{SSH_KEY} of a test"]},
+    "add_ssh_keys": {"keys": [f"{SSH_KEY} of a test"]},
     "snapshot_reservation": {},
     "redeem_ssh_ticket": {"ticket": "t" * 43},
     "publish_ssh_host": {"host_keys": [SSH_KEY], "login": "jovyan"},
@@ -197,6 +198,8 @@ class Matrix:
             path = route.path.format(name="t4-small")
         if route.path.startswith("/disks"):
             path += f"?user={owner}"
+        if route.name == "remove_ssh_key":
+            path += "?fingerprint=SHA256:none"
         answer = await self.call(route.method, path, token, self.body(route, owner))
         return Cell(role.name, route.name, owner, wanted, answer.status_code, answer.content)
 

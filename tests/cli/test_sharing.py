@@ -143,7 +143,7 @@ def test_the_sdk(service: Running) -> None:
     client.close()
     with GpuDev(service.url, service.token("ada")) as gpudev:
         assert [key.key for key in gpudev.add_ssh_key(f"{KEY} laptop")] == [KEY]
-        with pytest.raises(InvalidInput, match="Key 2 cannot be used"):
+        with pytest.raises(InvalidInput, match="Key 1 cannot be used"):
             gpudev.add_ssh_key("ssh-ed25519 nonsense")
         assert [key.comment for key in gpudev.ssh_keys()] == ["laptop"]
         assert gpudev.remove_ssh_key("laptop") == []

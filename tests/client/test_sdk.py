@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,6 +43,23 @@ def configured(
         service.show_present_time()
         monkeypatch.setenv("GPUDEV_URL", service.url)
         monkeypatch.setenv("JUPYTERHUB_API_TOKEN", service.token("ada"))
+
+
+def key_line(number: int) -> str:
+    kind = b"ssh-ed25519"
+    parts = (len(kind).to_bytes(4), kind, (32).to_bytes(4), bytes(range(number, number + 32)))
+    return f"{kind.decode()} {base64.b64encode(b''.join(parts)).decode()} k{number}"
+
+
+async def test_keys_that_are_changed_at_once_are_all_changed(service: Running) -> None:
+    async with AsyncGpuDev() as gpudev:
+        numbers = range(1, 7)
+        await asyncio.gather(*(gpudev.add_ssh_key(key_line(one)) for one in numbers))
+        assert {key.comment for key in await gpudev.ssh_keys()} == {f"k{one}" for one in numbers}
+        await asyncio.gather(*(gpudev.remove_ssh_key(f"k{one}") for one in numbers if one > 1))
+        (left,) = await gpudev.ssh_keys()
+        assert left.comment == "k1"
+        assert await gpudev.remove_ssh_key(left.fingerprint) == []
 
 
 def test_a_lease_for_a_block(service: Running) -> None:
