@@ -184,7 +184,7 @@ def _over(seen: Reservation, now: datetime) -> str:
     if seen.ended_at is None:
         return "The lease is ending; its server can no longer be entered."
     at = words.at_moment(seen.ended_at, now, UTC, show_zone=True)
-    return f"The reservation is over since {words.ago(seen.ended_at, now)} ({at})."
+    return f"The reservation ended {words.ago(seen.ended_at, now)}, {at}."
 
 
 # --- what the server says and asks for --------------------------------------------------------

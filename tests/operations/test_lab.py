@@ -180,7 +180,7 @@ async def test_when_it_is_over_the_refusal_says_since_when(world: World) -> None
     code, message = await refused(world, got)
     assert (code, message) == (
         "wrong_state",
-        "The reservation is over since 1 h ago (at 12:00 UTC).",
+        "The reservation ended 1 h ago, at 12:00 UTC.",
     )
 
 
