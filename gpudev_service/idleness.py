@@ -24,6 +24,7 @@ _NAMES = {
     "kernels": "kernels",
     "terminals": "terminals",
     "ssh": "SSH sessions",
+    "programs": "programs",
     "gpu": "GPUs",
 }
 

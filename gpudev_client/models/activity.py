@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 from .base import Answer, Note, Request
 
 #: What is looked at, each with its own signs of use.
-SourceName = Literal["kernels", "terminals", "ssh", "gpu"]
+SourceName = Literal["kernels", "terminals", "ssh", "programs", "gpu"]
 
 #: `kept`: nobody uses it, and somebody has said "keep it". `unknown`: the server does not report.
 IdleState = Literal["in_use", "idle", "kept", "unknown"]

@@ -7,6 +7,7 @@ from time to time so that the service knows that somebody still looks. What coun
 - a terminal: somebody typed, or what runs there works the processor. Printing alone is none, or
   `watch nvidia-smi` and our own warnings would keep a lease for ever;
 - SSH: as the sessions say;
+- any other program of the lease that works the processor, whoever is logged in;
 - a GPU: it computes.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -87,6 +89,39 @@ class Terminals:
         )
 
 
+@dataclass(slots=True)
+class Programs:
+    """Everything else that works: what was started with `nohup`, from a notebook, or by a scheduler
+    of the person's own, whoever is logged in."""
+
+    reservation_id: str
+    _spent: dict[int, float] = field(default_factory=dict)
+    _looked: datetime | None = None
+    _worked: datetime | None = None
+
+    def look(self, now: datetime) -> ActivitySource:
+        """Reads /proc, so not in the event loop. The Jupyter server itself is none of them."""
+        members = usage.marked("GPUDEV_RESERVATION", self.reservation_id)
+        spent = {
+            process.pid: usage.processor_time([process])
+            for process in members
+            if process.pid != os.getpid()
+        }
+        busy = False
+        if self._looked is not None:
+            worked = sum(max(0.0, spent[pid] - self._spent.get(pid, 0.0)) for pid in spent)
+            busy = worked >= usage.WORKING * (now - self._looked).total_seconds()
+        if busy:
+            self._worked = now
+        self._spent, self._looked = spent, now
+        return ActivitySource(
+            source="programs",
+            busy=busy,
+            last_at=self._worked,
+            detail="Programs work the processor." if busy else None,
+        )
+
+
 def ssh(sessions: Sequence[datetime], now: datetime) -> ActivitySource:
     """SSH sessions by when each was last used; one that was used since the last look is busy."""
     recent = [at for at in sessions if (now - at).total_seconds() < EVERY]
@@ -138,6 +173,7 @@ class Observer:
 
     Args:
         server: the `ServerApp`.
+        reservation_id: by which the lease's processes are known.
         sampler: the GPUs' figures; None for a lease without GPUs.
         ssh_sessions: when each SSH session was last used.
     """
@@ -145,11 +181,12 @@ class Observer:
     def __init__(
         self,
         server: Any,
+        reservation_id: str,
         sampler: Sampler | None,
         ssh_sessions: Callable[[], Awaitable[Sequence[datetime]]],
     ) -> None:
         self._server, self._sampler, self._ssh = server, sampler, ssh_sessions
-        self._terminals = Terminals()
+        self._terminals, self._programs = Terminals(), Programs(reservation_id)
 
     async def look(self, now: datetime) -> list[ActivitySource]:
         """One look, off the event loop where it reads the machine."""
@@ -159,6 +196,7 @@ class Observer:
             kernels(self._server.kernel_manager),
             await asyncio.to_thread(self._terminals.look, shells, now),
             ssh(await self._ssh(), now),
+            await asyncio.to_thread(self._programs.look, now),
         ]
         gpu = gpus(self._sampler.figures()) if self._sampler is not None else None
         return [*found, gpu] if gpu is not None else found

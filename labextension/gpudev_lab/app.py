@@ -56,7 +56,7 @@ class LabExtension(ExtensionApp):
             async def sessions() -> list[datetime]:
                 return [one.last for one in await ssh.sessions.activity()]
 
-            observer = Observer(self.serverapp, self.state.sampler, sessions)
+            observer = Observer(self.serverapp, link.reservation_id, self.state.sampler, sessions)
             self._reporter = Reporter(link, observer.look)
 
     def announce(self, what: Hint) -> None:

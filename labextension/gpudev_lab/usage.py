@@ -25,6 +25,18 @@ def tree(pid: int) -> set[psutil.Process]:
         return set()
 
 
+def marked(name: str, value: str) -> set[psutil.Process]:
+    """All processes that have this variable in their environment, whoever's children they are."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(name) == value:
+                found.add(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended meanwhile, or another account's
+    return found
+
+
 def processor_time(processes: Iterable[psutil.Process]) -> float:
     """Seconds of processor time of these processes and of their ended children."""
     spent = 0.0

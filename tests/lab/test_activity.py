@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -133,6 +134,43 @@ def test_a_shell_that_is_gone_is_passed_over() -> None:
     assert not psutil.pid_exists(child.pid)
     found = Terminals().look([child.pid], START)
     assert (found.busy, found.last_at) == (False, None)
+
+
+def test_a_program_that_works_is_use_whoever_is_logged_in() -> None:
+    key = "a000000000000077"
+    code = (
+        "import sys, time\n"
+        "for line in sys.stdin:\n"
+        "    end = time.process_time() + float(line)\n"
+        "    while time.process_time() < end: pass\n"
+        "    print('done', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "GPUDEV_RESERVATION": key},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+
+        def work(seconds: float) -> None:
+            program.stdin.write(f"{seconds}\n")  # type: ignore[union-attr]
+            program.stdin.flush()  # type: ignore[union-attr]
+            assert program.stdout.readline() == "done\n"  # type: ignore[union-attr]
+
+        work(0)
+        programs = activity.Programs(key)
+        assert not programs.look(START).busy
+        work(1)
+        later = START + timedelta(seconds=2)
+        found = programs.look(later)
+        assert (found.busy, found.last_at) == (True, later)
+        again = programs.look(later + timedelta(minutes=1))
+        assert (again.busy, again.last_at) == (False, later)
+        program.stdin.close()
 
 
 def test_an_ssh_session_is_in_use_for_as_long_as_the_time_between_two_looks() -> None:

@@ -44,7 +44,7 @@ def test_a_busy_kernel_is_use_however_long_nothing_else_happens() -> None:
     assert found.idle_at is None
 
 
-@pytest.mark.parametrize("kind", ["kernels", "terminals", "ssh", "gpu"])
+@pytest.mark.parametrize("kind", ["kernels", "terminals", "ssh", "programs", "gpu"])
 def test_each_source_alone_keeps_a_lease(kind: str) -> None:
     now = after(hours=3)
     used = after(hours=2, minutes=30)
