@@ -9,9 +9,36 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from datetime import datetime, timedelta
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+#: The longest of the growing pauses, in seconds.
+LONGEST_PAUSE = 60
+
+
+class Pauses:
+    """Until when what was refused is left alone, by key: twice as long each time."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[int, datetime]] = {}
+
+    def lengthen(self, key: str, now: datetime) -> int:
+        """Begins the next pause; returns how many there were, this one included."""
+        times = self._kept.get(key, (0, now))[0] + 1
+        seconds = min(LONGEST_PAUSE, 2 ** min(times - 1, 16))
+        self._kept[key] = (times, now + timedelta(seconds=seconds))
+        return times
+
+    def last(self, key: str, now: datetime) -> bool:
+        """Whether the pause is not over yet."""
+        return key in self._kept and now < self._kept[key][1]
+
+    def forget(self, key: str) -> None:
+        """It is not refused any more."""
+        self._kept.pop(key, None)
 
 
 class Background:
@@ -21,6 +48,7 @@ class Background:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: What long work says of its progress, by the id of what it works on.
         self.progress: dict[str, str] = {}
+        self.pauses = Pauses()
 
     def running(self, key: str) -> bool:
         return key in self._tasks

@@ -2,7 +2,9 @@
 
 A share is made once the server is in the Hub, and revoked when the invitation or the lease ends.
 What is about to be asked is written down first, so that after a crash nothing is forgotten; who
-was removed is forgotten only when the Hub has taken the share back.
+was removed is forgotten only when the Hub has taken the share back. What the Hub refuses is tried
+again after growing pauses, and the owner is told; an invitation of somebody whom the Hub does not
+have any more ends.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from gpudev_service.store.models import CollaboratorRow, ReservationRow
 
 log = logging.getLogger(__name__)
 
-#: Before the Hub is asked again, in seconds.
+#: Before the Hub is asked again that was away, in seconds.
 PAUSE = 1.0
+#: Refusals in a row until the owner is told: fewer may be a moment's.
+_TOLD_AFTER = 3
 
 _LEASED = (State.PREPARING, State.ACTIVE)
 
@@ -35,6 +39,13 @@ class Step(StrEnum):
     MAKE = "make"
     REVOKE = "revoke"
     FORGET = "forget"
+
+
+#: What the owner reads while the Hub refuses a step.
+_REFUSED = {
+    Step.MAKE: "The Hub refuses to let {user} into the server in the browser",
+    Step.REVOKE: "The Hub refuses to take back that {user} may open the server in the browser",
+}
 
 
 def step(row: CollaboratorRow, reservation: ReservationRow, now: datetime) -> Step | None:
@@ -58,7 +69,8 @@ async def run(ctx: Context) -> datetime | None:
     due = await sharing.end_due(ctx)
     now = ctx.clock.now()
     for row, reservation in await _open(ctx):
-        if step(row, reservation, now) is not None:
+        needed = step(row, reservation, now)
+        if needed is not None and not ctx.background.pauses.last(_paused(row, needed), now):
             key = (row.reservation_id, row.user)
             ctx.background.start(f"share:{row.reservation_id}:{row.user}", _settle(ctx, key))
     return due
@@ -108,34 +120,61 @@ async def _open(ctx: Context) -> list[tuple[CollaboratorRow, ReservationRow]]:
 
 async def _settle(ctx: Context, key: tuple[str, str]) -> None:
     """One step for one collaborator; begun again by the loop as long as one is needed."""
-    reservation_id, user = key
+    reservation_id = key[0]
     async with ctx.store.reading() as session:
         row = await session.get(CollaboratorRow, key)
         reservation = await session.get(ReservationRow, reservation_id)
     if row is None or reservation is None:
         return
-    owner, name = reservation.user, reservation.server_name
+    needed = step(row, reservation, ctx.clock.now())
+    if needed is None:
+        return
     try:
-        match step(row, reservation, ctx.clock.now()):
-            case Step.MAKE:
-                await _mark(ctx, key, "no", "making")
-                await ctx.hub.share(owner, name, user)
-                await _mark(ctx, key, "making", "yes")
-            case Step.REVOKE:
-                await ctx.hub.unshare(owner, name, user)
-                await _revoked(ctx, key)
-            case Step.FORGET:
-                await _revoked(ctx, key)
-            case None:
-                return
+        await _take(ctx, needed, row, reservation)
     except HubAway as error:
         log.warning("the Hub could not be asked about a share of %s: %s", reservation_id, error)
+        await asyncio.sleep(PAUSE)
+        return
     except HubRefused as refusal:
         log.warning("the Hub refused a share of %s: %s", reservation_id, refusal.status)
-    else:
-        ctx.wake.set()  # it may have changed again meanwhile
+        await _refused(ctx, needed, row)
         return
-    await asyncio.sleep(PAUSE)
+    for one in Step:
+        ctx.background.pauses.forget(_paused(row, one))
+    ctx.wake.set()  # it may have changed again meanwhile
+
+
+async def _take(
+    ctx: Context, needed: Step, row: CollaboratorRow, reservation: ReservationRow
+) -> None:
+    key, owner, name = (row.reservation_id, row.user), reservation.user, reservation.server_name
+    if needed is Step.MAKE:
+        await _mark(ctx, key, "no", "making")
+        try:
+            await ctx.hub.share(owner, name, row.user)
+        except HubRefused:
+            if await ctx.hub.groups(row.user) is not None:
+                raise
+            await sharing.gone(ctx, reservation.id, row.user)
+            await _revoked(ctx, key)
+        else:
+            await _mark(ctx, key, "making", "yes")
+        return
+    if needed is Step.REVOKE:
+        await ctx.hub.unshare(owner, name, row.user)
+    await _revoked(ctx, key)
+
+
+async def _refused(ctx: Context, needed: Step, row: CollaboratorRow) -> None:
+    times = ctx.background.pauses.lengthen(_paused(row, needed), ctx.clock.now())
+    if times == _TOLD_AFTER and needed in _REFUSED:
+        said = _REFUSED[needed].format(user=row.user)
+        said = f"{said}. It is asked again; your administrators find why in gpudev's log."
+        await sharing.say_once(ctx, row.reservation_id, said)
+
+
+def _paused(row: CollaboratorRow, needed: Step) -> str:
+    return f"share:{row.reservation_id}:{row.user}:{needed}"
 
 
 async def _mark(ctx: Context, key: tuple[str, str], before: str, after: str) -> None:

@@ -76,6 +76,34 @@ async def remove(ctx: Context, reservation_id: str, user: str, actor: Actor) -> 
     return view
 
 
+async def gone(ctx: Context, reservation_id: str, user: str) -> None:
+    """Ends the invitation of somebody whom the Hub does not have any more."""
+
+    async def work(session: AsyncSession) -> list[HistoryRow]:
+        row = await load(session, reservation_id)
+        found = await session.get(CollaboratorRow, (reservation_id, user))
+        if found is None or found.removed_at is not None:
+            return []
+        said = f"The Hub has no user {user} any more; the invitation has ended."
+        return [_end(session, row, found, said, SERVICE, ctx.clock.now())]
+
+    await views.publish(ctx, await ctx.store.run(work))
+
+
+async def say_once(ctx: Context, reservation_id: str, said: str) -> None:
+    """A line of the history, if it does not stand there yet."""
+    line = HistoryRow
+
+    async def work(session: AsyncSession) -> list[HistoryRow]:
+        there = select(line.id).where(line.reservation_id == reservation_id, line.reason == said)
+        if await session.scalar(there.limit(1)) is not None:
+            return []
+        row = await load(session, reservation_id)
+        return [note(session, row, "note", said, actor=SERVICE.name, now=ctx.clock.now())]
+
+    await views.publish(ctx, await ctx.store.run(work))
+
+
 async def end_due(ctx: Context) -> datetime | None:
     """Ends the invitations whose time has come; returns when the next one ends."""
     row = CollaboratorRow

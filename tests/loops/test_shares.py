@@ -30,16 +30,26 @@ class SharingHub(Hub):
         self.known: set[tuple[str, str, str]] = set()
         self.away = self.killing = False
         self.refusing = False
+        self.gone: set[str] = set()
+        self.asked = 0
 
     async def share(self, owner: str, name: str, user: str) -> None:
         self._troubled()
-        if self.refusing:
+        self.asked += 1
+        if self.refusing or user in self.gone:
             raise HubRefused(400, "No such user")
         self.known.add((owner, name, user))
         self._kill()
 
+    async def groups(self, user: str) -> tuple[str, ...] | None:
+        self._troubled()
+        return None if user in self.gone else ()
+
     async def unshare(self, owner: str, name: str, user: str) -> None:
         self._troubled()
+        self.asked += 1
+        if self.refusing:
+            raise HubRefused(403, "Missing scopes")
         self.known.discard((owner, name, user))
         self._kill()
 
@@ -163,7 +173,52 @@ async def test_a_refusal_stops_nobody_else(world: World, hub: SharingHub) -> Non
     hub.refusing = False
     await invite(world, got, "linus")
     await round_of(world)
+    assert {user for _, _, user in hub.known} == {"linus"}
+    world.clock.pass_time(seconds=1)
+    await round_of(world)
     assert {user for _, _, user in hub.known} == {"grace", "linus"}
+
+
+async def test_what_the_hub_refuses_is_asked_less_and_less_and_the_owner_is_told_once(
+    world: World, hub: SharingHub
+) -> None:
+    got = await world.running(await world.reserve(hours=4))
+    await invite(world, got)
+    hub.refusing = True
+    for removed, word in ((False, "to let grace in"), (True, "to take back that grace")):
+        hub.asked = 0
+        if removed:
+            await sharing.remove(world.ctx, got.id, "grace", ADA)
+        for _ in range(600):
+            await round_of(world)
+            world.clock.pass_time(seconds=1)
+        assert hub.asked == 15, "at once, then with pauses up to a minute"
+        told = [one for one in await world.reasons(got) if one.startswith("The Hub refuses")]
+        assert [word in one for one in told] == [False] * removed + [True]
+    hub.refusing = False
+    world.clock.pass_time(seconds=60)
+    await round_of(world)
+    assert await left(world) == 0
+
+
+async def test_an_invitation_of_a_user_who_is_gone_at_the_hub_ends(
+    world: World, hub: SharingHub
+) -> None:
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    await round_of(world)
+    # Deleted at the Hub, and their shares with them.
+    hub.gone.add("grace")
+    hub.known.clear()
+    await shares.compare(world.ctx)
+    await round_of(world)
+    assert (await world.look(got)).collaborators == []
+    assert await left(world) == 0
+    hub.asked = 0
+    await round_of(world)
+    assert hub.asked == 0
+    said = "The Hub has no user grace any more; the invitation has ended."
+    assert (await world.reasons(got)).count(said) == 1
 
 
 @pytest.mark.parametrize("removing", [False, True])

@@ -259,6 +259,8 @@ async def test_sharing_a_server_of_a_real_hub(running_hub: RunningHub, server: s
         assert await service.shares(owner, server) == {"friend-two"}
         with pytest.raises(HubRefused):
             await service.share(owner, server, "nobody at all")
+        assert await service.groups("nobody at all") is None
+        await service.unshare(owner, server, "nobody at all")
     finally:
         await service.close()
 
