@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Literal
+
 from pydantic import Field
 
 from gpudev_client.models import CollaboratorRequest, Request, Role
@@ -20,6 +23,9 @@ class Invitation(Request):
 
     user: str = Field(min_length=1, max_length=255)
     role: Role = "use"
+    #: Hours from now; empty for as long as the lease. A moment could only be typed in a time zone,
+    #: and without JavaScript nobody knows which.
+    until: Literal["", "1", "4", "24"] = ""
 
 
 class Chosen(Request):
@@ -42,7 +48,9 @@ class Invite(Details):
             user = asked.user.strip()
             if not well_formed({"user": user}):
                 raise Refusal("invalid_input", "The Hub has no user of that name.", field="user")
-            body = CollaboratorRequest(role=asked.role)
+            now = self.service.ctx.clock.now()
+            until = now + timedelta(hours=int(asked.until)) if asked.until else None
+            body = CollaboratorRequest(role=asked.role, until=until)
             await api.invite(self.call(path={"id": key, "user": user}, body=body, owner=owner))
             return Done(f"{user} is invited.", self.addresses.reservation(key))
 

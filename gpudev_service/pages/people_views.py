@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gpudev_client.models import Collaborator, Reservation
 from gpudev_client.states import FINAL, State
+
+#: Ends of an invitation that the form offers, in hours from now.
+_HOURS = (1, 4, 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,9 @@ def _person(one: Collaborator, view: Reservation, viewer: str, can_change: bool)
 
 def can_invite(view: Reservation, *, can_change: bool) -> bool:
     return can_change and view.state not in FINAL | {State.STOPPING}
+
+
+def ends(view: Reservation, now: datetime) -> list[int]:
+    """The hours from now after which an invitation could end before the lease does."""
+    left = None if view.expires_at is None else view.expires_at - now
+    return [hours for hours in _HOURS if left is None or timedelta(hours=hours) < left]

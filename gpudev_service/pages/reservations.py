@@ -111,6 +111,7 @@ class Details(ReservationPage):
             idle=view.idle,
             people=people.shown(view, self.caller.name, can_change=can_change),
             can_invite=people.can_invite(view, can_change=can_change),
+            ends=people.ends(view, self.service.ctx.clock.now()),
             facts=cards.facts(view),
             history=history.items,
             more=self.addresses.page("reservations", key, cursor=following) if following else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from gpudev_client.models import CollaboratorRequest, Reservation
@@ -43,6 +45,28 @@ async def test_inviting_and_removing(site: Site) -> None:
     page = await ada.send(page, "/remove")
     assert page.result == "grace is not invited any more."
     assert (await site.world.look(mine)).collaborators == []
+
+
+async def test_an_invitation_for_some_hours(site: Site) -> None:
+    mine = await lease(site)
+    ada = await site.log_in("ada")
+    page = await ada.open(f"reservations/{mine.id}")
+    offered = page.form("/invite").find_all("option")
+    assert [one["value"] for one in offered] == ["use", "view", "", "1"], "the lease lasts two"
+    page = await ada.send(page, "/invite", user="grace", until="1")
+    assert "grace uses the server until" in page.text
+    (one,) = (await site.world.look(mine)).collaborators
+    now = site.world.clock.now()
+    assert one.until == now + timedelta(hours=1)
+    # The form was open for long, and what it offered would be after the lease's end now.
+    site.world.clock.pass_time(minutes=70)
+    page = await ada.send(page, "/invite", user="linus", until="1")
+    assert page.status == 422
+    problem = page.soup.find(id="invite-until-problem")
+    assert problem is not None
+    assert "not after the lease" in problem.get_text()
+    page = await ada.send(page, "/invite", user="linus", until="")
+    assert [one.until for one in (await site.world.look(mine)).collaborators] == [None]
 
 
 async def test_a_name_that_nobody_has_comes_back(site: Site) -> None:
