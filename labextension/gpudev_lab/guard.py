@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from http import HTTPStatus
 from typing import Any
 
 from jupyter_core.utils import ensure_async
-from tornado.websocket import WebSocketHandler
+from tornado.web import HTTPError
+from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from gpudev_client.models import LabView
 
@@ -45,11 +47,25 @@ class Guard:
             user = await ensure_async(known(handler))
             if user is None or self._is_removed(user):
                 return None
-            if isinstance(handler, WebSocketHandler):
+            if isinstance(handler, WebSocketHandler) and handler not in self._sockets:
                 self._sockets.add(handler)
+                self._ask_again(handler)
             return user
 
         provider.get_user = get_user
+
+    def _ask_again(self, handler: WebSocketHandler) -> None:
+        """Once more at the upgrade: Jupyter may wait for a kernel between the login and that. From
+        there on the connection is one that `update` closes."""
+        upgrade = handler.get_websocket_protocol
+
+        def get_websocket_protocol() -> WebSocketProtocol | None:
+            if self._is_removed(handler.current_user):
+                log.info("no connection for %s, who may not come in any more", _name(handler))
+                raise HTTPError(HTTPStatus.FORBIDDEN)
+            return upgrade()
+
+        setattr(handler, "get_websocket_protocol", get_websocket_protocol)  # noqa: B010 - of one
 
     def update(self, view: LabView) -> None:
         """Takes in who may open this server now; the others' WebSockets are closed."""
