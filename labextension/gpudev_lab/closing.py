@@ -7,6 +7,7 @@ from it; and when the service says that the lease ends early.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import os
@@ -119,6 +120,7 @@ class Closing:
             self._task.cancel()
         self._end = end
         self._task = asyncio.create_task(work, name="gpudev closing")
+        self._task.add_done_callback(_failed)
 
     async def stop(self) -> None:
         for task in (self._task, self._hook):
@@ -208,6 +210,10 @@ class Closing:
             self._hook.cancel()
             await asyncio.wait([self._hook])
             return f"~/{HOOK} was ended, since the lease ends early."
+        if (error := self._hook.exception()) is not None:
+            # Saving goes on, whatever became of the hook.
+            log.error("the hook before the end", exc_info=error)
+            return f"~/{HOOK} could not be run; the server's log says why."
         return self._hook.result()
 
     async def run_hook(self, seconds: float) -> str | None:
@@ -222,21 +228,24 @@ class Closing:
         whole = math.floor(seconds)
         if whole < 1:
             return f"~/{HOOK} was not run: there was no time left."
-        environment = {**os.environ, "GPUDEV_SECONDS_LEFT": str(whole)}
-        with (self._home / HOOK_LOG).open("wb") as output:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    path,
-                    cwd=self._home,
-                    env=environment,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                return f"~/{HOOK} could not be run: {error.strerror}."
-        return await self._await_hook(process, seconds)
+        output, lost = _kept(self._home / HOOK_LOG)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                path,
+                cwd=self._home,
+                env={**os.environ, "GPUDEV_SECONDS_LEFT": str(whole)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"~/{HOOK} could not be run: {error.strerror}."
+        finally:
+            if output != asyncio.subprocess.DEVNULL:
+                os.close(output)
+        how = await self._await_hook(process, seconds)
+        return how if lost is None else f"{how} Its output could not be kept: {lost}."
 
     async def _await_hook(self, process: asyncio.subprocess.Process, seconds: float) -> str:
         try:
@@ -250,6 +259,30 @@ class Closing:
             raise
         how = "ran to its end" if code == 0 else f"ended with exit code {code}"
         return f"~/{HOOK} {how}."
+
+
+def _failed(task: asyncio.Task[None]) -> None:
+    """Nobody waits for what is done before the end, so its failure is told here."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("what is done before the end of the lease failed", exc_info=error)
+
+
+def _kept(path: Path) -> tuple[int, str | None]:
+    """Where the hook's output goes, and why it is not kept where it is not: nothing there may keep
+    the hook, and with it the documents, from being taken care of."""
+    try:
+        # Without O_NONBLOCK a pipe there would be waited for.
+        found = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        return asyncio.subprocess.DEVNULL, f"~/{HOOK_LOG}: {error.strerror}"
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        os.truncate(found, 0)
+    except OSError as error:
+        os.close(found)
+        return asyncio.subprocess.DEVNULL, f"~/{HOOK_LOG}: {error.strerror}"
+    return found, None
 
 
 def hook_refused(path: Path) -> str | None:

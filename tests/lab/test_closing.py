@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -145,6 +146,52 @@ async def test_a_hook_that_cannot_be_started_is_said(
     (tmp_path / HOOK).write_text("#!/nowhere/sh\n")
     said = await Site(tmp_path).closing.run_hook(5.0)
     assert said == f"~/{HOOK} could not be run: {os.strerror(2)}."
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "nowhere", "device"])
+@pytest.mark.parametrize("state", [State.ACTIVE, State.STOPPING])
+async def test_output_that_cannot_be_kept_keeps_nothing_from_being_saved(
+    tmp_path: Path, hook: Callable[[str], None], kind: str, state: State
+) -> None:
+    hook("echo ran > ran; echo said")
+    log = tmp_path / HOOK_LOG
+    if kind == "directory":
+        log.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(log)
+    else:
+        log.symlink_to("/dev/full" if kind == "device" else "/nowhere/log")
+    site = Site(tmp_path, pages=1)
+    site.answer = site.saves_one
+    site.sees(view(timedelta(seconds=4), state=state))
+    report = await site.report()
+    assert report.saved == 1
+    why = {
+        "directory": os.strerror(errno.EISDIR),
+        "pipe": os.strerror(errno.ENXIO),
+        "nowhere": os.strerror(errno.ENOENT),
+        "device": "it is not a file",
+    }
+    assert report.hook == (
+        f"~/{HOOK} ran to its end. Its output could not be kept: ~/{HOOK_LOG}: {why[kind]}."
+    )
+    assert (tmp_path / "ran").exists()
+
+
+async def test_a_hook_that_fails_beyond_all_rules_keeps_nothing_from_being_saved(
+    tmp_path: Path,
+) -> None:
+    class Broken(Closing):
+        async def run_hook(self, seconds: float) -> str | None:
+            raise RuntimeError("out of everything")
+
+    site = Site(tmp_path, pages=1)
+    site.answer = site.saves_one
+    site.closing = Broken(site.link, tmp_path, tabs=lambda: 1, announce=site._announced)
+    site.sees(view(timedelta(seconds=4)))
+    report = await site.report()
+    assert report.saved == 1
+    assert report.hook == f"~/{HOOK} could not be run; the server's log says why."
 
 
 async def test_the_end_waits_for_all_pages_and_tells_what_they_saved(tmp_path: Path) -> None:
