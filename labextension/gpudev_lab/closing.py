@@ -7,7 +7,6 @@ from it; and when the service says that the lease ends early.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import math
 import os
@@ -275,13 +274,10 @@ def _kept(path: Path) -> tuple[int, str | None]:
         found = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         return asyncio.subprocess.DEVNULL, f"~/{HOOK_LOG}: {error.strerror}"
-    try:
-        if not stat.S_ISREG(os.fstat(found).st_mode):
-            raise OSError(errno.EINVAL, "it is not a file")
-        os.truncate(found, 0)
-    except OSError as error:
+    if not stat.S_ISREG(os.fstat(found).st_mode):
         os.close(found)
-        return asyncio.subprocess.DEVNULL, f"~/{HOOK_LOG}: {error.strerror}"
+        return asyncio.subprocess.DEVNULL, f"~/{HOOK_LOG}: it is not a file"
+    os.truncate(found, 0)
     return found, None
 
 
