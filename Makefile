@@ -83,7 +83,8 @@ lock-check: ## are the lock files what pyproject.toml asks for? (asks the packag
 	done; echo 'lock files: in step with pyproject.toml'
 
 wheel: setup ## build the wheel and the sdist into dist/
-	@rm -rf dist && uv build --quiet --no-build-isolation --python .venv/bin/python --out-dir dist
+	@rm -rf dist && $$(command -v flock >/dev/null && echo flock --shared .artifacts/setup.lock) \
+		uv build --quiet --no-build-isolation --python .venv/bin/python --out-dir dist
 	@ls -l dist
 
 $(BENCHMARKS): setup

@@ -5,6 +5,7 @@ Versions come from the lock file, so that what is tested is what was locked.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -46,7 +47,12 @@ def run(command: Sequence[str | Path], cwd: Path, **extra: str) -> str:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the wheel and the sdist of the tree as it is."""
     out = tmp_path_factory.mktemp("dist")
-    run([UV, "build", "--quiet", "--out-dir", out, ROOT], out)
+    lock = ROOT / ".artifacts" / "setup.lock"
+    lock.parent.mkdir(exist_ok=True)
+    # As `make wheel`: the panel stays as it is until it is packed.
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        run([UV, "build", "--quiet", "--out-dir", out, ROOT], out)
     return out
 
 

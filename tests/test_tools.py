@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,43 @@ def test_a_script_is_readable_and_stops_at_the_first_error(script: str) -> None:
 def test_system_packages_are_listed_without_installing_anything() -> None:
     listed = output("tools/system-packages", "--list").split()
     assert {"chromium", "openssh-server", "postgresql"} <= set(listed)
+
+
+#: Stands for the panel's package manager and builder, which empties its output before it writes.
+BUILDER = """#!/bin/bash
+[[ $1 == build:prod ]] || exit 0
+rm -rf gpudev_lab/labextension && mkdir -p gpudev_lab/labextension/static
+ls "$TREE/labextension/gpudev_lab/labextension/static" >"$TREE/seen"
+if [[ -e $TREE/broken ]]; then exit 1; fi
+touch gpudev_lab/labextension/static/{new,style}.js
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_panel_is_whole_at_every_moment_of_its_build(tmp_path: Path, broken: bool) -> None:
+    steps, _, _ = (ROOT / "tools/setup").read_text().partition("\nwhat=")
+    panel = tmp_path / "labextension"
+    static = panel / "gpudev_lab/labextension/static"
+    for folder in (static, panel / "node_modules", panel / "src", tmp_path / "tools"):
+        folder.mkdir(parents=True)
+    for file in (static / "style.js", static / "old.js", panel / "src/index.ts"):
+        file.touch()
+    (tmp_path / "tools/steps").write_text(steps)
+    (tmp_path / "jlpm").write_text(BUILDER)
+    (tmp_path / "jlpm").chmod(0o755)
+    if broken:
+        (tmp_path / "broken").touch()
+    done = subprocess.run(
+        ["bash", "-c", ". tools/steps && build_lab_extension"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "TREE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode != 0) == broken, done.stderr
+    assert (tmp_path / "seen").read_text().split() == ["old.js", "style.js"]
+    kept = ["old.js", "style.js"] if broken else ["new.js", "style.js"]
+    assert sorted(path.name for path in static.iterdir()) == kept
+    assert (panel / "node_modules/.setup").exists() != broken
