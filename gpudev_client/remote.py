@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -94,21 +95,23 @@ class Remote:
     def download(self, remote: str, local: Path) -> int:
         """Copies a file, or a folder's contents, from `remote`; how many files that were."""
         source = _quoted(remote)
-        kind = self.must(
-            f"if [ -d {source} ]; then echo folder; elif [ -e {source} ]; then echo file; fi",
+        told = self.must(
+            f"if [ -d {source} ]; then echo folder; elif [ -e {source} ]; then echo file; "
+            f"stat -L -c %a {source} 2>/dev/null; true; fi",
             f"{remote} could not be looked at",
         )
-        if kind.strip() == b"folder":
+        kind, _, mode = told.strip().partition(b"\n")
+        if kind == b"folder":
             listed = self.must(
                 f"cd {source} && find . ! -type d -print0", f"{remote} could not be listed"
             )
             names = [os.fsdecode(name)[2:] for name in listed.split(b"\0") if name]
             self.fetch(remote, names, local)
             return len(names)
-        if kind.strip() != b"file":
+        if kind != b"file":
             raise RemoteError(f"There is no {remote} on the server.")
         target = local / Path(remote).name if local.is_dir() else local
-        with _replacing(target) as out:
+        with _replacing(target, _permissions(mode)) as out:
             process = self.popen(
                 f"cat {source}", stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE
             )
@@ -261,26 +264,32 @@ def _last_line(said: bytes) -> str:
     return "".join(c for c in lines[-1] if c.isprintable()) if lines else "no reason was given"
 
 
-class _replacing:  # noqa: N801 - used like a function
-    """A file that is there as a whole or not at all."""
+def _permissions(told: bytes) -> int:
+    """The permission bits of a file over there, as `stat` tells them."""
+    known = re.fullmatch(rb"[0-7]{1,4}", told.strip())
+    return int(told, 8) & 0o777 if known else 0o666  # a server without GNU's stat
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+
+class _replacing:  # noqa: N801 - used like a function
+    """A file that is there as a whole or not at all, with a mode, less what umask takes from any
+    new file."""
+
+    def __init__(self, target: Path, mode: int) -> None:
+        self._target, self._mode = target, mode
 
     def __enter__(self) -> Any:
-        self._out = tempfile.NamedTemporaryFile(
-            dir=self._target.parent, prefix=f".{self._target.name}-", delete=False
-        )
+        name = f".{self._target.name[:100]}-{os.urandom(8).hex()}"
+        self._made = self._target.parent / name
+        handle = os.open(self._made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self._mode)
+        self._out = os.fdopen(handle, "wb")
         return self._out
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._out.close()
-        made = Path(self._out.name)
         if kind is None:
-            made.chmod(0o644)
-            made.replace(self._target)
+            self._made.replace(self._target)
         else:
-            made.unlink(missing_ok=True)
+            self._made.unlink(missing_ok=True)
 
 
 def total(top: Path, names: Iterable[str]) -> int:

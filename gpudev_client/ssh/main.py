@@ -22,8 +22,8 @@ PATIENCE = 600.0
 PAUSE = 1.0
 #: Seconds for which a server is waited for that the service takes for running.
 RETURN = 60.0
-#: Seconds until the server's first words; a way that swallows `RAW` is left after them.
-FIRST_WORDS = 15.0
+#: Seconds until the server's first words; a way that does not let `RAW` through is left then.
+FIRST_WORDS = 6.0
 _SWITCHING, _FORBIDDEN, _BUSY = 101, 403, 503
 _INTERRUPTED = 130
 
@@ -61,6 +61,9 @@ def main(arguments: list[str]) -> int:
     except Problem as problem:
         _say(str(problem))
         return 1
+    except OSError as error:
+        _say(f"The connection was lost ({error.strerror or type(error).__name__}).")
+        return 1
     except KeyboardInterrupt:
         _say("Interrupted.")
         return _INTERRUPTED
@@ -83,12 +86,16 @@ def _connect(options: Options, prefix: str, settings: service.Settings) -> int:
 
 
 def _hand_over(options: Options, way: relay.Way) -> int:
-    if not options.fdpass:
-        return relay.run(way, 0, 1)
-    if isinstance(way, relay.Raw) and way.plain:
+    if options.fdpass and isinstance(way, relay.Raw) and way.plain:
         relay.pass_socket(way.sock)
         return 0
-    return relay.run_behind(way)
+    code = relay.run_behind(way) if options.fdpass else relay.run(way, 0, 1)
+    if code != 0:
+        raise Problem(
+            "The connection was closed before the server had said anything. Something between here "
+            "and the Hub may not let WebSockets through; try again, or from another network."
+        )
+    return code
 
 
 def _enter(

@@ -20,6 +20,10 @@ LIMIT = 512 * 1024
 CHUNK = 256 * 1024
 #: Seconds that the other side has to finish after we have.
 GRACE = 10.0
+#: How an SSH server begins.
+_FIRST_WORDS = b"SSH-"
+#: Seconds; a timeout of 0 would mean not to wait at all.
+_LEAST = 0.01
 _GONE = select.POLLERR | select.POLLNVAL
 _READABLE = select.POLLIN | select.POLLHUP
 
@@ -36,6 +40,8 @@ class Way:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.early = b""
+        #: Whether anything came at all.
+        self.heard = False
         #: To be sent whatever else happens: answers to pings, our Close.
         self.replies = b""
         self.ended = False
@@ -54,37 +60,42 @@ class Way:
 
 
 class Raw(Way):
-    """One endless frame each way."""
+    """One endless frame each way. It is of use once `speaks` has found that it comes through."""
 
     def __init__(self, sock: socket.socket, rest: bytes) -> None:
         super().__init__(sock)
-        sock.sendall(frames.CLIENT_OPENING)
-        wanted = len(frames.SERVER_OPENING)
-        while len(rest) < wanted:
-            piece = sock.recv(wanted - len(rest))
-            if not piece:
-                raise Problem("The server closed the connection at once.")
-            rest += piece
-        if rest[:wanted] != frames.SERVER_OPENING:
-            raise Problem("The server answered, but not as gpudev does.")
-        self.early = rest[wanted:]
+        self._rest = rest
 
     @property
     def plain(self) -> bool:  # type: ignore[override]
         return type(self.sock) is socket.socket and not self.early
 
     def speaks(self, seconds: float) -> bool:
-        """Whether the server's first words come through; something on the way may swallow them."""
-        if self.early:
-            return True
-        self.sock.settimeout(seconds)
+        """Whether the server's header and first words come through. Something on the way may hold
+        them back, close the connection, or cut it."""
+        deadline = time.monotonic() + seconds
         try:
-            if type(self.sock) is socket.socket:
-                return bool(self.sock.recv(1, socket.MSG_PEEK))
-            self.early = self.sock.recv(CHUNK)
+            self.sock.sendall(frames.CLIENT_OPENING)
+            wanted = len(frames.SERVER_OPENING)
+            while len(self._rest) < wanted:
+                piece = self._receive(wanted - len(self._rest), deadline)
+                if not piece:
+                    return False
+                self._rest += piece
+            self.early = self._rest[wanted:]
+            if not self._rest.startswith(frames.SERVER_OPENING):
+                return False
+            if self.plain:
+                first = self._receive(len(_FIRST_WORDS), deadline, socket.MSG_PEEK)
+            else:
+                self.early = first = self.early or self._receive(CHUNK, deadline)
         except OSError:
             return False
-        return bool(self.early)
+        return bool(first) and first.startswith(_FIRST_WORDS[: len(first)])
+
+    def _receive(self, most: int, deadline: float, *flags: int) -> bytes:
+        self.sock.settimeout(max(_LEAST, deadline - time.monotonic()))
+        return self.sock.recv(most, *flags)
 
     def outgoing(self, data: bytes) -> bytes:
         return data
@@ -153,19 +164,21 @@ def run_behind(way: Way) -> int:
 
 
 def run(way: Way, fd_in: int, fd_out: int) -> int:
-    """Relays until one side has gone."""
+    """Relays until one side has gone; 1 where the other one went without a word."""
     before = {fd: os.get_blocking(fd) for fd in (fd_in, fd_out)}
     for fd in before:
         os.set_blocking(fd, False)
+    loop = _Loop(way, fd_in, fd_out)
     try:
-        _Loop(way, fd_in, fd_out).run()
+        loop.run()
     except (BrokenPipeError, ConnectionResetError):
-        return 0  # `ssh` or the server has gone; `ssh` says what there is to say
+        # `ssh` or the server has gone; after its first words `ssh` says what there is to say.
+        loop.gone_first = loop.gone_first or loop.in_open
     finally:
         way.sock.close()
         for fd, blocking in before.items():
             os.set_blocking(fd, blocking)
-    return 0
+    return 1 if loop.cut else 0
 
 
 class _Loop:
@@ -175,10 +188,16 @@ class _Loop:
         self.way, self.fd_in, self.fd_out = way, fd_in, fd_out
         self.net = _Net(way.sock)
         self.to_net, self.to_out = bytearray(), bytearray(way.early)
-        self.in_open, self.net_open = True, True
+        self.in_open, self.net_open, self.gone_first = True, True, False
         self.told, self.shut = False, False
+        way.heard = bool(way.early)
         #: When something last moved; counts once our side has ended.
         self.progress = 0.0
+
+    @property
+    def cut(self) -> bool:
+        """Whether the network went before anything came, while `ssh` was there."""
+        return self.gone_first and not self.way.heard
 
     def run(self) -> None:
         while True:
@@ -209,6 +228,7 @@ class _Loop:
             self.to_net += self.way.replies
             self.way.replies = b""
         if self.way.ended:
+            self.gone_first = self.gone_first or self.in_open
             self.net_open = self.in_open = False
         if not self.in_open and not self.told:
             self.told = True
@@ -261,10 +281,13 @@ class _Loop:
     def _read_net(self) -> None:
         data = self.net.read()
         if data == b"":
+            self.gone_first = self.gone_first or self.in_open
             self.net_open = self.in_open = False
         elif data:
             self.progress = time.monotonic()
-            self.to_out += self.way.incoming(data)
+            content = self.way.incoming(data)
+            self.way.heard = self.way.heard or bool(content)
+            self.to_out += content
 
 
 class _Net:

@@ -14,6 +14,8 @@ from .problems import Problem
 _HEAD_MAX = 64 * 1024
 _BODY_MAX = 1024 * 1024
 _CHUNK = 64 * 1024
+#: Digits of a chunk's size.
+_SIZE_MAX = 16
 #: Seconds until a connection is there, and until an answer is.
 CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
@@ -177,7 +179,10 @@ class Connection:
             while b"\r\n" not in data:
                 data += self._more()
             line, _, data = data.partition(b"\r\n")
-            size = int(line.partition(b";")[0], 16)
+            told = line.partition(b";")[0].strip()
+            if not told or len(told) > _SIZE_MAX or told.strip(b"0123456789abcdefABCDEF"):
+                raise Lost(f"{self.address} does not speak HTTP.")
+            size = int(told, 16)
             if len(body) + size > _BODY_MAX:
                 raise Lost(f"{self.address} answered with more than it should.")
             while len(data) < size + 2:

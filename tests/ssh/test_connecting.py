@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpudev_client.ssh import frames
+
+from .middlebox import behind
 from .site import HOST, Person, Site, TlsSite
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
@@ -79,3 +82,27 @@ def test_a_certificate_that_nobody_trusts_is_said(secure: Person) -> None:
     done = secure.run("env", "-u", "SSL_CERT_FILE", *secure.command(HOST, "true"))
     assert done.returncode == 255
     assert b"is not trusted" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["holds", "closes", "resets", "words"])
+def test_what_does_not_let_endless_frames_through_lets_others(how: str) -> None:
+    with behind(how, frames.RAW) as site:
+        ada = site.person("ada")
+        site.admit(ada)
+        for fdpass in (True, False):
+            done = ada.ssh("cat; exit 7", stdin=b"in", fdpass=fdpass)
+            assert (done.returncode, done.stdout, done.stderr) == (7, b"in", b"")
+        assert site.middlebox.done == 2
+
+
+@pytest.mark.parametrize("how", ["closes", "resets"])
+def test_what_lets_no_websocket_through_is_said_in_one_line(how: str) -> None:
+    with behind(how, "gpudev.ssh.") as site:
+        ada = site.person("ada")
+        site.admit(ada)
+        for fdpass in (True, False):
+            done = ada.ssh("true", fdpass=fdpass)
+            assert done.returncode == 255
+            assert b"Traceback" not in done.stderr
+            [ours] = [line for line in done.stderr.splitlines() if line.startswith(b"gpu-dev: ")]
+            assert b"WebSocket" in ours

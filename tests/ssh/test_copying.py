@@ -175,11 +175,22 @@ def test_programs_and_files_from_python(
         assert r.download("from python", folder / "back") == 4
         assert (folder / "back" / "x" / "data" / "in put.txt").read_text() == "3\n"
         assert r.download("~/from python/train.sh", folder / "back") == 1
+        r.exec("cd 'from python'; echo k > private; chmod 600 private; chmod 777 train.sh")
+        assert r.download("from python/private", folder / "back") == 1
+        assert (folder / "back" / "private").stat().st_mode & 0o777 == 0o600
+        assert r.download("from python/train.sh", folder / "back") == 1
+        assert (folder / "back" / "train.sh").stat().st_mode & 0o777 == 0o777 & ~_umask()
         with pytest.raises(RemoteError, match="There is no nothing"):
             r.download("nothing", folder)
         with pytest.raises(RemoteError, match="There is no file"):
             r.upload(folder / "nothing")
     assert ada.token not in site.log() + site.log("proxy")
+
+
+def _umask() -> int:
+    [told] = [line for line in Path("/proc/self/status").read_text().splitlines()
+              if line.startswith("Umask:")]  # fmt: skip
+    return int(told.split()[1], 8)
 
 
 async def test_the_same_for_asyncio(

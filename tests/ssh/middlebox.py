@@ -1,0 +1,132 @@
+"""Something between a laptop and the Hub that looks into WebSockets and does not like them all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+from gpudev_client.ssh import frames
+
+from .site import Site
+
+#: A message is too big, for whoever looks at messages.
+_TOO_BIG = 1009
+_CHUNK = 64 * 1024
+
+
+class Middlebox:
+    """Passes HTTP on, and does `how` to a WebSocket whose request has `what` in it, once the
+    server's head has gone through:
+
+    holds   nothing of it gets to the client
+    closes  the client gets a Close that says it was too big
+    resets  the connection is cut
+    words   the frame's header gets through, and then nothing
+    """
+
+    def __init__(self, how: str, what: bytes) -> None:
+        self.how, self.what = how, what
+        #: How many WebSockets it has been done to.
+        self.done = 0
+        self.target = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def close(self) -> None:
+        for one in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._open.append(client)
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:  # the proxy is still starting
+                    client.close()
+                    continue
+                self._open.append(server)
+                seen = threading.Event()
+                self._start(self._up, client, server, seen)
+                self._start(self._down, server, client, seen)
+
+    def _up(self, client: socket.socket, server: socket.socket, seen: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(_CHUNK):
+                if self.what in data:
+                    seen.set()
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _down(self, server: socket.socket, client: socket.socket, seen: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            head = b""
+            while data := server.recv(_CHUNK):
+                if not seen.is_set():
+                    client.sendall(data)
+                    continue
+                head += data
+                if b"\r\n\r\n" in head:
+                    self._misbehave(head, server, client)
+                    return
+            client.shutdown(socket.SHUT_WR)
+
+    def _misbehave(self, head: bytes, server: socket.socket, client: socket.socket) -> None:
+        self.done += 1
+        end = head.index(b"\r\n\r\n") + 4
+        if self.how == "resets":
+            client.sendall(head[:end])
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            return
+        more = (
+            frames.encode(frames.CLOSE, frames.closing(_TOO_BIG)) if self.how == "closes" else b""
+        )
+        more = frames.SERVER_OPENING if self.how == "words" else more
+        client.sendall(head[:end] + more)
+        if self.how == "closes":
+            client.shutdown(socket.SHUT_WR)
+        while server.recv(_CHUNK):
+            pass
+
+
+class BehindOne(Site):
+    """A site that is reached through a middlebox."""
+
+    def __init__(self, how: str, what: bytes) -> None:
+        super().__init__()
+        self.middlebox = Middlebox(how, what)
+        self.middlebox.target = self.public
+        self.url = f"http://127.0.0.1:{self.middlebox.port}"
+        self.service = f"{self.url}/services/gpudev"
+
+    def remove(self) -> None:
+        self.middlebox.close()
+        super().remove()
+
+
+@contextlib.contextmanager
+def behind(how: str, what: str) -> Iterator[BehindOne]:
+    """The site, started."""
+    site = BehindOne(how, what.encode())
+    try:
+        site.start()
+        yield site
+    finally:
+        site.remove()
