@@ -26,7 +26,12 @@ from gpudev_client.states import FINAL
 log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to reach a service that is away: the first pause and the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+#: Whoever was removed meanwhile has to be out within five seconds after the service is back.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
+#: The shortest part of a pause: the rest is left to chance, so that not all servers come at once.
+_SHORTEST_PART = 0.5
+#: Seconds for which a stream has to last to count as sound, so that the next pause is the first.
+_SOUND = 30.0
 #: Seconds without a sign of life after which the stream counts as dead; the service sends one every
 #: fifteen.
 SILENCE = 35.0
@@ -175,23 +180,22 @@ class Link:
                 self._stream.cancel()
             if not self._stream.cancelled():
                 error = self._stream.exception()
-                if isinstance(error, errors.GpuDevError):
+                if isinstance(error, Exception):
                     self._lost(error)
-                elif error is not None:
-                    raise error
                 elif self.view is not None and self.view.reservation.state in FINAL:
                     return  # the last event told a final state
             lasted = asyncio.get_running_loop().time() - began
-            failures = 1 if lasted > LONGEST_PAUSE else failures + 1
+            failures = 1 if lasted > _SOUND else failures + 1
             bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
-            await self._pause(bound * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+            part = random.uniform(_SHORTEST_PART, 1.0)  # noqa: S311 - not a secret
+            await self._pause(bound * part)
 
     async def _follow_once(self) -> None:
         """One connection to the stream; its first event is the present state."""
         async for _ in self.client.events(self.reservation_id, attempts=1, silence=SILENCE):
             await self.renew()
 
-    def _lost(self, error: errors.GpuDevError) -> None:
+    def _lost(self, error: Exception) -> None:
         told = self.away
         self.away = (
             "The reservation service does not answer at the moment; "
@@ -199,11 +203,18 @@ class Link:
         )
         if isinstance(error, errors.RefusalError):
             self.away = f"The reservation service refuses this server: {error}"
-        if told is None:
+        if not isinstance(error, errors.GpuDevError):
+            # Of our own making. Following goes on, or nobody who is removed would have to leave.
+            log.error("following the reservation service failed", exc_info=error)
+        elif told is None:
             log.warning("the reservation service: %s", error)
         if told != self.away:
             self._tell()
 
     def _tell(self) -> None:
         for listener in list(self._listeners.values()):
-            listener()
+            try:
+                listener()
+            except Exception:
+                # The others close connections of people who may not come in any more.
+                log.exception("a part of this server could not take in news of the reservation")
