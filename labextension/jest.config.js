@@ -1,4 +1,4 @@
-// The logic of the panel: modules without imports of JupyterLab, so nothing of it is loaded.
+// The logic of the panel. Nothing of JupyterLab is loaded: a test puts doubles in its place where needed.
 module.exports = {
   testEnvironment: 'node',
   roots: ['<rootDir>/src'],

@@ -50,7 +50,7 @@ export class LeaseModel implements ILeaseModel {
       this.stale = true;
       return;
     }
-    void this.refresh();
+    this.renew();
   }
 
   /** The server did not answer something else. */
@@ -63,6 +63,10 @@ export class LeaseModel implements ILeaseModel {
   refresh(): Promise<void> {
     this.reading ??= this.read().finally(() => {
       this.reading = null;
+      if (this.again) {
+        this.again = false;
+        void this.refresh();
+      }
     });
     return this.reading;
   }
@@ -93,6 +97,12 @@ export class LeaseModel implements ILeaseModel {
 
   async saved(id: string, saved: number, unsaved: string[]): Promise<void> {
     await request<void>(this.settings, 'POST', 'saved', { id, saved, unsaved });
+  }
+
+  /** Because of news: the answer to a request that is on its way may be older than they are. */
+  private renew(): void {
+    this.again = this.reading !== null;
+    void this.refresh();
   }
 
   private async act(method: string, path: string, body?: unknown): Promise<void> {
@@ -136,7 +146,9 @@ export class LeaseModel implements ILeaseModel {
       return;
     }
     const old = Date.now() - this.lookedAt > LOOK_EVERY;
-    if (this.stale || (this._shown && old)) {
+    if (this.stale) {
+      this.renew();
+    } else if (this._shown && old) {
       void this.refresh();
     }
     this.tick();
@@ -164,6 +176,7 @@ export class LeaseModel implements ILeaseModel {
   private _changed = new Signal<this, void>(this);
   private _shown = false;
   private stale = false;
+  private again = false;
   private skew = 0;
   private lookedAt = 0;
   private timer = 0;
