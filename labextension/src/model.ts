@@ -75,8 +75,9 @@ export class LeaseModel implements ILeaseModel {
     return this.act('POST', 'extension', { hours });
   }
 
-  invite(user: string, role: Role): Promise<void> {
-    return this.act('PUT', `collaborators/${encodeURIComponent(user)}`, { role });
+  invite(user: string, role: Role, hours: number | null): Promise<void> {
+    const until = hours === null ? null : new Date(this.now.getTime() + hours * 3_600_000);
+    return this.act('PUT', `collaborators/${encodeURIComponent(user)}`, { role, until });
   }
 
   remove(user: string): Promise<void> {

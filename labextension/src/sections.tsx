@@ -4,7 +4,7 @@ import { HEIGHT, line, mean, WIDTH } from './curve';
 import type { IGpuUse, ILease, IReservation, Role } from './lease';
 import { commands, editorLink } from './links';
 import type { IProps } from './panel';
-import { choices, secondsLeft } from './time';
+import { choices, ends, secondsLeft } from './time';
 import { timeLeft } from './statusitem';
 import { ago, gpus, hours, moment, size, told, type IWords } from './words';
 
@@ -159,13 +159,17 @@ export function People(props: Props): JSX.Element {
   const { lease, trans, model, act } = props;
   const [name, setName] = useState('');
   const [role, setRole] = useState<Role>('use');
+  const [length, setLength] = useState('');
   const may = mayAct(props);
+  const { reservation } = lease;
+  const now = model.now;
   const invite = (event: React.FormEvent): void => {
     event.preventDefault();
     const user = name.trim();
     act(async () => {
-      await model.invite(user, role);
+      await model.invite(user, role, length ? Number(length) : null);
       setName('');
+      setLength('');
     }, trans.__('%1 is invited.', user));
   };
   return (
@@ -175,7 +179,12 @@ export function People(props: Props): JSX.Element {
           {lease.collaborators.map(one => (
             <li key={one.user}>
               <span className="gpudev-name">{one.user}</span>
-              <span>{one.role === 'use' ? trans.__('works here') : trans.__('sees the lease')}</span>
+              <span>
+                {one.role === 'use' ? trans.__('works here') : trans.__('sees the lease')}
+                {one.until && one.until !== reservation?.expires_at
+                  ? ` ${trans.__('until %1', moment(new Date(one.until), now))}`
+                  : ''}
+              </span>
               {lease.visitor.owner ? (
                 <button
                   type="button"
@@ -214,6 +223,18 @@ export function People(props: Props): JSX.Element {
           >
             <option value="use">{trans.__('works here')}</option>
             <option value="view">{trans.__('sees the lease')}</option>
+          </select>
+          <select
+            value={length}
+            aria-label={trans.__('For how long')}
+            onChange={event => setLength(event.target.value)}
+          >
+            <option value="">{trans.__('as long as the lease')}</option>
+            {ends(reservation, now).map(one => (
+              <option key={one} value={one}>
+                {trans.__('for %1', hours(one, trans))}
+              </option>
+            ))}
           </select>
           <button type="submit" className="gpudev-button" disabled={!may}>
             {trans.__('Invite')}

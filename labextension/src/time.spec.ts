@@ -1,5 +1,5 @@
 import type { IExtensionOffer, IReservation } from './lease';
-import { choices, dueWarning, nextTick, secondsLeft, urgency } from './time';
+import { choices, dueWarning, ends, nextTick, secondsLeft, urgency } from './time';
 
 const NOW = new Date('2026-05-14T16:00:00Z');
 const WARNINGS = [30, 15, 5];
@@ -100,6 +100,15 @@ describe('choices', () => {
   it('are none where nothing is possible or known', () => {
     expect(choices(offer(0))).toEqual([]);
     expect(choices(null)).toEqual([]);
+  });
+});
+
+describe('ends', () => {
+  it('are before the end of the lease', () => {
+    expect(ends(lease(25 * 60), NOW)).toEqual([1, 4, 24]);
+    expect(ends(lease(4 * 60), NOW)).toEqual([1]);
+    expect(ends(lease(59), NOW)).toEqual([]);
+    expect(ends(null, NOW)).toEqual([]);
   });
 });
 

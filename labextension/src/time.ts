@@ -73,3 +73,9 @@ export function choices(offer: IExtensionOffer | null): number[] {
   // What is left over below a minute is not worth a button.
   return possible - (round[round.length - 1] ?? 0) > 1 / 60 ? [...round, possible] : round;
 }
+
+/** Hours from now after which an invitation can end before the lease does. */
+export function ends(reservation: IReservation | null, now: Date): number[] {
+  const left = secondsLeft(reservation, now) ?? 0;
+  return [1, 4, 24].filter(hours => hours * 3600 < left);
+}

@@ -22,7 +22,8 @@ export interface ILeaseModel {
   refresh(): Promise<void>;
   /** These reject with an Error whose message is a sentence for a person. */
   extend(hours: number): Promise<void>;
-  invite(user: string, role: Role): Promise<void>;
+  /** `hours` from now, or as long as the lease. */
+  invite(user: string, role: Role, hours: number | null): Promise<void>;
   remove(user: string): Promise<void>;
   snapshot(): Promise<void>;
   keep(): Promise<void>;

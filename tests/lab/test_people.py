@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import httpx
@@ -54,9 +55,15 @@ async def test_owner_extends_invites_and_removes(
     assert ada.look(lease.id).extended_hours == 8
 
     await page.get_by_label("Name at the Hub").fill("bob")
+    await page.get_by_label("For how long").select_option("for 4 h")
     await page.get_by_role("button", name="Invite").click()
     await page.get_by_role("button", name="Remove bob").wait_for()
-    assert [one.user for one in ada.look(lease.id).collaborators] == ["bob"]
+    (invited,) = ada.look(lease.id).collaborators
+    assert invited.user == "bob"
+    assert invited.until is not None
+    assert abs(invited.until - invited.since - timedelta(hours=4)) < timedelta(minutes=1)
+    assert "works here until " in await text(page)
+    await picture(page, "invited")
 
     theirs = await lab.open(bob, lease)
     await lab.panel(theirs)
