@@ -108,8 +108,12 @@ class BodyHandler(RequestHandler):
 
     def finish(self, chunk: Any = None) -> Any:
         """While the body is still coming, an answer is only written: its end would be the end of
-        the connection."""
+        the connection. Whoever answers before the body is read says that the connection ends: a
+        proxy that did not know would send its next request into it."""
         if not self._early or self._whole:
+            unread = not getattr(self.request.connection, "_read_finished", True)
+            if unread and not self._headers_written:
+                self.set_header("Connection", "close")
             return super().finish(chunk)
         if not self._answered:
             self._answered = True

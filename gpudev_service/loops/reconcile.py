@@ -157,8 +157,8 @@ def _lost(grace: str, *, left: bool) -> str:
     )
     if left:
         said += (
-            " Something that it had started (a job, a kernel) still runs: it ends when the server "
-            "starts again, and at the latest when that time is over."
+            " Something that it had started (a program, a kernel) still runs: it ends when the "
+            "server starts again, and at the latest when that time is over."
         )
     return said
 

@@ -142,7 +142,7 @@ def _show(ada: Command, made: dict[str, Any]) -> None:
     traced = ada.json("show", made["id"], "--trace")
     assert traced["trace"]
     assert "Where the time went" in ada.ok("show", "--trace")
-    assert ada.ok("connect").strip().startswith(ada.person.hub.url)
+    assert ada.json("connect")["url"].startswith(ada.person.hub.url)
 
 
 def _disks(ada: Command, made: dict[str, Any]) -> None:

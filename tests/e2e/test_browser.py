@@ -90,7 +90,7 @@ async def test_reserve_in_the_form_work_in_lab_extend_and_give_back(
     start = page.locator("#gpudev-start")
     await start.wait_for(state="visible")
     assert "Starts now" in await start.inner_text()
-    await page.click("button[type=submit]:has-text('Reserve')")
+    await page.click("button.btn-primary:has-text('Reserve and start')")
     await lab_opens(page)
     got = only(hub, token, "active")
     assert (got["gpu_type"], got["gpus"], got["disk"], got["hours"]) == ("t4", 1, "work", 0.5)
@@ -121,7 +121,7 @@ async def test_who_waits_sees_the_promise_starts_by_it_and_ends_on_time(
     ).json()
     page = await person(browser, hub, "grace")
     await fill_form(page, hub, "t4-small", "0.01", "")
-    await page.click("button[type=submit]:has-text('Reserve')")
+    await page.click("button.btn-primary:has-text('Reserve and start')")
     await page.locator("#gpudev-leave").wait_for()
     assert "spawn-pending" in page.url
     waiting = only(hub, grace, "queued", "preparing")
@@ -150,7 +150,7 @@ async def test_the_form_comes_back_with_what_was_typed_and_a_sentence(
     page = await person(browser, hub, "edsger")
     await fill_form(page, hub, "t4", "a while", "my disk!")
     await page.fill("#gpudev-name", 'the "name" <b>typed</b>')
-    await page.click("button[type=submit]:has-text('Reserve')")
+    await page.click("button.btn-primary:has-text('Reserve and start')")
     fault = page.locator(".invalid-feedback").first
     await fault.wait_for()
     assert await page.input_value("input[name=hours_other]") == "a while"

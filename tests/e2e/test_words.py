@@ -59,6 +59,12 @@ RULES = (
             # Parts of an address.
             r"a host and a port",
             r"://\S*HOST\S*",
+            # OpenSSH's own words, where OpenSSH is meant.
+            r"host keys?",
+            r"SSH host",
+            r"Host\s+(pattern|gpudev)\S*",
+            r"no host of gpudev",
+            r"`known_hosts`\s+without the host",
         ),
     ),
     Rule(r"allocat(e|es|ed|ing|ion|ions)", "lease; placement"),
@@ -267,6 +273,7 @@ def test_a_planted_word_is_found_in_expressions_attributes_and_help() -> None:
         "http://127.0.0.1:8000 needs a host and a port",
         "GPU type t4, 2 nodes, disk thesis",
         "for instance 0.5",
+        "The server's public host keys, as lines of `known_hosts` without the host.",
     ],
 )
 def test_right_words_are_left_alone(right: str) -> None:

@@ -50,6 +50,17 @@ def test_a_person_logs_in_and_works_with_forms(running_hub: RunningHub) -> None:
     assert httpx.get(f"{hub.service}/").status_code == 302
 
 
+def test_what_follows_a_refusal_gets_its_answer_through_the_proxy(running_hub: RunningHub) -> None:
+    """A page that was refused before its body was read ended the connection without saying so, and
+    the proxy sent the next request into it: half of these were "503"."""
+    hub = running_hub
+    hub.user("rita")
+    with hub.browser("rita") as http:
+        for _ in range(20):
+            assert http.get(f"{hub.service}/admin").status_code == 403
+            assert http.get(f"{hub.service}/fleet").status_code == 200
+
+
 def test_an_admin_drains_a_node(running_hub: RunningHub) -> None:
     hub = running_hub
     with hub.browser(ADMIN) as http:
