@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +17,8 @@ from typing import Any
 import pexpect  # type: ignore[import-untyped]
 import psutil
 import pytest
+
+from tests.tiers import ROOT
 
 from .site import HOST, Person, Site
 
@@ -241,6 +246,69 @@ def test_a_removed_collaborator_is_out_at_once(ada: Person, site: Site, frames: 
         close(stays)
         close(goes)
     none_left(site)
+
+
+def test_what_somebody_left_running_ends_with_their_access(ada: Person, site: Site) -> None:
+    """Also when they are not connected at that moment."""
+    bob = site.person("bob")
+    site.admit(ada, bob)
+    left = "setsid sleep 4243 > /dev/null 2>&1 < /dev/null & echo $!"
+    running = [int(person.ssh(left).stdout) for person in (ada, bob)]
+    none_left(site)
+    assert all(psutil.pid_exists(pid) for pid in running)
+    site.admit(ada)
+    site.until(lambda: not psutil.pid_exists(running[1]), "what they left running has ended")
+    assert psutil.pid_exists(running[0])
+    psutil.Process(running[0]).kill()
+
+
+#: Stands for a session's sshd in whose shell somebody used sudo: one child of another account.
+_WITH_SUDO = """
+import os, subprocess, sys
+other = subprocess.Popen(["sleep", "1000"])
+os.setuid(65534)
+own = subprocess.Popen(["sleep", "1000"])
+print(other.pid, own.pid, flush=True)
+own.wait()
+other.wait()
+"""
+_ENDING = """
+import logging, os, sys
+from gpudev_lab.sshd import processes
+logging.basicConfig()
+os.setuid(65534)
+processes.end(int(sys.argv[1]), None)
+"""
+
+
+def test_another_accounts_process_does_not_keep_a_session_alive() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can start processes of two accounts")
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "labextension")])
+    sshd = subprocess.Popen([sys.executable, "-c", _WITH_SUDO], stdout=subprocess.PIPE, text=True)
+    assert sshd.stdout is not None
+    other, own = (psutil.Process(int(pid)) for pid in sshd.stdout.readline().split())
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ENDING, str(sshd.pid)],
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert sshd.wait(10) == -signal.SIGTERM
+        own.wait(10)
+        assert other.is_running()
+        [told] = done.stderr.splitlines()
+        assert "another account" in told
+        assert str(other.pid) in told
+    finally:
+        for one in (other, own):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        sshd.kill()
+        sshd.communicate()
 
 
 @pytest.mark.parametrize("frames", WAYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,8 @@ import psutil
 from gpudev_lab import usage
 
 from . import daemon
+
+log = logging.getLogger("gpudev_lab.sshd")
 
 #: The mark of a lease, by which the service ends all of its processes.
 LEASE = "GPUDEV_RESERVATION"
@@ -26,22 +29,26 @@ def marked_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def end(pid: int, mark: str | None) -> None:
-    """Ends a session's sshd with everything that it started.
+def end(pid: int | None, mark: str | None) -> None:
+    """Ends a session's sshd, and with it the connection, and then everything that it started. What
+    belongs to another account, by sudo, cannot be ended here; nothing else waits for it.
 
     Args:
-        pid: the session's sshd.
+        pid: the session's sshd, if there is one.
         mark: also everything that this person left running, as `daemon.MARK` says.
     """
-    found = usage.tree(pid)
+    found = usage.tree(pid) if pid is not None else set()
+    refused = {one for one in sorted(found, key=lambda p: p.pid != pid) if not _signal(one)}
     if mark is not None:
-        found |= _marked(mark)
-    for process in found:
-        _signal(process, force=False)
-    _, left = psutil.wait_procs(list(found), timeout=GRACE)
+        more = _marked(mark) - found
+        refused |= {one for one in more if not _signal(one)}
+        found |= more
+    _, left = psutil.wait_procs(list(found - refused), timeout=GRACE)
     again = set(left) | (_marked(mark) if mark is not None else set())
-    for process in again:
-        _signal(process, force=True)
+    refused |= {one for one in again - refused if not _signal(one, force=True)}
+    if refused:
+        told = ", ".join(str(one.pid) for one in sorted(refused, key=lambda p: p.pid))
+        log.warning("belong to another account and could not be ended: %s", told)
 
 
 def _marked(mark: str) -> set[psutil.Process]:
@@ -56,11 +63,15 @@ def _marked(mark: str) -> set[psutil.Process]:
     return found
 
 
-def _signal(process: psutil.Process, *, force: bool) -> None:
+def _signal(process: psutil.Process, *, force: bool = False) -> bool:
+    """False where the process may not be ended by this one."""
     try:
         process.kill() if force else process.terminate()
     except psutil.NoSuchProcess:
-        return
+        return True
+    except psutil.AccessDenied:
+        return False
+    return True
 
 
 @dataclass

@@ -83,6 +83,8 @@ class Sessions:
         self._sessions: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept: set[asyncio.Task[None]] = set()
+        #: Who might come in when that was looked at last.
+        self._known: frozenset[str] = frozenset()
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -168,7 +170,8 @@ class Sessions:
         return task
 
     def check(self) -> None:
-        """Ends who must not be connected any more; called when the service has said something new,
+        """Ends who must not be connected any more, and what everybody who must not come in any more
+        has left running; called when the service has said something new,
         and when an invitation ends."""
         view = self._view()
         if view is None:
@@ -178,8 +181,12 @@ class Sessions:
             reason = _objection(session, known)
             if reason is not None:
                 log.info("ends the SSH session of %s: %s", session.user or "nobody", reason)
-                gone = session.user is None or session.user not in known
-                self._spawn(self._end(session, everything=gone))
+                self._spawn(self._end(session))
+        # Also of who is not connected just now.
+        for user in sorted(self._known - known.keys()):
+            log.info("ends what %s has left running: no access any more", user)
+            self._spawn(asyncio.to_thread(processes.end, None, daemon.mark(user)))
+        self._known = frozenset(known)
         self._arm(view)
 
     async def activity(self) -> list[Activity]:
@@ -202,7 +209,7 @@ class Sessions:
         if self._timer is not None:
             self._timer.cancel()
         for session in list(self._sessions):
-            self._spawn(self._end(session, everything=False))
+            self._spawn(self._end(session))
         for task in self._kept:
             task.cancel()
         while self._tasks:
@@ -234,9 +241,8 @@ class Sessions:
             daemon.forget(keys)
             self._sessions.discard(session)
 
-    async def _end(self, session: Session, *, everything: bool) -> None:
-        user = session.user if everything else None
-        await asyncio.to_thread(processes.end, session.pid, user and daemon.mark(user))
+    async def _end(self, session: Session) -> None:
+        await asyncio.to_thread(processes.end, session.pid, None)
 
     def _arm(self, view: LabView) -> None:
         """Looks again when the next invitation ends."""
