@@ -37,6 +37,8 @@ class Service:
         self.refusals_left = 0
         self.report: models.SshHostReport | None = None
         self.cancelled = 0
+        #: How many more times the host key cannot be published.
+        self.unreachable = int(os.environ.get("SSH_TEST_UNREACHABLE", "0"))
         self.tickets: dict[str, str] = {}
         self.disk_made = NOW
         self.view: models.LabView | None = None
@@ -86,6 +88,9 @@ class Service:
         )
 
     async def publish_host(self, report: models.SshHostReport) -> None:
+        if self.unreachable > 0:
+            self.unreachable -= 1
+            raise errors.Unreachable("The service cannot be reached.")
         self.report = report
 
 

@@ -237,3 +237,14 @@ def test_the_servers_relay_ends_with_either_side(ends: Callable[..., Ends], side
         assert decoded(one.network.recv(100), from_client=False)[0][0] == frames.CLOSE
         one.network.close()
     assert one.ended()
+
+
+def test_a_client_that_never_reads_ends_after_its_sshd(
+    ends: Callable[..., Ends], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_relay, "LOOK", 0.05)
+    monkeypatch.setattr(server_relay, "LINGER", 0.5)
+    one = ends(client=False)
+    pushed(one.sshd, bytes(MEGABYTE))
+    one.sshd.close()
+    assert one.ended()

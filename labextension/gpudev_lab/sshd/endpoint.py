@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream
 
 from gpudev_client.errors import GpuDevError, RefusalError
 from gpudev_client.models import SshHostReport
@@ -31,6 +32,8 @@ PATH = r"gpudev/ssh"
 TICKET = "Gpudev-Ticket"
 #: Seconds that a client may take for its one header.
 OPENING_TIMEOUT = 30.0
+#: Seconds before the host key is published again after that has failed: at first, and at most.
+PAUSE, PAUSE_MOST = 1.0, 120.0
 _TICKET_MAX = 128
 _FORBIDDEN, _UPGRADE_REQUIRED, _BAD_REQUEST, _BUSY = 403, 426, 400, 503
 
@@ -71,6 +74,9 @@ class SshHandler(JupyterHandler):
             await self._open(caller, key, protocol)
         except _No as no:
             self._refuse(no.status, no.code, no.message)
+        except OSError as error:
+            log.warning("an SSH connection was not served: %s", error.strerror or error)
+            self._refuse(_BUSY, "server_not_ready", "The server lacks something; try again.")
         except daemon.Unavailable as unavailable:
             self._refuse(_BUSY, "server_not_ready", str(unavailable))
         except Full:
@@ -137,19 +143,30 @@ class SshHandler(JupyterHandler):
         sessions = self._host.sessions
         sessions.admit()
         stream: IOStream = self.detach()
-        stream.set_nodelay(True)
         try:
+            stream.set_nodelay(True)
             await stream.write(_switching(key, protocol))
-        except StreamClosedError:
-            return
-        if protocol == frames.RAW:
-            connection = await _taken(stream)
             ours = None
-        else:
-            ours, connection = socket.socketpair()
+            if protocol == frames.RAW:
+                connection = await _taken(stream)
+            else:
+                ours, connection = socket.socketpair()
+        except OSError as error:  # also that of a stream that is closed
+            log.info("an SSH connection was not opened: %s", error)
+            stream.close()
+            return
         if connection is None:
             return
-        await sessions.serve(connection, {caller.user: caller.keys}, user=caller.user)
+        try:
+            await sessions.serve(connection, {caller.user: caller.keys}, user=caller.user)
+        except (OSError, Full, daemon.Unavailable) as error:
+            # The upgrade has been promised: all that can be said now is the end.
+            log.warning("an SSH connection was not served: %s", str(error) or "there are too many")
+            connection.close()
+            if ours is not None:
+                ours.close()
+            stream.close()
+            return
         if ours is not None:
             sessions.keep(relay.run(stream, ours))
 
@@ -168,6 +185,8 @@ class Host:
         self.sessions = Sessions(lambda: link.view)
         self._lock = asyncio.Lock()
         self._published = False
+        self._news = asyncio.Event()
+        self._told = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self.unsubscribe = link.subscribe(self.changed)
 
@@ -180,7 +199,10 @@ class Host:
         """Called when the service has said something new."""
         self.sessions.check()
         if not self._published and self.link.view is not None:
-            task = asyncio.get_running_loop().create_task(self._publish())
+            if self._tasks:
+                self._news.set()  # it is being tried: again at once
+                return
+            task = asyncio.get_running_loop().create_task(self._publish_at_last())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -206,8 +228,22 @@ class Host:
             self.sessions.prepare(os.environ, key.path)
         return key
 
+    async def _publish_at_last(self) -> None:
+        """Tells the service how this server is reached; tried again, with longer and longer pauses
+        or with the next news, until it is said or this is closed."""
+        pause = PAUSE
+        while True:
+            self._news.clear()
+            await self._publish()
+            if self._published:
+                return
+            with contextlib.suppress(TimeoutError):  # then it is time
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
+            pause = min(2 * pause, PAUSE_MOST)
+
     async def _publish(self) -> None:
-        """Tells the service how this server is reached; tried again with the next news."""
+        """Tells the service once."""
         async with self._lock:
             if self._published or self.link.view is None:
                 return
@@ -218,11 +254,17 @@ class Host:
                 )
                 await self.link.publish_host(report)
             except daemon.Unavailable as unavailable:
-                log.warning("no SSH in this server: %s", unavailable)
-            except GpuDevError as error:
-                log.warning("the host key could not be published: %s", error)
+                self._tell(f"no SSH in this server: {unavailable}")
+            except (GpuDevError, OSError) as error:
+                self._tell(f"the host key could not be published: {error}")
             else:
                 self._published = True
+
+    def _tell(self, why: str) -> None:
+        """Logs why it is tried again, once for each reason."""
+        if why != self._told:
+            log.warning("%s; it is tried again", why)
+        self._told = why
 
     async def close(self) -> None:
         self.unsubscribe()

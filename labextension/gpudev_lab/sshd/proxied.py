@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpudev_lab.sshd")
 
 _BACKLOG = 128
+#: Seconds without accepting after something that the server lacks, such as memory or descriptors.
+_PAUSE = 1.0
 
 
 @cache
@@ -60,9 +62,13 @@ async def _accept(host: Host, listener: socket.socket, path: Path) -> None:
     loop = asyncio.get_running_loop()
     try:
         while True:
-            connection, _ = await loop.sock_accept(listener)
-            connection.setblocking(True)
-            await _serve(host, connection)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+                connection.setblocking(True)
+                await _serve(host, connection)
+            except OSError as error:
+                log.warning("an SSH connection was not served: %s", error.strerror or error)
+                await asyncio.sleep(_PAUSE)
     finally:
         listener.close()
         shutil.rmtree(path.parent, ignore_errors=True)
@@ -75,4 +81,5 @@ async def _serve(host: Host, connection: socket.socket) -> None:
         await host.sessions.serve(connection, keys, user=None)
     except (daemon.Unavailable, Full) as reason:
         log.warning("an SSH connection was not served: %s", reason or "there are too many")
-        connection.close()
+    finally:
+        connection.close()  # sshd has its own by now, or there is none

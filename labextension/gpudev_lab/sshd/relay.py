@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
+import struct
 
 from tornado.iostream import IOStream, StreamClosedError
 
@@ -20,8 +22,12 @@ log = logging.getLogger("gpudev_lab.sshd")
 CHUNK = 256 * 1024
 #: Seconds without data from either side after which a ping keeps proxies from cutting.
 PING_EVERY = 30.0
-#: Seconds that the client has to answer our Close.
+#: Seconds that the client has to take our Close and to answer it.
 GRACE = 10.0
+#: Seconds between looks at whether sshd has ended, and those for which a client may take nothing of
+#: what is still on its way then.
+LOOK = 1.0
+LINGER = 30.0
 
 
 async def run(stream: IOStream, sshd: socket.socket) -> None:
@@ -41,21 +47,24 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._code = frames.NORMAL
+        #: When the client last took something.
+        self._moved = 0.0
 
     async def run(self) -> None:
         pings = self._loop.create_task(self._ping())
         up = self._loop.create_task(self._up())
+        watch = self._loop.create_task(self._watch())
         try:
             await self._down()
-            await self._close()
             async with asyncio.timeout(GRACE):
+                await self._close()
                 await asyncio.shield(up)
         except (StreamClosedError, OSError, TimeoutError):
             log.debug("an SSH connection was cut")
         finally:
-            pings.cancel()
-            up.cancel()
-            await asyncio.gather(pings, up, return_exceptions=True)
+            for task in (pings, up, watch):
+                task.cancel()
+            await asyncio.gather(pings, up, watch, return_exceptions=True)
             self._sshd.close()
             self._stream.close()
 
@@ -95,6 +104,23 @@ class Relay:
             if not data:
                 return
             await self._send(frames.BINARY, data)
+            self._moved = self._loop.time()
+
+    async def _watch(self) -> None:
+        """Cuts the connection of a client that takes nothing more after sshd has ended: `_down`
+        waits for it, and would not see that end."""
+        end = select.poll()
+        end.register(self._sshd, 0)  # only for POLLHUP
+        while not end.poll(0):  # noqa: ASYNC110 - a system's state, which no event tells
+            await asyncio.sleep(LOOK)
+        self._moved = self._loop.time()
+        while (left := self._moved + LINGER - self._loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left)
+        log.info("an SSH client that takes nothing was cut off")
+        if not self._stream.closed():
+            now = struct.pack("ii", 1, 0)
+            self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+            self._stream.close()
 
     async def _send(self, opcode: int, payload: bytes) -> None:
         async with self._writing:
