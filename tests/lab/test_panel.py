@@ -11,12 +11,20 @@ import pytest
 from tests.e2e.people import Person
 from tests.fixtures.hub import RunningHub
 
-from .lab import PANEL, PATIENCE, STATUS, Lab, barriers, change_setting, picture, running
+from .lab import PANEL, PATIENCE, STATUS, Lab, barriers, base, change_setting, picture, running
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.hub]
+
+
+#: Whether a server lets this page's session in no more.
+FORGOTTEN = """async url => {
+    const xsrf = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/);
+    const headers = {'X-XSRFToken': xsrf ? decodeURIComponent(xsrf[1]) : ''};
+    return (await fetch(url, {headers})).status === 403;
+}"""
 
 
 async def contrast(page: Page) -> list[str]:
@@ -106,7 +114,7 @@ async def test_a_page_whose_session_ended_offers_to_reload(
         if token["oauth_client"] != "JupyterHub":
             hub.revoke(ada.name, token["id"])
     # The server believes the Hub's last word for some seconds.
-    await page.wait_for_timeout(4_000)
+    await page.wait_for_function(FORGOTTEN, arg=f"{base(hub, lease)}/api/status", polling=500)
     assert ada.call("POST", f"/reservations/{lease.id}/extension", {"hours": 1}).is_success
     await page.locator(".Toastify__toast").get_by_role("button", name="Reload").click()
     await lab.ready(page)
