@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.hub]
 
 
-#: Whether a server lets this page's session in no more.
-FORGOTTEN = """async url => {
+FORBIDDEN = 403
+#: The answer of a server to this page's session.
+ANSWER = """async url => {
     const xsrf = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/);
     const headers = {'X-XSRFToken': xsrf ? decodeURIComponent(xsrf[1]) : ''};
-    return (await fetch(url, {headers})).status === 403;
+    return (await fetch(url, {headers})).status;
 }"""
 
 
@@ -114,7 +116,9 @@ async def test_a_page_whose_session_ended_offers_to_reload(
         if token["oauth_client"] != "JupyterHub":
             hub.revoke(ada.name, token["id"])
     # The server believes the Hub's last word for some seconds.
-    await page.wait_for_function(FORGOTTEN, arg=f"{base(hub, lease)}/api/status", polling=500)
+    async with asyncio.timeout(PATIENCE / 1_000):
+        while await page.evaluate(ANSWER, f"{base(hub, lease)}/api/status") != FORBIDDEN:
+            await page.wait_for_timeout(500)
     assert ada.call("POST", f"/reservations/{lease.id}/extension", {"hours": 1}).is_success
     await page.locator(".Toastify__toast").get_by_role("button", name="Reload").click()
     await lab.ready(page)

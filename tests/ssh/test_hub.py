@@ -158,7 +158,7 @@ def test_the_end_of_the_lease_ends_the_session(person: Make) -> None:
     assert running.returncode == 255
     ada.until_over(got.id, State.CANCELLED)
     said = ada.laptop.ssh("true").stderr.decode()
-    assert "is over" in said, said
+    assert "ended" in said, said
 
 
 def test_a_restart_of_hub_and_service_leaves_sessions_alone(hub: RunningHub, person: Make) -> None:
@@ -207,7 +207,7 @@ def test_sentences_for_what_can_be_wrong(hub: RunningHub, person: Make) -> None:
     assert "queue" in said(laptop, host=f"gpudev-{queued.id}")
     ada.stop(got.server_name)
     ada.until_over(got.id, State.CANCELLED)
-    assert "is over" in said(laptop, host=f"gpudev-{got.id}")
+    assert "ended" in said(laptop, host=f"gpudev-{got.id}")
 
 
 def test_websocat_through_jupyters_own_proxy(hub: RunningHub, person: Make) -> None:
