@@ -23,6 +23,7 @@ from typing import Any
 
 from gpudev_client import errors, words
 from gpudev_client.models import ActivityReport, ActivitySource, IdleVerdict
+from gpudev_client.states import State
 
 from . import usage
 from .gpu import GpuFigures, Sampler
@@ -241,7 +242,12 @@ class Reporter:
             except Exception:
                 # One look that fails must not end the looking: the lease would never be idle.
                 log.exception("could not look at what goes on in this server")
-            await self._pause(FIRST if self._link.view is None else EVERY)
+            await self._pause(FIRST if self._begins() else EVERY)
+
+    def _begins(self) -> bool:
+        """Whether the service has not said yet that the server is up: judged from then on."""
+        view = self._link.view
+        return view is None or view.reservation.state is State.PREPARING
 
     async def once(self) -> None:
         """One look.
