@@ -52,15 +52,7 @@ def end(pid: int | None, mark: str | None) -> None:
 
 
 def _marked(mark: str) -> set[psutil.Process]:
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(daemon.MARK) == mark:
-                found.add(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # ended meanwhile, or another account's
-    found.discard(psutil.Process())
-    return found
+    return usage.marked(daemon.MARK, mark) - {psutil.Process()}
 
 
 def _signal(process: psutil.Process, *, force: bool = False) -> bool:
