@@ -27,6 +27,8 @@ ID_PREFIX_MIN = 4
 #: A GPU type's or node's name as an operator writes it.
 TYPE_NAME = r"[a-z0-9][a-z0-9.-]{0,62}"
 NODE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
+#: A container image's full reference: registry, path, and tag or digest.
+IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}"
 #: A Hub user's name, as far as gpudev has to know it.
 USER_NAME = r"[^/\x00-\x1f\x7f]{1,255}"
 #: The account that an SSH login names; never anything that a command could take for an option.

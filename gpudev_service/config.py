@@ -15,7 +15,12 @@ from pydantic import BaseModel, ValidationError
 from traitlets import Bool, CaselessStrEnum, Dict, Float, Integer, List, Unicode, default
 from traitlets.config import Configurable
 
-from .settings import GpuTypeSpec, NodeSpec, Policy, Settings, Times
+from gpudev_client.kubernetes import POD_HOME
+
+from .settings import GpuTypeSpec, KubernetesSettings, NodeSpec, Policy, Settings, Times
+
+#: Where a pod finds the name of its namespace.
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class ConfigurationError(Exception):
@@ -38,6 +43,17 @@ class GpuDev(Configurable):
                 "h100": {"gpus_per_node": 8, "cpus": 192, "memory_gb": 2048},
                 "cpu-x86": {"gpus_per_node": 0, "shares_per_node": 4, "cpus": 32, "memory_gb": 64},
             }
+
+        With `fleet = "kubernetes"` each has `kubernetes` too: a dict with resource, node_selector,
+        tolerations, runtime_class, profiling, scale_up (max_nodes, minutes). Where gpus_per_node,
+        cpus and memory_gb are left out they are what the nodes have.
+
+            c.GpuDev.gpu_types = {
+                "h100": {
+                    "kubernetes": {"node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-PCIe"}}
+                },
+                "b200-mig-1g": {"kubernetes": {"resource": "nvidia.com/mig-1g.23gb"}},
+            }
         """,
     ).tag(config=True)
     nodes = List(
@@ -50,15 +66,53 @@ class GpuDev(Configurable):
         """,
     ).tag(config=True)
     fleet = CaselessStrEnum(
-        ["static", "nvml"],
+        ["static", "nvml", "kubernetes"],
         default_value="static",
         help="""Where nodes come from: `static` is `nodes` as written; `nvml` is the NVIDIA GPUs of
-        this machine, with the nodes of types without GPUs from `nodes`.""",
+        this machine, with the nodes of types without GPUs from `nodes`; `kubernetes` is the nodes
+        of a cluster, watched.""",
     ).tag(config=True)
+    servers = CaselessStrEnum(
+        ["local", "kubernetes"],
+        help="""What servers are: processes of this machine, or pods. Default: `kubernetes` where
+        the fleet is, else `local`.""",
+    ).tag(config=True)
+    disks = CaselessStrEnum(
+        ["directories", "volumes"],
+        help="""What disks are: directories in `data_dir`, or PersistentVolumeClaims. Default:
+        `volumes` where servers are pods, else `directories`.""",
+    ).tag(config=True)
+    namespace = Unicode(
+        help="""The namespace of servers' pods and of disks' volumes. Default: the service's own one
+        where it is a pod itself, else `default`."""
+    ).tag(config=True)
+    kubeconfig = Unicode(
+        None,
+        allow_none=True,
+        help="""A file that says how to reach the cluster. None: the service account of the
+        service's own pod, or ~/.kube/config outside of a cluster.""",
+    ).tag(config=True)
+    storage_class = Unicode(
+        None, allow_none=True, help="StorageClass of disks. None: the cluster's default."
+    ).tag(config=True)
+    snapshot_class = Unicode(
+        None, allow_none=True, help="VolumeSnapshotClass of snapshots. None: the cluster's default."
+    ).tag(config=True)
+    shared_storage_class = Unicode(
+        None,
+        allow_none=True,
+        help="""StorageClass of the folder that all nodes of a reservation share; one that can be
+        mounted by several nodes at once. None: there is no such folder.""",
+    ).tag(config=True)
+    disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)
+    pod_home = Unicode(POD_HOME, help="Where the disk is mounted in a server's pod.").tag(
+        config=True
+    )
     policy = Dict(
         help="""Limits: a dict with min_hours, default_hours, default (for everybody) and groups (by
         Hub group). Limits are max_hours, max_extension_hours, max_total_hours, max_reservations,
-        max_gpus, max_disks, priority, disk_retention_days, snapshots_kept. A user in several groups
+        max_gpus, max_disks, priority, disk_retention_days, snapshots_kept, images (patterns of
+        container images that may be asked for, where servers are pods). A user in several groups
         gets the most generous of each; None means no limit. `idle` is a dict for leases that nobody
         uses: action (nothing, warn, release), after_minutes, grace_minutes (between the warning and
         the release), keep_hours and keeps (for how long, and how often, somebody may say "keep
@@ -107,6 +161,21 @@ class GpuDev(Configurable):
         Default: $JUPYTERHUB_PUBLIC_HUB_URL without /hub, else links are paths."""
     ).tag(config=True)
 
+    @default("servers")
+    def _default_servers(self) -> str:
+        return "kubernetes" if self.fleet == "kubernetes" else "local"
+
+    @default("disks")
+    def _default_disks(self) -> str:
+        return "volumes" if self.servers == "kubernetes" else "directories"
+
+    @default("namespace")
+    def _default_namespace(self) -> str:
+        try:
+            return NAMESPACE_FILE.read_text().strip() or "default"
+        except OSError:
+            return "default"  # not a pod
+
     @default("db_url")
     def _default_db_url(self) -> str:
         given = os.environ.get("GPUDEV_DB_URL")
@@ -143,9 +212,25 @@ class GpuDev(Configurable):
                 disk_limit_gb=self.disk_limit_gb,
                 history_days=self.history_days,
                 public_url=self.public_url,
+                kubernetes=self._kubernetes(),
             )
         except ValidationError as error:
             raise _explained("GpuDev", error, Settings) from None
+
+    def _kubernetes(self) -> KubernetesSettings:
+        values = {
+            "namespace": self.namespace,
+            "kubeconfig": self.kubeconfig or None,
+            "home": self.pod_home,
+            "storage_class": self.storage_class or None,
+            "snapshot_class": self.snapshot_class or None,
+            "shared_storage_class": self.shared_storage_class or None,
+            "disk_size_gb": self.disk_size_gb,
+        }
+        try:
+            return KubernetesSettings.model_validate(values)
+        except ValidationError as error:
+            raise _explained("GpuDev", error, KubernetesSettings) from None
 
     def _times(self) -> Times:
         times: Times = self._read("times", Times, self.times)

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from gpudev_client import limits
+from gpudev_client.kubernetes import POD_HOME
 from gpudev_client.models import PolicyView, TypeName
 
 NodeName = Annotated[str, StringConstraints(pattern=rf"^{limits.NODE_NAME}$")]
@@ -27,32 +28,74 @@ class Setting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ScaleUp(Setting):
+    """What an autoscaler can add: up to `max_nodes` nodes of the type in all, each there within
+    `minutes` from when somebody needs it."""
+
+    max_nodes: int = Field(ge=1, le=10_000)
+    minutes: float = Field(gt=0, le=24 * 60)
+
+
+class KubernetesType(Setting):
+    """How a GPU type is found and asked for on Kubernetes.
+
+    `resource` is what pods ask for ("" for a type without GPUs; `nvidia.com/mig-1g.10gb` for a MIG
+    slice). A node belongs to the type when it has every label of `node_selector` and, where there
+    is a resource, has that. Pods of the type get `tolerations` (as a pod has them), and
+    `runtime_class`. `profiling` adds the capabilities that GPU profilers need. `scale_up` says that
+    an autoscaler can add nodes.
+    """
+
+    resource: str = "nvidia.com/gpu"
+    node_selector: Mapping[str, str] = {}
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    runtime_class: str | None = None
+    profiling: bool = False
+    scale_up: ScaleUp | None = None
+
+
 class GpuTypeSpec(Setting):
     """A named kind of capacity.
 
     `gpus_per_node` is 0 for a type without GPUs; then `shares_per_node` people share a node.
     `cpus` and `memory_gb` are a whole node's. `max_nodes` above 1 allows requests for several whole
-    nodes. `counts` are the GPU counts that may be asked for on one node (default: 1 to all).
+    nodes. `counts` are the GPU counts that may be asked for on one node (default: 1 to all). With
+    `kubernetes`, what is left out of `gpus_per_node`, `cpus` and `memory_gb` is what the nodes
+    have; where an autoscaler adds nodes (`scale_up`) it has to be said.
     """
 
     name: TypeName
     label: str = ""
     description: str = ""
-    gpus_per_node: int = Field(ge=0, le=1024)
+    gpus_per_node: int = Field(default=0, ge=0, le=1024)
     shares_per_node: int = Field(default=1, ge=1, le=1024)
     max_nodes: int = Field(default=1, ge=1, le=10_000)
     counts: tuple[int, ...] = ()
-    cpus: int = Field(ge=1)
-    memory_gb: int = Field(ge=1)
+    cpus: int = Field(default=0, ge=0)
+    memory_gb: int = Field(default=0, ge=0)
     gpu_memory_gb: int | None = None
     max_hours: float | None = None
     maintenance: str | None = None
+    kubernetes: KubernetesType | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kubernetes is None or self.kubernetes.scale_up is not None:
+            if "gpus_per_node" not in self.model_fields_set:
+                raise ValueError("gpus_per_node is missing")
+            for name in ("cpus", "memory_gb"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is missing, or is 0")
+        if self.kubernetes and not self.kubernetes.resource and self.gpus_per_node:
+            raise ValueError("kubernetes.resource is missing, which pods ask for to have a GPU")
+        return self
 
     @model_validator(mode="after")
     def _shape(self) -> Self:
         if self.gpus_per_node and self.shares_per_node != 1:
             raise ValueError("shares_per_node is for types without GPUs (gpus_per_node = 0)")
-        if any(not 1 <= count <= self.gpus_per_node for count in self.counts):
+        found = self.kubernetes is not None and "gpus_per_node" not in self.model_fields_set
+        if not found and any(not 1 <= count <= self.gpus_per_node for count in self.counts):
             raise ValueError(f"counts must lie between 1 and {self.gpus_per_node}")
         return self
 
@@ -77,7 +120,13 @@ class GpuTypeSpec(Setting):
 
 
 class NodeSpec(Setting):
-    """A machine of the fleet. `gpu_ids` are what `CUDA_VISIBLE_DEVICES` takes, by unit."""
+    """A machine of the fleet, or the part of one that belongs to a GPU type.
+
+    `gpu_ids` are what `CUDA_VISIBLE_DEVICES` takes, by unit. `host` is the machine's own name
+    (default: `name`), `zone` where it stands. `units` are its units that can be had, where they are
+    not as many as the type says: some are broken, or others use them. `unit_cpus` and `unit_memory`
+    (bytes) are what goes with one unit, where the machine says so.
+    """
 
     name: NodeName
     gpu_type: TypeName
@@ -85,6 +134,16 @@ class NodeSpec(Setting):
     simulated: bool = False
     ready: bool = True
     reason: str | None = None
+    host: str = ""
+    zone: str | None = None
+    units: int | None = Field(default=None, ge=0, le=1024)
+    unit_cpus: float | None = None
+    unit_memory: int | None = None
+
+    @property
+    def machine(self) -> str:
+        """The machine's own name."""
+        return self.host or self.name
 
 
 class IdleAction(StrEnum):
@@ -119,7 +178,9 @@ class IdleRule(Setting):
 class PolicyRule(Setting):
     """Limits for a Hub group; a field left out does not change what the default says.
 
-    A user in several groups gets the most generous value of each.
+    A user in several groups gets the most generous value of each. `images` are patterns of
+    container images that may be asked for in place of the Hub's, where servers are pods: those of
+    all groups together.
     """
 
     max_hours: float | None = Field(default=None, gt=0)
@@ -131,6 +192,7 @@ class PolicyRule(Setting):
     priority: int | None = Field(default=None, ge=-1000, le=1000)
     disk_retention_days: int | None = Field(default=None, ge=0)
     snapshots_kept: int | None = Field(default=None, ge=1)
+    images: tuple[str, ...] | None = None
     idle: IdleRule | None = None
 
 
@@ -184,6 +246,7 @@ class Policy(Setting):
             priority=whole("priority", 0) or 0,
             disk_retention_days=whole("disk_retention_days", 30) or 0,
             snapshots_kept=whole("snapshots_kept", 10) or 1,
+            images=list(dict.fromkeys(i for rule in [base, *rules] for i in rule.images or ())),
         )
 
 
@@ -228,6 +291,23 @@ class Times(Setting):
         return timedelta(seconds=self.turnover)
 
 
+class KubernetesSettings(Setting):
+    """The cluster in which servers are pods, and what their disks are made with.
+
+    `namespace` is where pods and volumes are. Without `kubeconfig` the pod's own service account is
+    used, or else ~/.kube/config. Without `storage_class` and `snapshot_class` the cluster's default
+    ones are; `shared_storage_class` is one for a folder that all nodes of a reservation see.
+    """
+
+    namespace: str = Field(default="default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    kubeconfig: Path | None = None
+    home: str = Field(default=POD_HOME, pattern=r"^/.*[^/]$")
+    storage_class: str | None = None
+    snapshot_class: str | None = None
+    shared_storage_class: str | None = None
+    disk_size_gb: int = Field(default=10, ge=1)
+
+
 class Settings(Setting):
     """Everything that operations decide with."""
 
@@ -239,6 +319,7 @@ class Settings(Setting):
     disk_limit_gb: int | None = Field(default=100, ge=1)
     history_days: int | None = Field(default=365, ge=1)
     public_url: str = ""
+    kubernetes: KubernetesSettings = KubernetesSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

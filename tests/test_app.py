@@ -77,6 +77,30 @@ def test_traits_become_settings() -> None:
     assert found.data_dir.is_absolute()
 
 
+def test_servers_and_disks_follow_a_fleet_of_kubernetes() -> None:
+    def kinds(**traits: Any) -> tuple[str, str]:
+        found = GpuDev(config=Config({"GpuDev": traits}))
+        return found.servers, found.disks
+
+    assert kinds() == ("local", "directories")
+    assert kinds(fleet="kubernetes") == ("kubernetes", "volumes")
+    assert kinds(fleet="kubernetes", disks="directories") == ("kubernetes", "directories")
+    assert kinds(servers="kubernetes") == ("kubernetes", "volumes")
+
+
+def test_what_the_nodes_have_may_be_left_out_on_kubernetes_but_not_where_they_are_to_come() -> None:
+    found = settings(gpu_types={"h100": {"kubernetes": {}}}, namespace="lab").gpu_types["h100"]
+    assert found.kubernetes.resource == "nvidia.com/gpu"
+    coming = {"scale_up": {"max_nodes": 2, "minutes": 5}}
+    with pytest.raises(ConfigurationError, match="gpus_per_node is missing"):
+        settings(gpu_types={"h100": {"kubernetes": coming}})
+    assert settings(gpu_types={"h100": T4 | {"kubernetes": coming}})
+    with pytest.raises(ConfigurationError, match="namespace"):
+        settings(namespace="No Such")
+    with pytest.raises(ConfigurationError, match="resource is missing"):
+        settings(gpu_types={"h100": T4 | {"kubernetes": {"resource": ""}}})
+
+
 @pytest.mark.parametrize(
     ("traits", "message"),
     [

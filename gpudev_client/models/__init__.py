@@ -76,6 +76,9 @@ from .people import (
     SshKeys,
     SshKeysRequest,
 )
+from .pods import (
+    PodLaunch,
+)
 from .reservations import (
     Event,
     ExtensionOffer,
@@ -138,6 +141,7 @@ __all__ = [
     "Note",
     "Page",
     "Plan",
+    "PodLaunch",
     "PolicyView",
     "QueueEntry",
     "Request",

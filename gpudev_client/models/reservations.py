@@ -12,6 +12,7 @@ from gpudev_client.states import State
 from .activity import IdleVerdict
 from .base import Answer, DiskName, Hours, Note, Request, TypeName, printable
 from .people import Collaborator
+from .pods import PodLaunch
 
 
 class ReservationRequest(Request):
@@ -20,7 +21,8 @@ class ReservationRequest(Request):
     `gpus=None` asks for the type's smallest count. `disk` names a disk of the user, which is
     created if `create_disk` is set and there is none; None runs without a persistent home.
     `starts_at` in the future makes it a booking. `user` and `server_name` are for the Hub's spawner
-    and for admins who act for somebody else.
+    and for admins who act for somebody else. `image` is a container image in place of the Hub's,
+    where servers are pods and policy allows it.
     """
 
     gpu_type: TypeName
@@ -34,6 +36,7 @@ class ReservationRequest(Request):
     starts_at: AwareDatetime | None = None
     user: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
     server_name: Annotated[str, StringConstraints(max_length=255)] | None = None
+    image: Annotated[str, StringConstraints(pattern=rf"^{limits.IMAGE}$")] | None = None
 
     @field_validator("name")
     @classmethod
@@ -118,6 +121,7 @@ class Reservation(Answer):
     url: str | None = None
     collaborators: list[Collaborator] = []
     ssh_host: str | None = None
+    image: str | None = None
     simulated: bool = False
 
 
@@ -157,8 +161,12 @@ class ServerReport(Request):
 
 
 class ServerLaunch(Answer):
-    """What the spawner needs to start a reservation's server: environment and home directory."""
+    """What the spawner needs to start a reservation's server: environment and home directory, and
+    where servers are pods how these are made."""
 
     reservation: Reservation
     environment: dict[str, str]
-    home: str | None = Field(description="Directory of the disk, or a scratch directory; local.")
+    home: str | None = Field(
+        description="Directory of the disk, or a scratch directory; in a pod where it is mounted."
+    )
+    pods: PodLaunch | None = None

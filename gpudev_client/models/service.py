@@ -37,6 +37,9 @@ class PolicyView(Answer):
     priority: int
     disk_retention_days: int
     snapshots_kept: int
+    images: list[str] = Field(
+        default=[], description="Patterns of container images that may be asked for."
+    )
 
 
 class Me(Answer):

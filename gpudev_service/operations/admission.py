@@ -6,9 +6,10 @@ planner's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 
 from gpudev_client import words
 from gpudev_client.models import PolicyView, ReservationRequest, hours_to_duration
@@ -62,6 +63,8 @@ def admit(
     duration = _duration(request.hours, spec, policy, limits)
     booked_for = _booked_for(request.starts_at, now)
     _quota(gpus, limits, standing)
+    if request.image is not None:
+        image(request.image, limits.images)
     nodes, units = spec.shape(gpus)
     return Admitted(spec, gpus, nodes, units, duration, booked_for)
 
@@ -102,6 +105,25 @@ def _gpus(asked: int | None, spec: GpuTypeSpec) -> int:
         )
         raise Refusal("invalid_input", message, field="gpus", accepted=counts)
     return asked
+
+
+def image(asked: str, patterns: Sequence[str]) -> None:
+    """Whether a container image may be asked for: its full reference, with registry and tag, must
+    match a pattern of the policy. `*` stands for anything, slashes too, and case counts.
+
+    Raises:
+        Refusal: with the patterns as what is accepted.
+    """
+    if any(fnmatchcase(asked, pattern) for pattern in patterns):
+        return
+    raise Refusal(
+        "policy_limit",
+        f"The image {asked} cannot be asked for. Possible: {', '.join(patterns)}."
+        if patterns
+        else "Images of one's own are not allowed here: leave it out.",
+        field="image",
+        accepted=list(patterns),
+    )
 
 
 def max_hours(spec: GpuTypeSpec, limits: PolicyView) -> float:

@@ -167,6 +167,7 @@ def _row(
         hours=request.hours,
         duration_s=round(admitted.duration.total_seconds()),
         booked_for=admitted.booked_for,
+        image=request.image,
         submitted_at=now,
     )
 

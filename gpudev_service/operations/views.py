@@ -178,6 +178,7 @@ def _view(
         expires_at=row.expires_at,
         ended_at=row.ended_at,
         server_lost_at=row.server_lost_at,
+        image=row.image,
         restart_until=restart_until,
         placement=places,
         extended_hours=row.extension_s / 3600,

@@ -103,6 +103,8 @@ class ReservationRow(Base):
     idle_warned_at: Mapped[datetime | None]
     idle_kept_at: Mapped[datetime | None]
     idle_keeps: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    #: The container image that was asked for in place of the Hub's.
+    image: Mapped[str | None] = mapped_column(Text)
 
     __mapper_args__ = {"version_id_col": version}
     __table_args__ = (

@@ -7,6 +7,7 @@ import pytest
 
 from gpudev_client.models import ReservationRequest
 from gpudev_service.errors import Refusal
+from gpudev_service.operations import admission
 from gpudev_service.operations.admission import BOOKING_HORIZON, Standing, admit
 from gpudev_service.settings import GpuTypeSpec, Policy, PolicyRule
 from tests.fixtures.world import START, TYPES
@@ -55,6 +56,42 @@ def test_at_the_limit_is_within_it() -> None:
     got = ask(Standing(reservations=1, gpus=3), hours=24, starts_at=START + BOOKING_HORIZON)
     assert (got.gpus, got.nodes, got.units_per_node) == (1, 1, 1)
     assert got.booked_for == START + BOOKING_HORIZON
+
+
+IMAGES = ["registry.example.org/lab/*", "quay.io/jupyter/*:2026-*"]
+
+
+@pytest.mark.parametrize(
+    ("image", "fits"),
+    [
+        ("registry.example.org/lab/torch:2.9", True),
+        ("registry.example.org/lab/deep/er@sha256:" + "0" * 64, True),
+        ("quay.io/jupyter/scipy:2026-01", True),
+        ("quay.io/jupyter/scipy:latest", False),
+        ("evil.example.org/registry.example.org/lab/torch", False),
+        ("REGISTRY.example.org/lab/torch", False),
+        ("torch", False),
+    ],
+)
+def test_an_image_must_match_a_pattern_with_its_full_reference(image: str, fits: bool) -> None:
+    if fits:
+        admission.image(image, IMAGES)
+        return
+    with pytest.raises(Refusal) as refused:
+        admission.image(image, IMAGES)
+    assert (refused.value.field, refused.value.accepted) == ("image", IMAGES)
+
+
+def test_images_of_all_groups_count_and_without_patterns_there_are_none() -> None:
+    policy = Policy(
+        default=PolicyRule(images=("a/*",)),
+        groups={"x": PolicyRule(images=("b/*", "a/*")), "y": PolicyRule()},
+    )
+    assert policy.of(("x", "y")).images == ["a/*", "b/*"]
+    assert policy.of(()).images == ["a/*"]
+    with pytest.raises(Refusal) as refused:
+        ask(image="a/b")
+    assert (refused.value.field, refused.value.accepted) == ("image", [])
 
 
 def test_a_start_of_just_now_is_no_booking_and_one_of_yesterday_is_refused() -> None:

@@ -11,7 +11,15 @@ from traitlets import HasTraits, TraitType
 from traitlets.traitlets import DefaultHandler
 
 from gpudev_service.config import GpuDev, GpuDevWeb
-from gpudev_service.settings import GpuTypeSpec, NodeSpec, Policy, PolicyRule, Times
+from gpudev_service.settings import (
+    GpuTypeSpec,
+    KubernetesType,
+    NodeSpec,
+    Policy,
+    PolicyRule,
+    ScaleUp,
+    Times,
+)
 from gpudev_spawner.local import GpuDevLocalSpawner
 from gpudev_spawner.mixin import GpuDevMixin
 
@@ -36,6 +44,8 @@ HUB: tuple[type[HasTraits], ...] = (GpuDevMixin, GpuDevLocalSpawner)
 #: What stands inside the traits, and in which.
 NESTED: tuple[tuple[type[BaseModel], str], ...] = (
     (GpuTypeSpec, "`GpuDev.gpu_types`, each value"),
+    (KubernetesType, "`kubernetes` in `GpuDev.gpu_types`, each value"),
+    (ScaleUp, "`scale_up` in `kubernetes`"),
     (NodeSpec, "`GpuDev.nodes`, each item"),
     (Policy, "`GpuDev.policy`"),
     (PolicyRule, "`default` and each value of `groups` in `GpuDev.policy`"),
