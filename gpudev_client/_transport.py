@@ -135,7 +135,8 @@ class SyncTransport:
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._pause = pause or time.sleep
-        self._http = httpx.Client(transport=http, **_options(url, token, self._timeouts))
+        self._new = lambda: httpx.Client(transport=http, **_options(url, token, self._timeouts))
+        self._http = self._new()
 
     @property
     def token(self) -> str | None:
@@ -175,6 +176,12 @@ class SyncTransport:
         except StopIteration as done:
             result: T = done.value
             return result
+        except KeyboardInterrupt:
+            # It comes anywhere, also where httpcore holds a lock that it then never gives back
+            # (https://github.com/python/cpython/issues/74174). Nothing of that client is touched
+            # again, or whoever asks what to do after Ctrl-C would wait for ever.
+            self._http, stream = self._new(), _SyncStream()
+            raise
         finally:
             flow.close()
             stream.close()

@@ -3,16 +3,23 @@ import {
   type JupyterFrontEnd,
   type JupyterFrontEndPlugin
 } from '@jupyterlab/application';
-import { Dialog, ICommandPalette, InputDialog, showDialog } from '@jupyterlab/apputils';
+import {
+  Dialog,
+  ICommandPalette,
+  InputDialog,
+  IWindowResolver,
+  showDialog
+} from '@jupyterlab/apputils';
 import { IDocumentManager } from '@jupyterlab/docmanager';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { IStateDB } from '@jupyterlab/statedb';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
 import { LeaseModel } from './model';
 import { Notices } from './notices';
 import { LeasePanel } from './panel';
-import { saveAll } from './save';
+import { type ISaveResult, saveAll, saveWorkspace } from './save';
 import { StatusItem } from './statusitem';
 import { choices } from './time';
 import { ILeaseModel } from './tokens';
@@ -31,7 +38,15 @@ const plugin: JupyterFrontEndPlugin<ILeaseModel> = {
   autoStart: true,
   provides: ILeaseModel,
   requires: [IDocumentManager],
-  optional: [ILabShell, IStatusBar, ICommandPalette, ISettingRegistry, ITranslator],
+  optional: [
+    ILabShell,
+    IStatusBar,
+    ICommandPalette,
+    ISettingRegistry,
+    ITranslator,
+    IStateDB,
+    IWindowResolver
+  ],
   activate
 };
 
@@ -44,7 +59,9 @@ function activate(
   statusBar: IStatusBar | null,
   palette: ICommandPalette | null,
   registry: ISettingRegistry | null,
-  translator: ITranslator | null
+  translator: ITranslator | null,
+  state: IStateDB | null,
+  resolver: IWindowResolver | null
 ): ILeaseModel {
   const trans = (translator ?? nullTranslator).load('gpudev_lab');
   const model = new LeaseModel(app.serviceManager.serverSettings, trans);
@@ -63,7 +80,18 @@ function activate(
     }
   });
   app.serviceManager.connectionFailure.connect(() => model.failing());
-  saveOnRequest(app, documents, model);
+  saveOnRequest(model, async milliseconds => {
+    const [result] = await Promise.all([
+      saveAll(app.shell, documents, milliseconds),
+      // The documents are what counts: without this the page opens as it was a moment before.
+      state &&
+        resolver &&
+        saveWorkspace(app.serviceManager.workspaces, state, resolver, milliseconds).catch(error =>
+          console.warn('The workspace was not saved.', error)
+        )
+    ]);
+    return result;
+  });
   addCommands(app, model, panel, notices, trans, palette);
 
   // Only a server that stands on a reservation shows anything.
@@ -100,7 +128,10 @@ function activate(
 }
 
 /** When the lease ends the server asks every page to save; each request is answered once. */
-function saveOnRequest(app: JupyterFrontEnd, documents: IDocumentManager, model: LeaseModel): void {
+function saveOnRequest(
+  model: LeaseModel,
+  save: (milliseconds: number) => Promise<ISaveResult>
+): void {
   const answered = new Set<string>();
   model.changed.connect(() => {
     const request = model.lease?.save;
@@ -109,7 +140,7 @@ function saveOnRequest(app: JupyterFrontEnd, documents: IDocumentManager, model:
     }
     answered.add(request.id);
     const left = Date.parse(request.until) - model.now.getTime();
-    void saveAll(app.shell, documents, Math.max(500, left * (1 - ANSWER_SHARE))).then(result =>
+    void save(Math.max(500, left * (1 - ANSWER_SHARE))).then(result =>
       model.saved(request.id, result.saved, result.unsaved)
     );
   });

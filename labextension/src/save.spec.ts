@@ -1,7 +1,7 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { IDocumentManager } from '@jupyterlab/docmanager';
 
-import { type ISaveResult, saveAll } from './save';
+import { type ISaveResult, saveAll, saveWorkspace } from './save';
 
 interface IOpen {
   path: string;
@@ -60,4 +60,18 @@ it('settles all and names those that failed or asked a question that nobody answ
   ]);
   await jest.advanceTimersByTimeAsync(5000);
   expect(await saving).toEqual({ saved: 1, unsaved: ['full.ipynb', 'asks.ipynb'] });
+});
+
+it('saves what is open where under the name of this page, and gives up in time', async () => {
+  const save = jest.fn(async () => {});
+  const state = { toJSON: async () => ({ 'layout-restorer:data': { main: {} } }) };
+  await saveWorkspace({ save }, state, { name: 'auto-q' }, 5000);
+  expect(save).toHaveBeenCalledWith('auto-q', {
+    data: { 'layout-restorer:data': { main: {} } },
+    metadata: { id: 'auto-q' }
+  });
+  const never = saveWorkspace({ save: () => new Promise(() => {}) }, state, { name: 'x' }, 5000);
+  const outcome = expect(never).rejects.toThrow('too slow');
+  await jest.advanceTimersByTimeAsync(5000);
+  await outcome;
 });

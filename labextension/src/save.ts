@@ -1,5 +1,8 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
+import type { IWindowResolver } from '@jupyterlab/apputils';
 import type { IDocumentManager } from '@jupyterlab/docmanager';
+import type { Workspace } from '@jupyterlab/services';
+import type { IStateDB } from '@jupyterlab/statedb';
 
 /** What became of the open documents of this page. */
 export interface ISaveResult {
@@ -31,6 +34,22 @@ export async function saveAll(
       results[index]?.status === 'fulfilled' ? [] : [context.path]
     )
   };
+}
+
+/**
+ * Saves which documents are open, and where, as JupyterLab does by itself 750 ms after the last
+ * change: a server that ends sooner would come back with the page of a moment before.
+ */
+export async function saveWorkspace(
+  workspaces: Pick<Workspace.IManager, 'save'>,
+  state: Pick<IStateDB, 'toJSON'>,
+  resolver: Pick<IWindowResolver, 'name'>,
+  milliseconds: number
+): Promise<void> {
+  const id = resolver.name;
+  const saving = async (): Promise<void> =>
+    workspaces.save(id, { data: (await state.toJSON()) as Workspace.IWorkspace['data'], metadata: { id } });
+  await withLimit(saving(), milliseconds);
 }
 
 function withLimit(work: Promise<void>, milliseconds: number): Promise<void> {

@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -136,6 +138,31 @@ def test_tokens_are_in_no_representation() -> None:
     assert TOKEN not in repr(client)
     assert TOKEN not in repr(vars(client))
     client.close()
+
+
+@pytest.mark.timeout(60)
+def test_an_interruption_at_the_worst_moment_does_not_hang_the_next_call() -> None:
+    interrupted = []
+
+    def strike(frame: FrameType, event: str, _: Any) -> Any:
+        where = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+        if interrupted or where != ("httpcore._synchronization", "__enter__"):
+            return strike
+        if event == "return":  # the lock is taken, and nobody knows yet that it must be given back
+            interrupted.append(where)
+            raise KeyboardInterrupt
+        return strike
+
+    with misbehaving(OK) as server, Client(server.url, TOKEN) as client:
+        before = sys.gettrace()
+        sys.settrace(strike)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                client.reservation(ID)
+        finally:
+            sys.settrace(before)
+        assert interrupted
+        assert client.reservation(ID) == reservation()
 
 
 def test_a_proxy_of_the_environment_does_not_see_loopback(

@@ -86,6 +86,7 @@ async def test_an_open_connection_of_somebody_removed_is_closed(site: Site) -> N
         await owners.write_message("still here")
         assert await owners.read_message() == "still here"
     owners.close()
+    theirs.close()  # tornado's client wants it said, though the server has closed it
 
 
 async def test_nobody_gets_in_who_is_removed_between_login_and_upgrade(site: Site) -> None:
