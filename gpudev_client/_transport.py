@@ -135,8 +135,13 @@ class SyncTransport:
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._pause = pause or time.sleep
-        self._new = lambda: httpx.Client(transport=http, **_options(url, token, self._timeouts))
-        self._http = self._new()
+
+        def fresh() -> httpx.Client:
+            return httpx.Client(transport=http, **_options(url, token, self._timeouts))
+
+        # A closure, whose representation hides the token too.
+        self._fresh = fresh
+        self._http = fresh()
 
     @property
     def token(self) -> str | None:
@@ -180,7 +185,7 @@ class SyncTransport:
             # It comes anywhere, also where httpcore holds a lock that it then never gives back
             # (https://github.com/python/cpython/issues/74174). Nothing of that client is touched
             # again, or whoever asks what to do after Ctrl-C would wait for ever.
-            self._http, stream = self._new(), _SyncStream()
+            self._http, stream = self._fresh(), _SyncStream()
             raise
         finally:
             flow.close()

@@ -142,14 +142,14 @@ def test_tokens_are_in_no_representation() -> None:
 
 @pytest.mark.timeout(60)
 def test_an_interruption_at_the_worst_moment_does_not_hang_the_next_call() -> None:
-    interrupted = []
+    interrupted: list[str] = []
 
     def strike(frame: FrameType, event: str, _: Any) -> Any:
         where = (frame.f_globals.get("__name__"), frame.f_code.co_name)
         if interrupted or where != ("httpcore._synchronization", "__enter__"):
             return strike
         if event == "return":  # the lock is taken, and nobody knows yet that it must be given back
-            interrupted.append(where)
+            interrupted.append(event)
             raise KeyboardInterrupt
         return strike
 
