@@ -160,6 +160,10 @@ class GpuDev(Configurable):
         help="""Address of the Hub as people reach it, for links, like https://hub.example.org.
         Default: $JUPYTERHUB_PUBLIC_HUB_URL without /hub, else links are paths."""
     ).tag(config=True)
+    service_url = Unicode(
+        help="""Address of the service as servers reach it, with its prefix, like
+        http://gpudev:10101/services/gpudev. Default: `public_url` with /services/gpudev."""
+    ).tag(config=True)
 
     @default("servers")
     def _default_servers(self) -> str:
@@ -212,6 +216,7 @@ class GpuDev(Configurable):
                 disk_limit_gb=self.disk_limit_gb,
                 history_days=self.history_days,
                 public_url=self.public_url,
+                service_url=self.service_url,
                 kubernetes=self._kubernetes(),
             )
         except ValidationError as error:

@@ -319,7 +319,13 @@ class Settings(Setting):
     disk_limit_gb: int | None = Field(default=100, ge=1)
     history_days: int | None = Field(default=365, ge=1)
     public_url: str = ""
+    service_url: str = ""
     kubernetes: KubernetesSettings = KubernetesSettings()
+
+    @property
+    def url_for_servers(self) -> str:
+        """Where servers find the service; best without whatever stands before the Hub."""
+        return self.service_url.rstrip("/") or self.public_url.rstrip("/") + "/services/gpudev"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

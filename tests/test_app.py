@@ -77,6 +77,13 @@ def test_traits_become_settings() -> None:
     assert found.data_dir.is_absolute()
 
 
+def test_servers_find_the_service_at_the_public_address_unless_another_is_named() -> None:
+    public = {"public_url": "https://hub.example.org/"}
+    assert settings(**public).url_for_servers == "https://hub.example.org/services/gpudev"
+    own = settings(**public, service_url="http://gpudev:10101/services/gpudev/")
+    assert own.url_for_servers == "http://gpudev:10101/services/gpudev"
+
+
 def test_servers_and_disks_follow_a_fleet_of_kubernetes() -> None:
     def kinds(**traits: Any) -> tuple[str, str]:
         found = GpuDev(config=Config({"GpuDev": traits}))

@@ -82,7 +82,7 @@ def environment(ctx: Context, view: Reservation) -> dict[str, str]:
         "GPUDEV_EXPIRES_AT": _iso(view.expires_at),
         "GPUDEV_DISK": view.disk or "",
         "GPUDEV_SIMULATED": "1" if view.simulated else "",
-        "GPUDEV_URL": ctx.settings.public_url.rstrip("/") + "/services/gpudev",
+        "GPUDEV_URL": ctx.settings.url_for_servers,
     }
 
 
