@@ -1,0 +1,219 @@
+"""One connection to the API server: credentials, time limits, and what its answers mean.
+
+Objects are plain dicts as they are on the wire. The generated models would cost far more time and
+memory than a fleet of thousands of nodes allows, and know nothing of custom resources.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import aiohttp
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.config import (
+    ConfigException,
+    load_incluster_config,
+    load_kube_config,
+)
+
+from gpudev_service.settings import Settings
+
+Object = dict[str, Any]
+Query = Mapping[str, str | int]
+
+#: Seconds that a call may take, its answer included, and the opening of a connection.
+CALL = 10.0
+CONNECT = 4.0
+#: How often a read is tried: once more where a connection that had been idle was gone.
+READS = 2
+#: Most connections at once.
+CONNECTIONS = 32
+#: Statuses by which the API server says that it cannot answer now.
+_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ERRORS_FROM = 400
+
+
+class KubeAway(Exception):  # noqa: N818 - a condition
+    """The API server cannot be reached, or cannot answer now; later it may."""
+
+
+class KubeRefused(Exception):  # noqa: N818 - an answer
+    """The API server says no. `reason` is its own word for it (`NotFound`, `AlreadyExists`)."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status, self.reason, self.message = status, reason, message
+
+
+class Kube(ApiClient):
+    """An `ApiClient` with calls that take and return plain dicts, within time limits."""
+
+    async def get(self, path: str, query: Query | None = None, within: float = CALL) -> Object:
+        """Reads an object or a list.
+
+        Raises:
+            KubeAway, KubeRefused: it could not be read.
+        """
+        for _ in range(READS - 1):
+            try:
+                return await self._call("GET", path, query=query, within=within)
+            except _ConnectionLost:
+                continue
+        return await self._call("GET", path, query=query, within=within)
+
+    async def create(self, path: str, body: Object) -> Object:
+        """Makes an object of a collection; `AlreadyExists` is a refusal like any other."""
+        return await self._call("POST", path, body=body)
+
+    async def patch(self, path: str, body: Object) -> Object:
+        """Changes an object by a JSON merge patch."""
+        return await self._call("PATCH", path, body=body, kind="application/merge-patch+json")
+
+    async def delete(self, path: str, options: Object | None = None) -> bool:
+        """Deletes an object; False where there was none."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **(options or {})}
+        try:
+            await self._call("DELETE", path, body=body)
+        except KubeRefused as refusal:
+            if refusal.status == 404:  # noqa: PLR2004 - not found
+                return False
+            raise
+        return True
+
+    @asynccontextmanager
+    async def lines(self, path: str, query: Query) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of an answer without end. How long it may take is the caller's to say."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
+        async with self._answer("GET", path, query=query, limits=limits) as answer:
+            yield _lines(answer)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Object | None = None,
+        kind: str = "application/json",
+        within: float = CALL,
+    ) -> Object:
+        limits = aiohttp.ClientTimeout(total=within, sock_connect=min(CONNECT, within))
+        async with self._answer(
+            method, path, query=query, body=body, kind=kind, limits=limits
+        ) as answer:
+            try:
+                return cast("Object", json.loads(await answer.read()))
+            except _BROKEN as error:
+                raise _away(error) from error
+            except ValueError as error:
+                raise KubeAway("the API server's answer is not JSON") from error
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Object | None = None,
+        kind: str = "application/json",
+        limits: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Accept": "application/json", "Content-Type": kind}
+        await self.update_params_for_auth(headers, [], ["BearerToken"])
+        headers["User-Agent"] = "gpudev"
+        try:
+            answer = await self.rest_client.pool_manager.request(
+                method,
+                f"{self.configuration.host}{path}",
+                params=dict(query or {}),
+                headers=headers,
+                data=None if body is None else json.dumps(body),
+                timeout=limits,
+                server_hostname=self.rest_client.server_hostname,
+                proxy=self.rest_client.proxy,
+            )
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise _ConnectionLost(_words(error)) from error
+        except _BROKEN as error:
+            raise _away(error) from error
+        try:
+            if answer.status >= _ERRORS_FROM:
+                raise await _refusal(answer)
+            yield answer
+        finally:
+            answer.close()
+
+
+class _ConnectionLost(KubeAway):
+    """The connection broke before an answer began: what was only read may be asked again."""
+
+
+#: What a connection, its encryption or a time limit may raise.
+_BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def _away(error: Exception) -> KubeAway:
+    return KubeAway(_words(error))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "the API server does not answer in time"
+    return f"the API server cannot be reached ({type(error).__name__})"
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> KubeAway | KubeRefused:
+    """What an answer with an error's status means."""
+    try:
+        said = json.loads(await answer.read())
+    except (*_BROKEN, ValueError):
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    message = str(said.get("message") or answer.reason or "")
+    if answer.status in _LATER:
+        return KubeAway(f"the API server answers {answer.status}: {message:.200}")
+    return KubeRefused(answer.status, str(said.get("reason") or ""), message)
+
+
+async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for line in answer.content:
+            yield line
+    except _BROKEN as error:
+        raise _away(error) from error
+    except ValueError as error:
+        raise KubeAway("the API server sent a line without end") from error
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Kube]:
+    """A connection as the settings say; closed at the end of the block.
+
+    Raises:
+        ConfigException: there are no credentials where they should be.
+    """
+    configuration = Configuration()
+    path = settings.kubernetes.kubeconfig
+    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        load_incluster_config(client_configuration=configuration)
+    else:
+        try:
+            await load_kube_config(
+                config_file=str(path) if path else None, client_configuration=configuration
+            )
+        except (OSError, TypeError) as error:
+            raise ConfigException(f"{path or '~/.kube/config'} cannot be read") from error
+    configuration.connection_pool_maxsize = CONNECTIONS
+    kube = Kube(configuration)
+    try:
+        yield kube
+    finally:
+        await kube.close()
+        # aiohttp closes connections with TLS a moment after its session.
+        await asyncio.sleep(0)

@@ -1,0 +1,204 @@
+"""An API server that misbehaves when it is told to: it goes silent, cuts, forgets, repeats itself,
+lags behind. Good behaviour is tested with the real one (tests/cluster)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from gpudev_service.kube import Kube, connect
+from gpudev_service.settings import KubernetesSettings, Settings
+
+Object = dict[str, Any]
+
+
+class Moody:
+    """Nodes by name, and the events that made them. `mood` is how watches are answered:
+
+    - `well`: events as they come, and a bookmark at the end of the window;
+    - `silent`: the connection stands, and nothing is said, not even headers;
+    - `mute`: headers come, and nothing after them;
+    - `cut`: the connection breaks after the first event or at once;
+    - `short`: the answer ends at once, as if all were well;
+    - `gone`, `gone_later`: 410 as the answer, or as an event;
+    - `replay`: all events since the beginning again, whatever was asked for;
+    - `garbage`: what is not JSON;
+    - `refuses`: 403; `ill`: 503.
+    """
+
+    def __init__(self) -> None:
+        self.version = 10
+        self.nodes: dict[str, Object] = {}
+        self.events: list[Object] = []
+        self.mood = "well"
+        #: Answers lists as they were at that time, when set.
+        self.old_list: Object | None = None
+        self.page = 500
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.change = asyncio.Event()
+
+    def put(self, name: str, **labels: str) -> None:
+        kind = "MODIFIED" if name in self.nodes else "ADDED"
+        self.version += 1
+        metadata = {"name": name, "labels": labels, "resourceVersion": str(self.version)}
+        self.nodes[name] = {"metadata": metadata}
+        self._tell(kind, self.nodes[name])
+
+    def drop(self, name: str) -> None:
+        node = self.nodes.pop(name)
+        self.version += 1
+        metadata = {**node["metadata"], "resourceVersion": str(self.version)}
+        self._tell("DELETED", {"metadata": metadata})
+
+    def become(self, mood: str) -> None:
+        self.mood = mood
+        self._ring()
+
+    def listed(self) -> Object:
+        return {
+            "metadata": {"resourceVersion": str(self.version)},
+            "items": list(self.nodes.values()),
+        }
+
+    def watches(self) -> int:
+        return sum("watch" in query for _, query in self.requests)
+
+    def _tell(self, kind: str, thing: Object) -> None:
+        self.events.append({"type": kind, "object": thing})
+        self._ring()
+
+    def _ring(self) -> None:
+        rung, self.change = self.change, asyncio.Event()
+        rung.set()
+
+
+class Nodes(RequestHandler):
+    def initialize(self, moody: Moody) -> None:
+        self.moody = moody
+
+    async def get(self) -> None:
+        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        self.moody.requests.append((self.request.path, query))
+        if "watch" in query:
+            try:
+                await self._watch(int(query["resourceVersion"]), int(query["timeoutSeconds"]))
+            except StreamClosedError:
+                return
+        else:
+            self._list(query)
+
+    def _list(self, query: dict[str, str]) -> None:
+        if self._wrong():
+            return
+        whole = self.moody.old_list or self.moody.listed()
+        first = int(query.get("continue", "0"))
+        last = first + min(self.moody.page, int(query["limit"]))
+        metadata = dict(whole["metadata"])
+        if last < len(whole["items"]):
+            metadata["continue"] = str(last)
+        self.write({"metadata": metadata, "items": whole["items"][first:last]})
+
+    def _wrong(self) -> bool:
+        status = {"refuses": 403, "ill": 503}.get(self.moody.mood)
+        if status is not None:
+            self.set_status(status)
+            self.write({"kind": "Status", "reason": "No", "message": "not today"})
+        return status is not None
+
+    async def _watch(self, since: int, window: int) -> None:
+        moody = self.moody
+        if self._wrong():
+            return
+        if moody.mood == "gone":
+            self.set_status(410)
+            self.write({"reason": "Expired", "message": "too old"})
+            return
+        if moody.mood == "silent":
+            await moody.change.wait()
+            return
+        await self.flush()
+        if not await self._follow(0 if moody.mood == "replay" else since, window):
+            return
+        if moody.mood == "well":
+            version = {"metadata": {"resourceVersion": str(moody.version)}}
+            await self._say({"type": "BOOKMARK", "object": version})
+
+    async def _follow(self, since: int, window: int) -> bool:
+        """Says what happens until the window ends; False where a mood has ended it before."""
+        moody, loop = self.moody, asyncio.get_running_loop()
+        until = loop.time() + window
+        while (left := until - loop.time()) > 0:
+            bell = moody.change
+            if await self._odd():
+                return False
+            for event in moody.events if moody.mood != "mute" else ():
+                version = int(event["object"]["metadata"]["resourceVersion"])
+                if version > since:
+                    since = version
+                    await self._say(event)
+            try:
+                await asyncio.wait_for(bell.wait(), left)
+            except TimeoutError:
+                break
+        return True
+
+    async def _odd(self) -> bool:
+        match self.moody.mood:
+            case "gone_later":
+                status = {"code": 410, "reason": "Expired", "message": "too old"}
+                await self._say({"type": "ERROR", "object": status})
+            case "garbage":
+                self.write(b"<html>\n")
+                await self.flush()
+            case "short":
+                pass
+            case "cut":
+                stream = self.request.connection.stream  # type: ignore[union-attr]  # HTTP/1
+                stream.close()
+            case _:
+                return False
+        return True
+
+    async def _say(self, event: Object) -> None:
+        self.write(json.dumps(event) + "\n")
+        await self.flush()
+
+
+@asynccontextmanager
+async def moody_server(folder: Path) -> AsyncIterator[tuple[Moody, Kube]]:
+    """A server, and a connection to it as the service makes one."""
+    moody = Moody()
+    server = HTTPServer(Application([("/api/v1/nodes", Nodes, {"moody": moody})]))
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    port = sockets[0].getsockname()[1]
+    async with connect(settings_for(folder, f"http://127.0.0.1:{port}")) as kube:
+        try:
+            yield moody, kube
+        finally:
+            moody.become("well")
+            server.stop()
+            await server.close_all_connections()
+
+
+def settings_for(folder: Path, url: str) -> Settings:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "it",
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "clusters": [{"name": "it", "cluster": {"server": url}}],
+        "users": [{"name": "it", "user": {"token": "not-a-token"}}],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(config))
+    return Settings(gpu_types={}, kubernetes=KubernetesSettings(kubeconfig=path))
