@@ -9,6 +9,7 @@ is rounded up. Standard library only, so that the command line can use it at onc
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
 _MINUTE = 60
@@ -183,6 +184,31 @@ def queue_place(position: int | None) -> str:
     if not position or position < 0:
         return "not in the queue"
     return "next in the queue" if position == 1 else f"{_ordinal(position)} in the queue"
+
+
+#: The steps of a server's start, as they are reported, and what each has brought.
+STEPS = {
+    "begin": "asked for",
+    "node": "a node has taken it",
+    "volume": "disk and network attached",
+    "image": "image there",
+    "container": "container started",
+    "process": "process started",
+    "workers": "all nodes run",
+    "lab": "JupyterLab answers",
+}
+
+
+def steps(done: Sequence[tuple[str, datetime]]) -> str:
+    """A start's steps in one sentence, each with the time that it took: "The start took 12 s:
+    a node has taken it (1 s), image there (9 s), JupyterLab answers (2 s)."."""
+    ordered = sorted(done, key=lambda one: one[1])
+    parts = [
+        f"{STEPS.get(step, step)} ({duration(_seconds(at, before))})"
+        for (step, at), (_, before) in zip(ordered[1:], ordered, strict=False)
+    ]
+    took = duration(_seconds(ordered[-1][1], ordered[0][1])) if ordered else "0 s"
+    return f"The start took {took}: {', '.join(parts)}." if parts else f"The start took {took}."
 
 
 def _rounded_up(at: datetime) -> datetime:

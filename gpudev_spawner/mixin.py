@@ -20,7 +20,14 @@ from jupyterhub.utils import maybe_future, wait_for_http_server
 from traitlets import Callable, Float, Unicode, default
 
 from gpudev_client import errors
-from gpudev_client.models import Reservation, ReservationRequest, ServerLaunch, ServerReport
+from gpudev_client.models import (
+    Milestone,
+    Reservation,
+    ReservationRequest,
+    ServerLaunch,
+    ServerReport,
+)
+from gpudev_client.pod_steps import Stage
 from gpudev_client.states import FINAL, WAITING, State
 
 from . import asking, failures, form, names, options, rows, stash
@@ -69,6 +76,8 @@ class GpuDevMixin(Spawner):
     _launch: ServerLaunch | None = None
     _limit: float = 0.0
     _failed_start = _leaving = _started = False
+    _began_at: datetime | None = None
+    _ran_at: datetime | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -90,6 +99,18 @@ class GpuDevMixin(Spawner):
     def failure_reason(self, error: Exception) -> str | None:
         """Why the server did not come up, for its owner; None for words that fit everything."""
         return None
+
+    async def run_server(self) -> Any:
+        """Starts what runs the server and returns where it is."""
+        return await super().start()
+
+    def stage(self) -> Stage | None:
+        """How far a start has come, where that can be told."""
+        return None
+
+    def milestones(self) -> list[Milestone]:
+        """The steps of the start that are done, but for its begin and its end."""
+        return [Milestone(step="process", at=self._ran_at)] if self._ran_at else []
 
     # --- the form -----------------------------------------------------------------------------
 
@@ -220,6 +241,7 @@ class GpuDevMixin(Spawner):
     async def _bring_up(self, entry: Entry) -> Any:
         """Starts the server within the operator's limit; a failure gives the GPUs back."""
         self._move(Phase.STARTING)
+        self._began_at, self._ran_at = datetime.now(UTC), None
         reservation_id = entry.reservation.id
         self._launch = await self.connection.client.launch(reservation_id)
         self._reservation = self._launch.reservation
@@ -260,7 +282,7 @@ class GpuDevMixin(Spawner):
     async def _tell_failure(self, reservation_id: str, reason: str) -> SpawnRefused:
         """Tells the service that the start has failed, before the Hub knows: what the page and the
         reservation say is then the same, and nobody starts this server a second time."""
-        report = ServerReport(status="failed", message=reason)
+        report = ServerReport(status="failed", message=reason, milestones=self._steps())
         after = await self.connection.report(reservation_id, report, patience=_FAILURE_PATIENCE)
         if after is not None and _is_over(after) and after.reason != reason:
             return ended(after)  # somebody else was faster, and has said why
@@ -269,8 +291,8 @@ class GpuDevMixin(Spawner):
     async def _start_server(self, reservation_id: str) -> Any:
         assert self._launch is not None  # noqa: S101 - set by _bring_up
         await self.apply_launch(self._launch)
-        where = await super().start()
-        self._started = True
+        where = await self.run_server()
+        self._started, self._ran_at = True, datetime.now(UTC)
         rows.ran(self)
         self._still_ours(
             await self.connection.report(
@@ -278,10 +300,17 @@ class GpuDevMixin(Spawner):
             )
         )
         await self._answers(where)
+        steps = [*self._steps(), Milestone(step="lab", at=datetime.now(UTC))]
         self._still_ours(
-            await self.connection.report(reservation_id, ServerReport(status="running"))
+            await self.connection.report(
+                reservation_id, ServerReport(status="running", milestones=steps)
+            )
         )
         return where
+
+    def _steps(self) -> list[Milestone]:
+        begin = [Milestone(step="begin", at=self._began_at)] if self._began_at else []
+        return [*begin, *self.milestones()]
 
     def _move(self, phase: Phase) -> None:
         self._phase = phase
@@ -363,7 +392,7 @@ class GpuDevMixin(Spawner):
         """What the Hub's waiting page shows before its script has run, or without one."""
         reservation = self._reservation
         waiting = self._phase in (Phase.RESERVING, Phase.WAITING)
-        said = message(self._phase, reservation, datetime.now(UTC))
+        said = message(self._phase, reservation, datetime.now(UTC), self.stage())
         return {
             "name": reservation.name if reservation else "",
             "html": said["html_message"],
@@ -374,7 +403,7 @@ class GpuDevMixin(Spawner):
     async def progress(self) -> AsyncIterator[Message]:
         """The whole state at once, then each change, and a sign of life in between."""
         while True:
-            yield message(self._phase, self._reservation, datetime.now(UTC))
+            yield message(self._phase, self._reservation, datetime.now(UTC), self.stage())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news(), _PROGRESS_EVERY)
 

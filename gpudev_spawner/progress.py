@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from gpudev_client import words
 from gpudev_client.models import Reservation
+from gpudev_client.pod_steps import Stage
 from gpudev_client.states import WAITING
 
 
@@ -36,8 +37,10 @@ class Phase(Enum):
     UP = "up"
 
 
-def message(phase: Phase, reservation: Reservation | None, now: datetime) -> Message:
-    """The whole present state of one start."""
+def message(
+    phase: Phase, reservation: Reservation | None, now: datetime, stage: Stage | None = None
+) -> Message:
+    """The whole present state of one start; `stage` is how far its server has come."""
     if reservation is None or phase is Phase.RESERVING:
         return _said(5, "Making the reservation.")
     what = words.gpus(reservation.gpus, reservation.gpu_type, reservation.nodes)
@@ -45,7 +48,10 @@ def message(phase: Phase, reservation: Reservation | None, now: datetime) -> Mes
         return _waiting(reservation, what, now)
     if phase is Phase.UP:
         return _said(90, f"JupyterLab answers on {_where(reservation, what)}. Opening it.")
-    return _said(60, f"Your turn: starting JupyterLab on {_where(reservation, what)}.")
+    begun = f"Your turn: starting JupyterLab on {_where(reservation, what)}"
+    if stage is None:
+        return _said(60, f"{begun}.")
+    return _said(stage.progress, f"{begun}: {stage.words}.")
 
 
 def time_html(at: datetime, text: str) -> Markup:

@@ -73,7 +73,7 @@ def show_(app: App, reservation: str | None, traced: bool, as_json: bool) -> Non
     if shown_steps:
         rows = [
             (
-                step.what,
+                f"  {step.what}" if step.step else step.what,
                 words.duration(step.seconds),
                 words.moment(step.began_at, app.now(), app.zone),
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from gpudev_client import words
 from gpudev_client.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -23,18 +24,21 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One state that a reservation was in; `ended_at` is None while it still is."""
+    """One state that a reservation was in, or one step of its server's start inside of it (`step`
+    names it); `ended_at` is None while it still is."""
 
     state: State
     what: str
     began_at: datetime
     ended_at: datetime | None
     seconds: float
+    step: str | None = None
 
     def model_dump(self) -> dict[str, object]:
         """As JSON shows it."""
         return {
             "state": self.state,
+            "step": self.step,
             "began_at": self.began_at,
             "ended_at": self.ended_at,
             "seconds": self.seconds,
@@ -55,4 +59,32 @@ def trace(history: Sequence[models.HistoryEntry], now: datetime) -> list[Step]:
         ended = changes[index + 1][1] if index + 1 < len(changes) else None
         seconds = ((ended or now) - began).total_seconds()
         steps.append(Step(state, _WORDS[state], began, ended, max(0.0, seconds)))
+        # What a start consists of stands behind the state that it happened in.
+        steps += [
+            step
+            for entry in entries
+            if entry.kind == "milestones" and entry.state is state
+            if began <= entry.at and (ended is None or entry.at <= ended)
+            for step in _start(entry)
+        ]
     return steps
+
+
+def _start(entry: models.HistoryEntry) -> list[Step]:
+    """The steps of one start. Each begins when the one before was done."""
+    found = [
+        (str(one.get("step")), datetime.fromisoformat(str(one.get("at"))))
+        for one in entry.data.get("steps", [])
+    ]
+    ordered = sorted(found, key=lambda one: one[1])
+    return [
+        Step(
+            entry.state,
+            words.STEPS.get(name, name),
+            before,
+            at,
+            max(0.0, (at - before).total_seconds()),
+            name,
+        )
+        for (name, at), (_, before) in zip(ordered[1:], ordered, strict=False)
+    ]

@@ -147,17 +147,27 @@ class Event(Answer):
     reservation: Reservation
 
 
+class Milestone(Request):
+    """A step of a server's start, and when it was done."""
+
+    step: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,30}$")]
+    at: AwareDatetime
+
+
 class ServerReport(Request):
     """What the Hub's spawner says about a reservation's server.
 
     `starting` carries the `handle` by which the server can be stopped without the Hub (a process
     id with its creation time, or a pod); `running` ends the preparation; `failed` gives the GPUs
-    back; `stopped` means that a person gave them back; `left` that they left the queue.
+    back; `stopped` means that a person gave them back; `left` that they left the queue; `note`
+    is a line for the history and changes nothing. `milestones` are the steps of the start that were
+    done, with `running` and `failed`.
     """
 
-    status: Literal["starting", "running", "failed", "stopped", "left"]
+    status: Literal["starting", "running", "failed", "stopped", "left", "note"]
     message: Note | None = None
     handle: dict[str, str | int | float] | None = None
+    milestones: list[Milestone] = Field(default=[], max_length=20)
 
 
 class ServerLaunch(Answer):

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client import words
 from gpudev_client.models import Reservation, ServerLaunch, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE, Actor
@@ -115,19 +117,20 @@ async def _take_in(
         case "starting":
             return _starting(session, row, said, now)
         case "running":
-            return _running(session, row, now)
+            return [*_steps(session, row, said, now), *_running(session, row, now)]
         case "failed" if state is State.PREPARING:
-            words = said.message or "The server did not start."
-            return await end_in(ctx, session, row, State.FAILED, words, SERVICE, now)
-        case "failed" if state is State.ACTIVE:
-            words = said.message or "The server did not start again."
-            return [note(session, row, "server", words, actor=SERVICE.name, now=now)]
+            why = said.message or "The server did not start."
+            steps = _steps(session, row, said, now)
+            return [*steps, *await end_in(ctx, session, row, State.FAILED, why, SERVICE, now)]
+        case "failed" | "note" if state in _STARTABLE:
+            why = said.message or "The server did not start again."
+            return await _told_once(session, row, why, now)
         case "stopped" | "left":
             owner = Actor(row.user)
-            words = said.message or (
+            why = said.message or (
                 "Given back by its owner." if state in _STARTABLE else "Left the queue."
             )
-            return await end_in(ctx, session, row, State.CANCELLED, words, owner, now)
+            return await end_in(ctx, session, row, State.CANCELLED, why, owner, now)
     return []
 
 
@@ -142,6 +145,34 @@ def _starting(
     if repeated or State(row.state) not in _STARTABLE:
         return []
     return [note(session, row, "server", "The server is starting.", actor=SERVICE.name, now=now)]
+
+
+async def _told_once(
+    session: AsyncSession, row: ReservationRow, why: str, now: datetime
+) -> list[HistoryRow]:
+    """A line about the server, unless it is the last one that was said about it."""
+    last = await session.scalar(
+        select(HistoryRow.reason)
+        .where(HistoryRow.reservation_id == row.id, HistoryRow.kind == "server")
+        .order_by(HistoryRow.id.desc())
+        .limit(1)
+    )
+    if last == why:
+        return []
+    return [note(session, row, "server", why, actor=SERVICE.name, now=now)]
+
+
+def _steps(
+    session: AsyncSession, row: ReservationRow, said: ServerReport, now: datetime
+) -> list[HistoryRow]:
+    """The start's steps, for whoever asks where its time went. A repeated report adds nothing."""
+    state = State(row.state)
+    starts = state is State.PREPARING or (state is State.ACTIVE and row.server_lost_at is not None)
+    if not said.milestones or not starts:
+        return []
+    data = {"steps": [one.model_dump(mode="json") for one in said.milestones]}
+    told = words.steps([(one.step, one.at) for one in said.milestones])
+    return [note(session, row, "milestones", told, actor=SERVICE.name, now=now, data=data)]
 
 
 def _running(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:

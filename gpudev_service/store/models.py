@@ -179,7 +179,7 @@ class HistoryRow(Base):
     reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"))
     at: Mapped[datetime]
     #: `transition`, `promise`, `warning`, `extension`, `server`, `collaborator`, `access`,
-    #: `closing`, `snapshot`, `note`.
+    #: `closing`, `snapshot`, `milestones`, `note`.
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)

@@ -115,6 +115,29 @@ def test_where_the_time_went() -> None:
     assert trace([], NOW) == []
 
 
+def test_a_start_is_shown_step_by_step() -> None:
+    at = [later(minutes=30, seconds=s).isoformat() for s in (0, 2, 41, 43)]
+    steps = [
+        {"step": step, "at": moment}
+        for step, moment in zip(["begin", "node", "image", "lab"], at, strict=True)
+    ]
+    began = entry(30.75, State.PREPARING, "milestones").model_copy(
+        update={"data": {"steps": steps}}
+    )
+    found = trace(
+        [entry(0, State.QUEUED), entry(30, State.PREPARING), began, entry(30.75, State.ACTIVE)],
+        later(hours=1),
+    )
+    assert [(s.what, s.step, s.seconds) for s in found] == [
+        ("in the queue", None, 1800),
+        ("starting the server", None, 45),
+        ("a node has taken it", "node", 2),
+        ("image there", "image", 39),
+        ("JupyterLab answers", "lab", 2),
+        ("active", None, 1755),
+    ]
+
+
 IDS = ["abcd0000", "abcd1111", "bcde0000", "abc"]
 
 

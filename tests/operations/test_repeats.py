@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpudev_client.models import ServerReport
+from gpudev_client.models import Milestone, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
@@ -72,7 +72,7 @@ async def test_reports_about_what_is_over_change_nothing_but_the_handle(world: W
     await servers.report(world.ctx, waiting.id, SPAWNER, ServerReport(status="left"))
     before = await world.look(waiting)
     told = await world.reasons(waiting)
-    for status in ("starting", "running", "failed", "stopped", "left"):
+    for status in ("starting", "running", "failed", "stopped", "left", "note"):
         said = ServerReport.model_validate({"status": status, "handle": HANDLE})
         await servers.report(world.ctx, waiting.id, SPAWNER, said)
     assert await world.look(waiting) == before
@@ -85,6 +85,28 @@ async def test_a_failed_second_start_keeps_the_lease(world: World) -> None:
     said = ServerReport(status="failed", message="The port is taken.")
     assert (await servers.report(world.ctx, got.id, SPAWNER, said)).state is State.ACTIVE
     assert (await world.reasons(got))[-1] == "The port is taken."
+
+
+async def test_the_steps_of_a_start_are_kept_once(world: World) -> None:
+    got = await world.reserve()
+    begin = world.clock.now()
+    steps = [
+        Milestone(step=step, at=begin + timedelta(seconds=seconds))
+        for step, seconds in (("begin", 0), ("image", 9), ("lab", 12))
+    ]
+    said = ServerReport(status="running", milestones=steps)
+    for _ in range(2):
+        assert (await servers.report(world.ctx, got.id, SPAWNER, said)).state is State.ACTIVE
+    told = "The start took 12 s: image there (9 s), JupyterLab answers (3 s)."
+    assert (await world.reasons(got)).count(told) == 1
+
+
+async def test_a_note_about_the_server_changes_nothing_and_is_kept_once(world: World) -> None:
+    got = await world.running(await world.reserve())
+    said = ServerReport(status="note", message="The worker on n2 is lost.")
+    for _ in range(2):
+        assert (await servers.report(world.ctx, got.id, SPAWNER, said)).state is State.ACTIVE
+    assert (await world.reasons(got)).count("The worker on n2 is lost.") == 1
 
 
 async def test_nothing_is_launched_without_a_lease(world: World) -> None:
