@@ -103,6 +103,7 @@ def _offer(
         "hours": f"{hours:.12g}",
         "disk": last.disk,
         "name": last.name,
+        **({"image": last.image} if last.image else {}),
     }
     starts_now = start.starts_at <= now
     return Offer(

@@ -46,6 +46,7 @@ _LABELS: Mapping[str, str] = {
     "hours": "For how long",
     "disk": "Disk",
     "name": "Name",
+    "image": "Container image",
 }
 #: The disk that a person without disks is offered to create.
 FIRST_DISK = "home"
@@ -136,6 +137,7 @@ def form_view(
         "presets": [{"value": f"{p:g}", "label": words.hours(p)} for p in presets],
         "disks": facts.disks,
         "values": values,
+        "images": list(dict.fromkeys(one for t in facts.types for one in t.images)),
         "again": None
         if faults
         else again.offered(facts.past, facts.disks, facts.types, facts.availability, now),
@@ -149,7 +151,12 @@ def _summary(faults: Mapping[str, str], facts: Facts, values: FormValues) -> dic
     """Where the faults are, in the form's order, and the sentences that have no field here."""
     kind = next((t for t in facts.types if t.name == values.gpu_type), None)
     counted = kind is not None and kind.gpus_per_node > 0 and not kind.maintenance
-    shown = {key: label for key, label in _LABELS.items() if key != "gpus" or counted}
+    imaged = any(t.images for t in facts.types)
+    shown = {
+        key: label
+        for key, label in _LABELS.items()
+        if (key != "gpus" or counted) and (key != "image" or imaged)
+    }
     return {
         "faulty": [(field, label) for field, label in shown.items() if field in faults],
         "elsewhere": [sentence for field, sentence in faults.items() if field not in shown],

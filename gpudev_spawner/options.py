@@ -19,7 +19,7 @@ from gpudev_client import limits
 from gpudev_client.models import GpuType, ReservationRequest
 
 #: What a caller may set; the rest of a request is who they are and which server it is.
-FIELDS = ("gpu_type", "gpus", "hours", "disk", "create_disk", "name", "starts_at")
+FIELDS = ("gpu_type", "gpus", "hours", "disk", "create_disk", "name", "image", "starts_at")
 #: Before a type's name: the form's field for the number of its GPUs.
 _COUNT = "gpus:"
 #: The form's buttons that go on where one left; the value is a link's query.
@@ -39,6 +39,7 @@ _SENTENCES: Mapping[str, str] = {
     ),
     "create_disk": "Say true or false.",
     "name": f"A name is one line of printable characters, {limits.NAME_MAX} at most.",
+    "image": ("An image is named like ghcr.io/lab/torch:2.8: registry, path and tag, no spaces."),
     "starts_at": "Give the start as a date and time with its time zone.",
     ATTACH: "Give the id of a reservation.",
 }
@@ -140,6 +141,7 @@ class FormValues:
     disk: str = ""
     new_disk: str = ""
     name: str = ""
+    image: str = ""
     reservation: str = ""
     counts: Mapping[str, str] = field(default_factory=dict)
 
@@ -163,6 +165,7 @@ def form_values(form: Mapping[str, Sequence[str]]) -> FormValues:
         disk=one("disk"),
         new_disk=one("new_disk"),
         name=one("name"),
+        image=one("image"),
         reservation=one(ATTACH),
         counts={key.removeprefix(_COUNT): one(key) for key in form if key.startswith(_COUNT)},
     )
@@ -184,6 +187,8 @@ def request_from_form(values: FormValues) -> ReservationRequest:
     options: dict[str, Any] = {"gpu_type": values.gpu_type or None, "gpus": values.gpus or None}
     if values.name.strip():
         options["name"] = values.name
+    if values.image.strip():
+        options["image"] = values.image.strip()
     faults: dict[str, str] = {}
     for part in (_hours, _disk):
         try:
@@ -214,8 +219,7 @@ def mended(values: FormValues, fields: Collection[str], kind: GpuType) -> FormVa
         good |= {"hours": "other", "hours_other": f"{length:.6f}"}
     if "disk" in fields:
         good["disk_choice"] = "none"
-    if "name" in fields:
-        good["name"] = ""
+    good |= {field: "" for field in ("name", "image") if field in fields}
     return replace(values, **good)
 
 
@@ -267,6 +271,7 @@ def values_of(request: ReservationRequest, presets: Sequence[float]) -> FormValu
         disk="" if request.create_disk else request.disk or "",
         new_disk=request.disk or "" if request.create_disk else "",
         name=request.name or "",
+        image=request.image or "",
     )
 
 
@@ -295,4 +300,5 @@ def prefill(query: Mapping[str, Sequence[str]], presets: Sequence[float]) -> For
         disk=values.disk,
         new_disk=values.new_disk,
         name=values.name,
+        image=values.image,
     )

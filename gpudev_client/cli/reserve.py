@@ -33,6 +33,7 @@ class Wish:
     name: str | None
     disk: str | None
     create_disk: bool
+    image: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -46,6 +47,7 @@ class Wish:
 @click.option("-n", "--name", metavar="NAME", help="Your own name for it.")
 @click.option("--disk", metavar="NAME|none", help="The disk that becomes the home directory.")
 @click.option("--create-disk", is_flag=True, help="Create the disk if there is none of this name.")
+@click.option("--image", metavar="IMAGE", help="A container image of your own, if policy allows.")
 @click.option("--no-interactive", is_flag=True, help="Ask nothing; take defaults for what is open.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is active.")
 @verbs.yes
@@ -59,6 +61,7 @@ def reserve(
     name: str | None,
     disk: str | None,
     create_disk: bool,
+    image: str | None,
     no_interactive: bool,
     no_wait: bool,
     yes: bool,
@@ -71,7 +74,7 @@ def reserve(
     """
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise click.UsageError("--hours takes a number above 0, such as 0.5 or 4.")
-    wish = Wish(gpu_type, gpus, hours, name, disk, create_disk)
+    wish = Wish(gpu_type, gpus, hours, name, disk, create_disk, image)
     asks = app.interactive(no_interactive)
     if asks and not wish.complete:
         wanted = request(_asked(app, wish))
@@ -102,6 +105,7 @@ def request(wish: Wish) -> models.ReservationRequest:
         name=wish.name,
         disk=None if wish.disk in (None, _NO_DISK) else wish.disk,
         create_disk=wish.create_disk and wish.disk not in (None, _NO_DISK),
+        image=wish.image,
     )
 
 

@@ -37,6 +37,7 @@ _STARTED, _ENDED = ".gpudev-started", ".gpudev-ended"
 @click.option("-n", "--name", metavar="NAME", help="Your own name for it.")
 @click.option("--disk", metavar="NAME|none", help="The disk that becomes the home directory.")
 @click.option("--create-disk", is_flag=True, help="Create the disk if there is none of this name.")
+@click.option("--image", metavar="IMAGE", help="A container image of your own, if policy allows.")
 @click.option("--on", "existing", metavar="ID", help="A reservation that is there; it is kept.")
 @click.option("--keep-alive", is_flag=True, help="Do not give the GPUs back at the end.")
 @click.option("--no-pull", is_flag=True, help="Do not copy results back.")
@@ -50,6 +51,7 @@ def submit(
     name: str | None,
     disk: str | None,
     create_disk: bool,
+    image: str | None,
     existing: str | None,
     keep_alive: bool,
     no_pull: bool,
@@ -73,7 +75,8 @@ def submit(
     line = command[0] if len(command) == 1 else shlex.join(command)
     if existing is not None:
         ctx.exit(_Run(app, pick.reservation_id(app, existing), top).all(line, pull=not no_pull))
-    wish = Wish(gpu_type, gpus, hours, name or top.name[:60] or None, disk, create_disk)
+    label = name or top.name[:60] or None
+    wish = Wish(gpu_type, gpus, hours, label, disk, create_disk, image)
     made = app.client.reserve(request(complete(app, wish)))
     announce(app, made)
     release = not keep_alive

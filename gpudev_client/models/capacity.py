@@ -29,6 +29,11 @@ class GpuType(Answer):
     default_hours: float
     maintenance: str | None = None
     simulated: bool = False
+    images: list[str] = Field(
+        default=[],
+        description="Patterns of container images that the caller may ask for in place of the "
+        "usual one.",
+    )
 
 
 class EarliestStart(Answer):

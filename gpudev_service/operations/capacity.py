@@ -46,7 +46,8 @@ def _type_view(
     ctx: Context, spec: GpuTypeSpec, groups: tuple[str, ...], messages: dict[str, str]
 ) -> GpuType:
     policy = ctx.settings.policy
-    longest = admission.max_hours(spec, policy.of(groups))
+    limits = policy.of(groups)
+    longest = admission.max_hours(spec, limits)
     return GpuType(
         name=spec.name,
         label=spec.label or spec.name,
@@ -63,6 +64,7 @@ def _type_view(
         default_hours=min(policy.default_hours, longest),
         maintenance=messages.get(spec.name) or spec.maintenance,
         simulated=_simulated(ctx, spec.name),
+        images=limits.images,
     )
 
 
