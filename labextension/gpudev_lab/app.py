@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from . import handlers, sshd
 from .activity import Observer, Reporter
 from .gpu import NvmlSource, Sampler, SimulatedSource
 from .link import Link
+from .sshd import worker
 from .state import Hint, LabState
+from .terminals import IN_POD, terminals_of
 
 #: The event of `events/lease.yaml`.
 EVENT = "gpudev:lease"
@@ -32,6 +35,7 @@ class LabExtension(ExtensionApp):
     state: LabState
     _ssh: Any = None
     _reporter: Reporter | None = None
+    _beside: subprocess.Popen[bytes] | None = None
 
     def initialize_settings(self) -> None:
         server: Any = self.serverapp
@@ -51,6 +55,8 @@ class LabExtension(ExtensionApp):
         self.handlers.extend(handlers.handlers(self.state))
         link = self.state.link
         if link is not None:
+            terminals = terminals_of(os.environ)
+            link.on_event = None if terminals is None else terminals.hear
             ssh = self._ssh = sshd.setup(self.serverapp, link)
 
             async def sessions() -> list[datetime]:
@@ -66,6 +72,7 @@ class LabExtension(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         self.state.start()
+        self._beside = worker.beside(os.environ)
         if self._reporter is not None:
             self._reporter.start()
 
@@ -74,6 +81,8 @@ class LabExtension(ExtensionApp):
             await self._reporter.stop()
         if self._ssh is not None:
             await self._ssh.close()
+        if self._beside is not None:
+            self._beside.terminate()
         await self.state.stop()
 
 
@@ -88,7 +97,14 @@ def link_from(environment: os._Environ[str] | dict[str, str]) -> Link | None:
 
 def sampler_from(environment: os._Environ[str] | dict[str, str]) -> Sampler | None:
     """The figures of this lease's GPUs; None for a lease without."""
-    devices = [part for part in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+    named = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if environment.get(IN_POD):
+        # The device plugin says which they are; where it does not name them, all that are seen.
+        named = environment.get("NVIDIA_VISIBLE_DEVICES", "")
+        if not named.startswith(("GPU-", "MIG-")) and named != "void":
+            count = int(environment.get("GPUDEV_GPUS_HERE") or 0)
+            named = ",".join(str(index) for index in range(count))
+    devices = [part for part in named.split(",") if part and part != "void"]
     if not environment.get("GPUDEV_RESERVATION") or not devices:
         return None
     if environment.get("GPUDEV_SIMULATED"):

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from gpudev_client import AsyncClient, errors
 from gpudev_client.models import (
     ClosingReport,
+    Event,
     LabView,
     SshHostReport,
     TicketHolder,
@@ -61,6 +62,8 @@ class Link:
         self.reservation_id = reservation_id
         self.view: LabView | None = None
         self.away: str | None = None
+        #: Is given each event of the reservation.
+        self.on_event: Callable[[Event], Awaitable[None]] | None = None
         self._pause = pause
         self._listeners: dict[object, Listener] = {}
         self._following: asyncio.Task[None] | None = None
@@ -192,7 +195,9 @@ class Link:
 
     async def _follow_once(self) -> None:
         """One connection to the stream; its first event is the present state."""
-        async for _ in self.client.events(self.reservation_id, attempts=1, silence=SILENCE):
+        async for event in self.client.events(self.reservation_id, attempts=1, silence=SILENCE):
+            if self.on_event is not None:
+                await self.on_event(event)
             await self.renew()
 
     def _lost(self, error: Exception) -> None:

@@ -101,11 +101,11 @@ class Daemon:
 
     def __init__(self, environment: Mapping[str, str], host_key: Path) -> None:
         self.account = account()
-        self._sshd = _program("sshd", "/usr/sbin")
-        self._setpriv = _program("setpriv", "/usr/bin")
+        self._sshd = program("sshd", "/usr/sbin")
+        self._setpriv = program("setpriv", "/usr/bin")
         self.folder = places.make()
         self._config = self.folder / "sshd_config"
-        _write(self._config, configuration(environment, host_key, self.account))
+        write(self._config, configuration(environment, host_key, self.account))
         if os.geteuid() == 0:
             # sshd as root wants the empty directory that the system's own service makes.
             _ROOT_PRIVATE.mkdir(mode=0o755, exist_ok=True)
@@ -121,7 +121,7 @@ class Daemon:
     def keys(self, name: str, people: Mapping[str, Iterable[str]]) -> Path:
         """A file of authorized keys."""
         path = self.folder / f"{name}.keys"
-        _write(path, authorized(people))
+        write(path, authorized(people))
         return path
 
     def close(self) -> None:
@@ -189,7 +189,8 @@ def _passed(environment: Mapping[str, str]) -> Iterable[tuple[str, str]]:
             yield name, value
 
 
-def _program(name: str, *elsewhere: str) -> str:
+def program(name: str, *elsewhere: str) -> str:
+    """The full path of a program; `elsewhere` are directories beside those of PATH."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *elsewhere])
     found = shutil.which(name, path=path)
     if found is None:
@@ -197,7 +198,8 @@ def _program(name: str, *elsewhere: str) -> str:
     return str(Path(found).absolute())
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """A file that only this account reads."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as out:
         out.write(text)
