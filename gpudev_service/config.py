@@ -49,9 +49,7 @@ class GpuDev(Configurable):
         cpus and memory_gb are left out they are what the nodes have.
 
             c.GpuDev.gpu_types = {
-                "h100": {
-                    "kubernetes": {"node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-PCIe"}}
-                },
+                "h100": {"kubernetes": {"node_selector": {"gpu": "h100"}}},
                 "b200-mig-1g": {"kubernetes": {"resource": "nvidia.com/mig-1g.23gb"}},
             }
         """,

@@ -1,0 +1,242 @@
+"""KubeSpawner with what a lease needs of it, and nothing of reservations.
+
+Its shared view of the cluster is begun anew when it has died, a stop has a bound, no refused pod is
+written into the log (it holds a token), and a pod that ended by itself is only looked at: nobody
+has stopped it.
+
+Needs of the Kubernetes API, in the servers' namespace: pods get, list, watch, create, delete;
+events list, watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from kubernetes_asyncio.client import ApiException, V1Pod
+from kubespawner.clients import shared_client
+from kubespawner.spawner import KubeSpawner
+from traitlets import Bool, Float, default
+
+from gpudev_client import pod_status
+from gpudev_client.pod_steps import event_time
+
+Object = Mapping[str, Any]
+
+CONFLICT, NOT_FOUND, TOO_MANY = 409, 404, 429
+_SERVER_FAULT = 500
+#: Seconds between two looks at pods that should go.
+_ROUND = 0.2
+
+
+class Pods(KubeSpawner):
+    """One person's pod, and whatever else carries a label of its own."""
+
+    # Disks are the service's: nothing is made or removed here by a server's name.
+    storage_pvc_ensure = Bool(False).tag(config=True)
+    delete_pvc = Bool(False).tag(config=True)
+
+    stop_timeout = Float(
+        60.0,
+        help="""Seconds that pods may take to go when a server is stopped. What is there then (its
+        node does not answer, for example) is left to the service, which verifies the end of every
+        lease.""",
+    ).tag(config=True)
+
+    @default("cmd")
+    def _default_cmd(self) -> list[str]:
+        # An image's own command would not be given the arguments.
+        return ["jupyterhub-singleuser"]
+
+    @default("uid")
+    def _default_uid(self) -> int:
+        return 1000
+
+    @default("fs_gid")
+    def _default_fs_gid(self) -> int:
+        return 100
+
+    # --- what is there ------------------------------------------------------------------------
+
+    async def watching(self) -> None:
+        """Sees to it that the shared watches live. KubeSpawner's give up after half a minute of
+        failures, and the Hub would go on with what they had last seen."""
+        for kind, start in (
+            ("pods", self._start_watching_pods),
+            ("events", self._start_watching_events),
+        ):
+            if kind == "events" and not self.events_enabled:
+                continue
+            known = self.reflectors.get(self._get_reflector_key(kind))
+            task = None if known is None else known.watch_task
+            died = task is not None and task.done()
+            await start(replace=died)
+
+    def pod_named(self, name: str) -> Object | None:
+        """A pod as the watch has seen it last."""
+        reflector = self.pod_reflector
+        if reflector is None:
+            return None
+        found: Object | None = reflector.pods.get(f"{self.namespace}/{name}")
+        return found
+
+    def events_of(self, pod: Object | None) -> list[Object]:
+        """The events about one pod (this very one, not an earlier one of its name), oldest
+        first."""
+        if pod is None or self.event_reflector is None:
+            return []
+        uid = pod["metadata"]["uid"]
+        found = [
+            event
+            for event in list(self.event_reflector.resources.values())
+            if event["involvedObject"].get("uid") == uid
+        ]
+        return sorted(found, key=event_time)
+
+    # --- two forms of a pod -------------------------------------------------------------------
+
+    def plain(self, pod: V1Pod) -> dict[str, Any]:
+        """A pod in the API's own form. KubeSpawner mixes that with the client's objects."""
+        document: dict[str, Any] = self.api.api_client.sanitize_for_serialization(pod)
+        return document
+
+    def typed(self, document: dict[str, Any]) -> V1Pod:
+        """The client's objects, as hooks know them; security contexts stay as they are, for what
+        the client does not know in them."""
+        answer = SimpleNamespace(data=json.dumps(document))
+        pod: V1Pod = self.api.api_client.deserialize(answer, "V1Pod")
+        spec, given = pod.spec, document["spec"]
+        spec.security_context = given.get("securityContext")
+        for typed, plain in (
+            *zip(spec.init_containers or [], given.get("initContainers", []), strict=True),
+            *zip(spec.containers, given["containers"], strict=True),
+        ):
+            typed.security_context = plain.get("securityContext")
+        return pod
+
+    # --- making and ending --------------------------------------------------------------------
+
+    async def _make_create_pod_request(self, pod: V1Pod, request_timeout: float) -> bool:
+        """One try; False asks for another one. A pod of this name is ours, from a try whose answer
+        was lost: earlier ones were removed before."""
+        try:
+            async with asyncio.timeout(request_timeout):
+                await self.api.create_namespaced_pod(self.namespace, pod)
+        except TimeoutError:
+            return False
+        except ApiException as error:
+            if error.status == CONFLICT:
+                return True
+            if _is_passing(error):
+                self.log.warning("pod %s: %s, trying again", pod.metadata.name, error.reason)
+                return False
+            raise
+        return True
+
+    async def poll(self) -> int | None:
+        """None while the pod runs, starts or is started again by its node; else its exit code."""
+        await self.watching()
+        pod = self.pod_named(self.pod_name)
+        if pod is None:
+            return 1
+        code = pod_status.ended(pod)
+        if code is not None or (pod["status"].get("phase") != "Pending" and _is_between(pod)):
+            return code
+        status: int | None = await super().poll()
+        return status
+
+    async def stop(self, now: bool = False) -> None:
+        """Ends the pod; returns when it is gone, or after `stop_timeout`."""
+        await self.watching()
+        await self.end_pods([self.pod_name], 0 if now else self.delete_grace_period)
+
+    async def end_pods(self, pods: list[str], grace: int) -> bool:
+        """What a stop ends; a subclass may have more to end than one pod."""
+        return await self.delete_pods(pods, grace)
+
+    async def delete_pods(self, pods: list[str], grace: int) -> bool:
+        """Deletes pods and waits until they are gone; False where that takes too long."""
+        there = [
+            name
+            for name in pods
+            if await self.delete_object("pod", name, grace_period_seconds=grace)
+        ]
+        try:
+            async with asyncio.timeout(self.stop_timeout):
+                for name in there:
+                    await self._gone(name)
+        except TimeoutError:
+            self.log.warning("%s: pods do not go: %s", self._log_name, ", ".join(there))
+            await self._start_watching_pods(replace=True)
+            return all(self.pod_named(name) is None for name in pods)
+        return True
+
+    async def _gone(self, name: str) -> None:
+        """Returns when the watch does not have the pod any more, and the cluster says so too: the
+        watch may not have known it yet."""
+        while self.pod_named(name) is not None or await self._exists(name):  # noqa: ASYNC110
+            await asyncio.sleep(_ROUND)
+
+    async def _exists(self, name: str) -> bool:
+        try:
+            await self.api.read_namespaced_pod(
+                name, self.namespace, _request_timeout=self.k8s_api_request_timeout
+            )
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def create_object(self, kind: str, document: dict[str, Any]) -> None:
+        """Makes an object; one of its name is ours, from a try whose answer was lost."""
+        make = getattr(self._api_of(kind), f"create_namespaced_{kind}")
+        try:
+            await self._call_api(make, self.namespace, document)
+        except ApiException as error:
+            if error.status != CONFLICT:
+                raise
+
+    async def delete_object(self, kind: str, name: str, **options: Any) -> bool:
+        """Asks for the end of an object; False where there is none."""
+        end = getattr(self._api_of(kind), f"delete_namespaced_{kind}")
+        try:
+            await self._call_api(end, name, self.namespace, **options)
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def _call_api(self, call: Any, *given: Any, **options: Any) -> None:
+        """Several tries where the API does not answer or is busy, none after it said no."""
+        tries = max(1, int(self.k8s_api_request_retry_timeout // self.k8s_api_request_timeout))
+        for attempt in range(1, tries + 1):
+            try:
+                async with asyncio.timeout(self.k8s_api_request_timeout):
+                    await call(*given, **options)
+            except TimeoutError:
+                if attempt == tries:
+                    raise
+            except ApiException as error:
+                if attempt == tries or not _is_passing(error):
+                    raise
+                await asyncio.sleep(attempt)
+            else:
+                return
+
+    def _api_of(self, kind: str) -> Any:
+        return shared_client("NetworkingV1Api") if kind == "network_policy" else self.api
+
+
+def _is_passing(error: ApiException) -> bool:
+    return error.status == TOO_MANY or (error.status or 0) >= _SERVER_FAULT
+
+
+def _is_between(pod: Object) -> bool:
+    """Whether the main container has ended and its node starts it again."""
+    found = pod["status"].get("containerStatuses") or []
+    return not found or any("running" not in (one.get("state") or {}) for one in found)
