@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .models import Milestone
-from .pod_status import is_ready, node_of, trouble
+from .podstatus import is_ready, node_of, trouble
 
 Object = Mapping[str, Any]
 
@@ -104,5 +104,5 @@ def _time(text: str) -> datetime:
 
 
 def _lower(sentence: str) -> str:
-    text = sentence.removesuffix(".")
+    text = sentence.removesuffix(".").replace("The server", "it", 1)
     return text[0].lower() + text[1:]

@@ -1,21 +1,28 @@
-"""What became of a pod, in plain words: read from the pod as the API server has it.
+"""What becomes of a pod, in plain words: read from the pod as the API server has it.
 
-Service and spawner say the same about the same pod. `trouble` looks at one pod and nothing else;
-who only knows that a pod is gone calls `vanished`.
+Service and spawner say the same about the same pod. `trouble` looks at one pod, and at its events
+where somebody has them; who only knows that a pod is gone calls `vanished`. Messages of Kubernetes
+name what people must not see (other nodes, addresses, secrets), so they are read and not passed on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from . import words as say
 
 Pod = Mapping[str, Any]
 
 #: A process that was killed by signal n ends with 128 + n; this one is KILL.
 _KILLED = 137
-#: Longest piece of a message of Kubernetes that is passed on.
-_MESSAGE_MAX = 200
+#: Starts in place after which a server that goes on ending counts as over.
+RESTARTS_MAX = 3
+
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "": 1, "k": 10**3, "M": 10**6}
+_UNITS |= {"G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,10 @@ class Trouble:
     code: str
     words: str
     over: bool
+
+    def about(self, who: str) -> str:
+        """The words about another pod than the server's: "The worker on n2"."""
+        return self.words.replace("The server", who).replace("the server", "it")
 
 
 #: Ends that Kubernetes announces by a condition, by its reason.
@@ -61,49 +72,134 @@ _PHASES = {
     ),
 }
 
-#: What keeps a container from starting, by the reason for which it waits: code, words, and whether
-#: the message of Kubernetes says more.
-_WAITING = {
-    "ErrImagePull": ("image", "The image cannot be pulled", True),
-    "ImagePullBackOff": ("image", "The image cannot be pulled", True),
-    "RegistryUnavailable": ("image", "The image's registry does not answer", True),
-    "InvalidImageName": ("image", "The image's name is not valid", True),
-    "ImageInspectError": ("image", "The image cannot be read", True),
-    "ErrImageNeverPull": ("image", "The image is not on the node, and must not be pulled", False),
-    "CreateContainerConfigError": ("configuration", "The server cannot be set up", True),
-    "CreateContainerError": ("configuration", "The server cannot be set up", True),
-    "RunContainerError": ("start", "The server cannot be started", True),
-    "CrashLoopBackOff": ("crashed", "The server ends again as soon as it has started", False),
-}
+#: What registries and nodes say when an image cannot be pulled, what it means ("{}" is the image),
+#: and whether it stays so. Registries say "denied" about what does not exist, too.
+_PULLS: Sequence[tuple[str, str, bool]] = (
+    (
+        r"unauthorized|denied|forbidden|authentication",
+        "The registry does not let us pull {}, or has none.",
+        True,
+    ),
+    (r"no match for platform|exec format", "There is {} for other kinds of processors only.", True),
+    (r"not found|manifest unknown|does not exist", "There is no such thing as {}.", True),
+    (r"no space left", "The node has no space left for {}.", False),
+    (r"too ?many ?requests", "The registry of {} allows no more pulls just now.", False),
+)
+
+#: What the scheduler says, and what it means. The pod may go to one node only, so what keeps it
+#: from the others says nothing: that cause is looked at last.
+_SCHEDULER: Sequence[tuple[str, str]] = (
+    (r"Insufficient (\S+/\S+)", "other pods hold the GPUs that were planned for it"),
+    (r"Insufficient memory", "other pods hold memory that was planned for it"),
+    (r"Insufficient cpu", "other pods hold CPUs that were planned for it"),
+    (r"Insufficient ephemeral-storage", "the node has no space left for files"),
+    (r"Too many pods", "the node has as many pods as it can take"),
+    (r"were unschedulable", "the node takes no new work"),
+    (r"volume node affinity conflict", "the disk is in another zone than the node"),
+    (r"exceed max volume count", "the node has as many disks attached as it can"),
+    (r"persistentvolumeclaim \S+ not found", "the disk's volume does not exist"),
+    (r"unbound immediate PersistentVolumeClaims", "the disk's volume is not made yet"),
+    (r"persistentvolumeclaim \S+ is being deleted", "the disk's volume is being deleted"),
+    (r"untolerated taint", "the node is reserved for other work, or does not answer"),
+    (r"no nodes available|didn't match Pod's node affinity", "the node has left the cluster"),
+)
 
 _OUT_OF_MEMORY = (
-    "The server used more memory than it has, and was ended for it. Start it again and load less "
+    "The server used more memory than it has{}, and was ended for it. Start it again and load less "
     "at once, or reserve more GPUs: memory comes with them."
 )
 
 #: Ends of a container, by their reason.
 _ENDS = {
-    "OOMKilled": ("out_of_memory", _OUT_OF_MEMORY),
     "ContainerCannotRun": ("start", "The server's program cannot be run in this image."),
     "StartError": ("start", "The server's program cannot be run in this image."),
     "ContainerStatusUnknown": ("node_lost", "The node lost track of the server."),
 }
 
 
-def trouble(pod: Pod) -> Trouble | None:
+def trouble(pod: Pod, events: Iterable[Pod] = ()) -> Trouble | None:
     """What is wrong with a pod, the most telling first; None where nothing is.
 
     A server's own end without an error is no trouble, nor is a start that takes its time.
+
+    Args:
+        pod: as the API server has it.
+        events: those about this pod, oldest first.
     """
     status = pod.get("status") or {}
-    found = _out_of_memory(status) or _disrupted(status)
+    found = _out_of_memory(pod) or _disrupted(status)
     if found is None and status.get("phase") == "Failed":
         found = _failed(status)
     if found is None:
         found = _ended(status)
     if found is None and (pod.get("metadata") or {}).get("deletionTimestamp"):
         return Trouble("deleted", "The server's pod is being deleted.", over=True)
-    return found or _unscheduled(status) or _waiting(status)
+    return found or _unscheduled(status) or _waiting(status) or _from_events(pod, list(events))
+
+
+def ended(pod: Pod) -> int | None:
+    """The exit code of a server that is over; None while it runs, starts, or is started again in
+    its place by the node."""
+    status, main = pod.get("status") or {}, _main(pod)
+    finished = (main.get("state") or {}).get("terminated")
+    code = int((finished or {}).get("exitCode", 1))
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return code
+    policy = (pod.get("spec") or {}).get("restartPolicy", "Always")
+    if finished and (policy == "Never" or (policy == "OnFailure" and code == 0)):
+        return code
+    waiting = (main.get("state") or {}).get("waiting") or {}
+    if waiting.get("reason") == "CrashLoopBackOff" and restarts(pod) >= RESTARTS_MAX:
+        return last_exit(pod)
+    return None
+
+
+def restarts(pod: Pod) -> int:
+    """How often the main container was started again in its place."""
+    return int(_main(pod).get("restartCount") or 0)
+
+
+def last_exit(pod: Pod) -> int | None:
+    """The exit code with which the main container has ended, also where it was started again; None
+    where it never did."""
+    finished = _last(_main(pod))
+    return int(finished.get("exitCode", 1)) if finished else None
+
+
+def last_end(pod: Pod) -> Trouble | None:
+    """Why the main container has ended, also where it was started again."""
+    finished = _last(_main(pod))
+    return _end(pod, _main(pod), finished) if finished else None
+
+
+def is_ready(pod: Pod) -> bool:
+    """Whether all containers of the pod run."""
+    status = pod.get("status") or {}
+    found = status.get("containerStatuses") or []
+    running = status.get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+    return running and bool(found) and all(one.get("ready") for one in found)
+
+
+def node_of(pod: Pod) -> str | None:
+    """The node that the pod was given to."""
+    name: str | None = (pod.get("spec") or {}).get("nodeName")
+    return name
+
+
+def lost(pod: Pod | None) -> Trouble:
+    """Why a pod that ran does not any more; None is one that is not there."""
+    if pod is None:
+        return vanished()
+    return trouble(pod) or Trouble("crashed", f"The server has ended with code {ended(pod)}.", True)
+
+
+def scheduler_words(message: str) -> str:
+    """The scheduler's reason for not placing a pod."""
+    known = message.partition("preemption:")[0]
+    for pattern, meaning in _SCHEDULER:
+        if re.search(pattern, known):
+            return f"The server waits for its node: {meaning}."
+    return "The server waits for its node: the cluster does not let it in yet."
 
 
 def vanished(node_is_there: bool | None = None) -> Trouble:
@@ -135,8 +231,7 @@ def _kubelet(status: Mapping[str, Any]) -> Trouble:
 
 def _evicted(status: Mapping[str, Any]) -> Trouble:
     _, words = _DISRUPTIONS["TerminationByKubelet"]
-    message = _said(status.get("message"))
-    lower = message.lower()
+    lower = str(status.get("message") or "").lower()
     if "ephemeral" in lower or "disk" in lower:
         words = (
             "The server wrote more onto its node's own disk than it may, and was ended for it. "
@@ -156,43 +251,62 @@ def _failed(status: Mapping[str, Any]) -> Trouble | None:
     if reason.startswith("OutOf"):
         what = reason.removeprefix("OutOf")
         return Trouble("no_room", f"The node has not enough {what} left for the server.", over=True)
-    return _ended(status) or Trouble(
-        "crashed", _sentence("The server has ended", status.get("message")), over=True
-    )
+    return _ended(status) or Trouble("crashed", "The server has ended.", over=True)
 
 
-def _out_of_memory(status: Mapping[str, Any]) -> Trouble | None:
+def _out_of_memory(pod: Pod) -> Trouble | None:
     """Also where the container runs again, or tries to."""
-    for container in _containers(status):
+    for container in _containers(pod.get("status") or {}):
         state, last = container.get("state") or {}, container.get("lastState") or {}
         for ended in (state.get("terminated"), "running" not in state and last.get("terminated")):
             if ended and ended.get("reason") == "OOMKilled":
-                return Trouble(*_ENDS["OOMKilled"], over="terminated" in state)
+                return _no_memory(pod, container, over="terminated" in state)
     return None
+
+
+def _no_memory(pod: Pod, container: Pod, *, over: bool) -> Trouble:
+    size = None
+    for one in (pod.get("spec") or {}).get("containers") or ():
+        if one.get("name") == container.get("name"):
+            size = _bytes(((one.get("resources") or {}).get("limits") or {}).get("memory"))
+    words = _OUT_OF_MEMORY.format(f" ({say.size(size)})" if size else "")
+    return Trouble("out_of_memory", words, over)
+
+
+def _bytes(quantity: Any) -> int | None:
+    found = re.fullmatch(r"([0-9.]+)(Ki|Mi|Gi|Ti|k|M|G|T|)", str(quantity or ""))
+    return None if found is None else round(float(found[1]) * _UNITS[found[2]])
+
+
+def _end(pod: Pod, container: Pod, finished: Pod) -> Trouble:
+    if finished.get("reason") == "OOMKilled":
+        return _no_memory(pod, container, over=True)
+    return _end_of(finished)
 
 
 def _ended(status: Mapping[str, Any]) -> Trouble | None:
     for container in _containers(status):
-        ended = (container.get("state") or {}).get("terminated")
-        if not ended or ended.get("exitCode") == 0:
-            continue
-        known = _ENDS.get(str(ended.get("reason") or ""))
-        if known is not None:
-            return Trouble(*known, over=True)
-        code = ended.get("exitCode")
-        words = (
-            "The server was killed."
-            if code == _KILLED
-            else _sentence(f"The server has ended with code {code}", ended.get("message"))
-        )
-        return Trouble("crashed", words, over=True)
+        finished = (container.get("state") or {}).get("terminated")
+        if finished and finished.get("exitCode") != 0:
+            return _end_of(finished)
     return None
+
+
+def _end_of(finished: Pod) -> Trouble:
+    known = _ENDS.get(str(finished.get("reason") or ""))
+    if known is not None:
+        return Trouble(*known, over=True)
+    code = finished.get("exitCode")
+    words = (
+        "The server was killed." if code == _KILLED else f"The server has ended with code {code}."
+    )
+    return Trouble("crashed", words, over=True)
 
 
 def _unscheduled(status: Mapping[str, Any]) -> Trouble | None:
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            words = _sentence("The cluster finds no place for the server", condition.get("message"))
+            words = scheduler_words(str(condition.get("message") or ""))
             return Trouble("unschedulable", words, over=False)
     return None
 
@@ -200,25 +314,96 @@ def _unscheduled(status: Mapping[str, Any]) -> Trouble | None:
 def _waiting(status: Mapping[str, Any]) -> Trouble | None:
     for container in _containers(status):
         waits = (container.get("state") or {}).get("waiting") or {}
-        known = _WAITING.get(str(waits.get("reason") or ""))
-        if known is not None:
-            code, words, more = known
-            return Trouble(code, _sentence(words, waits.get("message") if more else None), False)
+        reason, message = str(waits.get("reason") or ""), str(waits.get("message") or "").lower()
+        found = _image(reason, str(container.get("image") or ""), message) or _setting(
+            reason, message
+        )
+        if found is not None:
+            return found
+        if reason == "CrashLoopBackOff":
+            words = "The server ends again as soon as it has started."
+            return Trouble("crashed", words, over=False)
+    return None
+
+
+def _image(reason: str, image: str, message: str) -> Trouble | None:
+    named = f"the image {image}" if image else "the image"
+    if reason == "InvalidImageName":
+        return Trouble("image", f"No image can have a name like that of {named}.", over=True)
+    if reason == "ErrImageNeverPull":
+        words = f"The node does not have {named}: it is not on the node, and must not be pulled."
+        return Trouble("image", words, over=True)
+    if reason not in (
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    ):
+        return None
+    for pattern, meaning, over in _PULLS:
+        if re.search(pattern, message):
+            return Trouble("image", meaning.format(named), over)
+    return Trouble("image", f"The node cannot pull {named} just now.", over=False)
+
+
+def _setting(reason: str, message: str) -> Trouble | None:
+    if reason not in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return None
+    if "runasnonroot" in message or "non-numeric user" in message:
+        return Trouble("image", "The image wants to run as root, which is not allowed.", over=True)
+    if "executable file not found" in message or "no such file" in message:
+        return Trouble("start", "The server's program is not in this image.", over=True)
+    # Something that it needs may only be late: a secret that is just being made.
+    words = "The server cannot be set up: something that its pod needs is missing or wrong."
+    return Trouble("configuration", words, over=False)
+
+
+def _from_events(pod: Pod, events: Sequence[Pod]) -> Trouble | None:
+    """What only events tell; one that was followed by a success is over."""
+    if "running" in (_main(pod).get("state") or {}):
+        return None
+    for event in reversed(events):
+        match event.get("reason"):
+            case "Started" | "Created" | "Pulled" | "Pulling":
+                return None
+            case "FailedMount" | "FailedAttachVolume" | "FailedMapVolume":
+                return _mount(str(event.get("message") or "").lower())
+            case "FailedCreatePodSandBox":
+                words = "The server waits: its node cannot give it a network."
+                return Trouble("network", words, over=False)
+    return None
+
+
+def _mount(message: str) -> Trouble:
+    if "multi-attach" in message:
+        why = "it is still attached to another node"
+    elif "not found" in message:
+        why = "something that is to be mounted does not exist"
+    elif "no space left" in message:
+        why = "the node has no space left"
+    else:
+        why = "the node cannot mount it yet"
+    return Trouble("mount", f"The server waits for its disk: {why}.", over=False)
+
+
+def _main(pod: Pod) -> Pod:
+    """The status of the main container: the first one of the pod's specification."""
+    found = (pod.get("status") or {}).get("containerStatuses") or []
+    containers = (pod.get("spec") or {}).get("containers") or []
+    name = containers[0].get("name") if containers else None
+    empty: Pod = {}
+    return next((one for one in found if one.get("name") == name), empty)
+
+
+def _last(container: Pod) -> Pod | None:
+    """How a container has ended the last time."""
+    for state in ("state", "lastState"):
+        finished: Pod | None = (container.get(state) or {}).get("terminated")
+        if finished:
+            return finished
     return None
 
 
 def _containers(status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     yield from status.get("initContainerStatuses") or ()
     yield from status.get("containerStatuses") or ()
-
-
-def _sentence(words: str, message: Any) -> str:
-    said = _said(message)
-    return f"{words}: {said}." if said else f"{words}."
-
-
-def _said(message: Any) -> str:
-    """A message of Kubernetes on one line, not longer than people read."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(message or "")).split())
-    cut = line if len(line) <= _MESSAGE_MAX else line[: _MESSAGE_MAX - 1].rstrip() + "…"
-    return cut.rstrip(". ")

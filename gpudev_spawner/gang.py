@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.utils import maybe_future
 
 from gpudev_client import kubernetes as names
-from gpudev_client import pod_status
+from gpudev_client import podstatus
 from gpudev_client.models import PodLaunch, Reservation
 
 from . import workers
@@ -62,25 +62,25 @@ class Gang:
         found = []
         for rank in range(reservation.nodes):
             pod = self._spawner.pod_named(names.worker_name(reservation.id, rank))
-            who = "server" if rank == 0 else f"worker on {nodes[rank]}"
+            who = "The server" if rank == 0 else f"The worker on {nodes[rank]}"
             found += self._news_of(f"{rank}", who, pod)
         return found
 
     def _news_of(self, rank: str, who: str, pod: Mapping[str, Any] | None) -> list[str]:
         told = self._told.setdefault(rank, {"restarts": 0, "lost": False})
-        if pod is None or pod_status.ended(pod) is not None:
+        if pod is None or podstatus.ended(pod) is not None:
             if told["lost"]:
                 return []
             told["lost"] = True
-            return [f"The {who} is lost. {pod_status.lost(pod).words}"]
+            return [podstatus.lost(pod).about(who)]
         told["lost"] = False
-        count = pod_status.restarts(pod)
+        count = podstatus.restarts(pod)
         if count <= told["restarts"]:
             told["restarts"] = count
             return []
         told["restarts"] = count
-        why = pod_status.last_end(pod)
-        return [f"The {who} was started again in its place. {why.words if why else ''}".strip()]
+        why = podstatus.last_end(pod)
+        return [f"{why.about(who) if why else ''} It was started again in its place.".strip()]
 
     def told(self) -> dict[str, Any]:
         """What was told, for the next Hub."""
@@ -119,7 +119,7 @@ class Gang:
 
     def _runs(self, key: str, rank: int) -> bool:
         pod = self._spawner.pod_named(names.worker_name(key, rank))
-        return pod is not None and pod_status.is_ready(pod)
+        return pod is not None and podstatus.is_ready(pod)
 
 
 def joined(pod: Manifest, key: str, plan: PodLaunch, rank: int) -> Manifest:

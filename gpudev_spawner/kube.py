@@ -21,7 +21,7 @@ from kubernetes_asyncio.client import V1Pod
 from traitlets import Bool, Float, List, TraitError, Unicode, validate
 
 from gpudev_client import kubernetes as names
-from gpudev_client import pod_status, pod_steps
+from gpudev_client import pod_steps, podstatus
 from gpudev_client.models import Milestone, PodLaunch, ServerLaunch, ServerReport
 
 from . import gang, manifest, pod_failures
@@ -233,7 +233,7 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
         status = await super().poll()
         reservation, pod = self._reservation, self.pod_named(self.pod_name)
         if self._phase is Phase.STARTING and status is None and pod is not None:
-            return pod_status.last_exit(pod)
+            return podstatus.last_exit(pod)
         if reservation is not None and self._phase is Phase.UP:
             for sentence in self._gang.news(reservation):
                 report = ServerReport(status="note", message=sentence)

@@ -10,9 +10,9 @@ from typing import Any
 
 from kubernetes_asyncio.client import ApiException
 
-from gpudev_client import pod_status, words
-from gpudev_client.pod_status import Trouble
+from gpudev_client import podstatus, words
 from gpudev_client.pod_steps import Stage, stage
+from gpudev_client.podstatus import Trouble
 
 from .failures import ServerDied
 
@@ -25,11 +25,13 @@ _FORBIDDEN, _INVALID, _TOO_MANY = 403, 422, 429
 
 _ADVICE: Mapping[str, str] = {
     "image": "Check the image's name, or leave it out.",
-    "oom": "Take a type with more memory, or more GPUs: they come with a larger share of it.",
+    "start": "JupyterLab and gpudev have to be in it; check the image, or leave it out.",
+    "out_of_memory": "",  # the words say it
     "evicted": "Start it again.",
+    "preempted": "Start it again.",
     "node_lost": "Start it again; tell an administrator if it happens twice.",
-    "node_full": "Start it again; tell an administrator if it happens twice.",
-    "gone": "Start it again.",
+    "no_room": "Start it again; tell an administrator if it happens twice.",
+    "deleted": "Start it again.",
 }
 _ADMIN = "An administrator finds more in the cluster's events."
 
@@ -38,7 +40,7 @@ class PodFailed(Exception):  # noqa: N818 - what happened
     """A pod will not run, whatever time it is given."""
 
     def __init__(self, trouble: Trouble, who: str) -> None:
-        super().__init__(trouble.kind)
+        super().__init__(trouble.code)
         self.trouble, self.who = trouble, who
 
 
@@ -93,13 +95,13 @@ class Look:
         who = "The server" if rank == 0 else f"The worker on {node}"
         if pod is None:
             if rank in self._seen:
-                raise PodFailed(pod_status.lost(None), who)
+                raise PodFailed(podstatus.vanished(), who)
             return
         self._seen.add(rank)
-        if pod_status.is_ready(pod) and not pod_status.restarts(pod):
+        if podstatus.is_ready(pod) and not podstatus.restarts(pod):
             return
-        found = pod_status.trouble(pod, events_of(pod)) or pod_status.last_end(pod)
-        if found is not None and found.final:
+        found = podstatus.trouble(pod, events_of(pod)) or podstatus.last_end(pod)
+        if found is not None and found.over:
             raise PodFailed(found, who)
         self.trouble = self.trouble or found
 
@@ -121,9 +123,9 @@ def reason(error: Exception, look: Look | None, pod: Object | None, limit: float
         limit: seconds that it had.
     """
     if isinstance(error, PodFailed):
-        return f"{error.who} did not start. {_advised(error.trouble)}"
+        return f"{error.who} did not start. {_advised(error.trouble, error.who)}"
     if isinstance(error, ServerDied) and pod is not None:
-        found = pod_status.trouble(pod) or pod_status.last_end(pod)
+        found = podstatus.trouble(pod) or podstatus.last_end(pod)
         return None if found is None else f"The server did not start. {_advised(found)}"
     if isinstance(error, TimeoutError):
         return _late(look, limit)
@@ -132,8 +134,8 @@ def reason(error: Exception, look: Look | None, pod: Object | None, limit: float
     return None
 
 
-def _advised(trouble: Trouble) -> str:
-    return f"{trouble.words} {_ADVICE.get(trouble.kind, _ADMIN)}"
+def _advised(trouble: Trouble, who: str = "The server") -> str:
+    return f"{trouble.about(who)} {_ADVICE.get(trouble.code, _ADMIN)}".strip()
 
 
 def _late(look: Look | None, limit: float) -> str | None:
@@ -171,12 +173,12 @@ def _stage(
 ) -> Stage:
     first = pods[0]
     now = stage(first, events_of(first))
-    waited = sum(1 for pod in pods[1:] if pod is None or not pod_status.is_ready(pod))
-    if first is not None and pod_status.is_ready(first) and waited:
+    waited = sum(1 for pod in pods[1:] if pod is None or not podstatus.is_ready(pod))
+    if first is not None and podstatus.is_ready(first) and waited:
         return Stage(f"waiting for {words.counted(waited, 'more node')}", 75)
     # Without events the pulling of an image looks like any other preparation.
     if events_of is _none and before is not None and before.progress > now.progress:
-        return before if first is not None and not pod_status.is_ready(first) else now
+        return before if first is not None and not podstatus.is_ready(first) else now
     return now
 
 

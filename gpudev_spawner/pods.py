@@ -21,7 +21,7 @@ from kubespawner.clients import shared_client
 from kubespawner.spawner import KubeSpawner
 from traitlets import Bool, Float, default
 
-from gpudev_client import pod_status
+from gpudev_client import podstatus
 from gpudev_client.pod_steps import event_time
 
 Object = Mapping[str, Any]
@@ -142,7 +142,7 @@ class Pods(KubeSpawner):
         pod = self.pod_named(self.pod_name)
         if pod is None:
             return 1
-        code = pod_status.ended(pod)
+        code = podstatus.ended(pod)
         if code is not None or (pod["status"].get("phase") != "Pending" and _is_between(pod)):
             return code
         status: int | None = await super().poll()

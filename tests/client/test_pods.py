@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpudev_client.pod_status import (
+from gpudev_client.pod_steps import milestones, stage
+from gpudev_client.podstatus import (
     ended,
     is_ready,
     last_end,
@@ -17,7 +18,6 @@ from gpudev_client.pod_status import (
     scheduler_words,
     trouble,
 )
-from gpudev_client.pod_steps import milestones, stage
 from tests.spawner.pods import event, pod
 
 RUNNING = {"running": {"startedAt": "2026-05-01T12:00:09Z"}}
@@ -35,7 +35,7 @@ def over(code: int, reason: str = "Error") -> dict[str, Any]:
     ("reason", "message", "words", "final"),
     [
         ("InvalidImageName", "", "No image can have a name", True),
-        ("ErrImageNeverPull", "", "may not pull it", True),
+        ("ErrImageNeverPull", "", "must not be pulled", True),
         ("ErrImagePull", "manifest unknown", "no such thing as the image", True),
         ("ImagePullBackOff", 'Back-off ...: "x": not found', "no such thing", True),
         ("ErrImagePull", "401 Unauthorized", "does not let us pull", True),
@@ -50,7 +50,7 @@ def test_an_image_that_is_not_there_is_told_apart(
 ) -> None:
     found = trouble(pod(state=waits(reason, message)))
     assert found is not None
-    assert (found.kind, found.final) == ("image", final)
+    assert (found.code, found.over) == ("image", final)
     assert words in found.words
     assert "ghcr.io/lab/torch:2" in found.words
     assert "10.1.2.3" not in found.words
@@ -61,17 +61,17 @@ def test_an_image_that_is_not_there_is_told_apart(
     [
         (waits("CreateContainerConfigError", "image will run as root, runAsNonRoot"), "image",
          "wants to run as root"),
-        (waits("CreateContainerConfigError", 'secret "x" not found'), "config", "missing"),
-        (waits("RunContainerError", "executable file not found in $PATH"), "image", "the program"),
-        ({"terminated": over(128, "StartError")}, "image", "the program"),
-        ({"terminated": over(137, "OOMKilled")}, "oom", "out of memory (its limit is 64 GB)"),
-        ({"terminated": over(1)}, "crashed", "exit code 1"),
+        (waits("CreateContainerConfigError", 'secret "x" not found'), "configuration", "missing"),
+        (waits("RunContainerError", "executable file not found in $PATH"), "start", "program"),
+        ({"terminated": over(128, "StartError")}, "start", "program"),
+        ({"terminated": over(137, "OOMKilled")}, "out_of_memory", "than it has (64 GB)"),
+        ({"terminated": over(1)}, "crashed", "code 1"),
     ],
 )  # fmt: skip
 def test_a_container_that_does_not_run(state: dict[str, Any], kind: str, words: str) -> None:
     found = trouble(pod(state=state))
     assert found is not None
-    assert found.kind == kind
+    assert found.code == kind
     assert words in found.words
 
 
@@ -79,7 +79,7 @@ def test_one_that_is_started_again_and_again_says_why() -> None:
     looping = pod(state=waits("CrashLoopBackOff"), last=over(137, "OOMKilled"), restarts=2)
     found = trouble(looping)
     assert found is not None
-    assert found.kind == "oom"
+    assert found.code == "out_of_memory"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_scheduler_in_words(message: str, words: str) -> None:
     )
     found = trouble(waiting)
     assert found is not None
-    assert (found.kind, found.final) == ("unschedulable", False)
+    assert (found.code, found.over) == ("unschedulable", False)
 
 
 @pytest.mark.parametrize(
@@ -115,22 +115,22 @@ def test_the_scheduler_in_words(message: str, words: str) -> None:
         ({"phase": "Failed", "reason": "Evicted", "message": "low on resource: memory"},
          "evicted", "short of memory"),
         ({"phase": "Failed", "reason": "Evicted", "message": "Pod ephemeral local storage usage"},
-         "evicted", "outside of the disk"),
+         "evicted", "home directory"),
         ({"phase": "Failed", "reason": "Terminated"}, "node_lost", "shut down"),
-        ({"phase": "Failed", "reason": "UnexpectedAdmissionError"}, "node_full", "refused"),
-        ({"phase": "Failed", "reason": "OutOfnvidia.com/gpu"}, "node_full", "refused"),
+        ({"phase": "Failed", "reason": "UnexpectedAdmissionError"}, "no_room", ""),
+        ({"phase": "Failed", "reason": "OutOfnvidia.com/gpu"}, "no_room", ""),
         ({"conditions": {"DisruptionTarget": {"status": "True",
                                               "reason": "DeletionByTaintManager"}}},
-         "node_lost", "no longer answers"),
+         "node_lost", "was lost"),
         ({"conditions": {"DisruptionTarget": {"status": "True",
                                               "reason": "EvictionByEvictionAPI"}}},
-         "evicted", "being emptied"),
+         "evicted", "by an operator"),
     ],
 )  # fmt: skip
 def test_what_the_cluster_did_to_the_pod(given: dict[str, Any], kind: str, words: str) -> None:
     found = trouble(pod(**given))
     assert found is not None
-    assert (found.kind, found.final) == (kind, True)
+    assert (found.code, found.over) == (kind, True)
     assert words in found.words
     assert lost(pod(**given)) == found
 
@@ -145,7 +145,7 @@ def test_a_disk_that_does_not_come_is_seen_in_the_events_until_it_has() -> None:
 
 
 def test_a_pod_that_is_gone() -> None:
-    assert lost(None).kind == "gone"
+    assert lost(None).code == "deleted"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_start_in_place_has_a_reason() -> None:
     assert (restarts(again), last_exit(again)) == (1, 137)
     why = last_end(again)
     assert why is not None
-    assert why.kind == "oom"
+    assert why.code == "out_of_memory"
     assert last_end(pod(phase="Running", state=RUNNING)) is None
 
 
