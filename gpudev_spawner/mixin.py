@@ -15,7 +15,6 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from jupyterhub.spawner import Spawner
-from jupyterhub.user import User
 from jupyterhub.utils import maybe_future, wait_for_http_server
 from traitlets import Callable, Float, Unicode, default
 
@@ -30,7 +29,7 @@ from gpudev_client.models import (
 from gpudev_client.pod_steps import Stage
 from gpudev_client.states import FINAL, WAITING, State
 
-from . import asking, failures, form, names, options, rows, stash
+from . import asking, failures, form, moves, names, options, rows, stash
 from .connection import Connection, shared
 from .progress import Message, Phase, message
 from .refusals import SpawnRefused, ended, over, refused
@@ -168,9 +167,11 @@ class GpuDevMixin(Spawner):
             self._reservation = await self._reserve()
             self._show_name(self._reservation.name)
             with self.connection.watch.entry(self._reservation) as entry:
-                await self._wait(entry)
-                stash.drop(self.user)
-                return await self._bring_up(entry)
+                while True:
+                    await self._wait(entry)
+                    stash.drop(self.user)
+                    with contextlib.suppress(moves.Moved):
+                        return await self._bring_up(entry)
         except asyncio.CancelledError:
             self._cancelled()
             raise
@@ -243,11 +244,22 @@ class GpuDevMixin(Spawner):
         self._move(Phase.STARTING)
         self._began_at, self._ran_at = datetime.now(UTC), None
         reservation_id = entry.reservation.id
-        self._launch = await self.connection.client.launch(reservation_id)
+        try:
+            self._launch = await self.connection.client.launch(reservation_id)
+        except errors.Conflict as error:
+            await self.connection.watch.read(entry)
+            if entry.reservation.state in WAITING:
+                raise moves.Moved from error
+            raise
         self._reservation = self._launch.reservation
         self.start_timeout = max(1, round(self._limit))
         try:
             where = await asyncio.wait_for(self._start_while_ours(entry), self._limit)
+        except moves.Moved:
+            # Planned anew, on other nodes: what has begun on the old ones ends.
+            with contextlib.suppress(ProcessLookupError):
+                await super().stop(now=True)
+            raise
         except Exception as error:
             self._failed_start = True
             reason = self.failure_reason(error) or failures.reason(error, self._limit)
@@ -284,7 +296,7 @@ class GpuDevMixin(Spawner):
         reservation say is then the same, and nobody starts this server a second time."""
         report = ServerReport(status="failed", message=reason, milestones=self._steps())
         after = await self.connection.report(reservation_id, report, patience=_FAILURE_PATIENCE)
-        if after is not None and _is_over(after) and after.reason != reason:
+        if after is not None and moves.is_over(after) and after.reason != reason:
             return ended(after)  # somebody else was faster, and has said why
         return SpawnRefused(reason, status=HTTPStatus.CONFLICT)
 
@@ -322,8 +334,10 @@ class GpuDevMixin(Spawner):
         itself, so its silence is no reason to stop."""
         if reservation is None:
             return
-        if _is_over(reservation):
+        if moves.is_over(reservation):
             raise ended(reservation)
+        if self._launch is not None and moves.has_moved(reservation, self._launch.reservation):
+            raise moves.Moved
         self._reservation = reservation
 
     async def _answers(self, where: Any) -> None:
@@ -428,7 +442,7 @@ class GpuDevMixin(Spawner):
         """Ends the server; a person's stop gives the GPUs back, the service's own stop is known."""
         reservation = self._reservation
         await super().stop(now)
-        if reservation is not None and not self._failed_start and not _hub_ends():
+        if reservation is not None and not self._failed_start and not moves.hub_ends():
             await self._give_back(reservation.id)
 
     async def delete_forever(self) -> None:
@@ -450,7 +464,7 @@ class GpuDevMixin(Spawner):
         except errors.GpuDevError as error:
             self.log.warning("%s: the service does not answer: %s", self._log_name, error)
         else:
-            if _is_over(current):
+            if moves.is_over(current):
                 return
         await self.connection.report(reservation_id, ServerReport(status="stopped"))
 
@@ -473,15 +487,3 @@ class GpuDevMixin(Spawner):
         super().clear_state()
         self._reservation = None
         self._launch = None
-
-
-def _is_over(reservation: Reservation) -> bool:
-    return reservation.state is State.STOPPING or reservation.state in FINAL
-
-
-def _hub_ends() -> bool:
-    """Whether the Hub stops this server because it stops itself (`cleanup_servers`): then nobody
-    has given anything back. Only there a task consists of `User.stop` and nothing around it."""
-    task = asyncio.current_task()
-    code = getattr(task.get_coro(), "cr_code", None) if task is not None else None
-    return code is User.stop.__code__
