@@ -13,8 +13,8 @@ import sys
 import time
 
 from . import frames, hosts, relay, service
-from .problems import Problem
-from .wire import Address, Answer, Connection, Lost
+from .problems import Lost, Problem
+from .wire import Address, Answer, Connection
 
 HELP = "usage: gpu-dev proxy [--config FILE] [--login NAME] [--fdpass] gpudev-ID"
 #: Seconds for which a server that is starting is waited for, and between two questions.

@@ -11,8 +11,8 @@ import os
 from typing import Any
 
 from . import hosts
-from .problems import Problem
-from .wire import Address, Answer, Connection, Lost
+from .problems import Lost, Problem
+from .wire import Address, Answer, Connection
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 200, 401, 403, 404, 429
 _OPEN_TO_OTHERS = 0o077

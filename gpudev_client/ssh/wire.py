@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import socket
 
-from . import frames
-from .problems import Problem
+from . import frames, proxies
+from .problems import Lost, Problem
 
 _HEAD_MAX = 64 * 1024
 _BODY_MAX = 1024 * 1024
@@ -19,10 +19,6 @@ _SIZE_MAX = 16
 #: Seconds until a connection is there, and until an answer is.
 CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
-
-
-class Lost(Problem):
-    """The other side closed the connection, or did not answer in time."""
 
 
 class Address:
@@ -68,12 +64,17 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        proxy = proxies.proxy_for(address.tls, address.host, address.port, os.environ)
+        first = (proxy.host, proxy.port) if proxy else (address.host, address.port)
         try:
-            self.sock = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT)
+            self.sock = socket.create_connection(first, CONNECT_TIMEOUT)
         except OSError as error:
-            raise Lost(f"The Hub at {address} cannot be reached ({_reason(error)}).") from error
+            who = f"proxy {proxy} ({proxy.variable})" if proxy else f"Hub at {address}"
+            raise Lost(f"The {who} cannot be reached ({_reason(error)}).") from error
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if proxy:
+            self._through(proxy)
         if address.tls:
             self._wrap()
         self.sock.settimeout(ANSWER_TIMEOUT)
@@ -119,6 +120,15 @@ class Connection:
 
     def close(self) -> None:
         self.sock.close()
+
+    def _through(self, proxy: proxies.Proxy) -> None:
+        self.sock.settimeout(ANSWER_TIMEOUT)
+        try:
+            proxies.tunnel(self.sock, proxy, self.address.host, self.address.port)
+        except OSError as error:
+            raise Lost(
+                f"The connection to the proxy {proxy} was lost ({_reason(error)})."
+            ) from error
 
     def _wrap(self) -> None:
         import ssl

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from gpudev_client.ssh.wire import Address, Answer, Connection, Lost
+from gpudev_client.ssh.problems import Lost
+from gpudev_client.ssh.wire import Address, Answer, Connection
 
 _HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
