@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
+from gpudev_client.ids import MARK
 from gpudev_client.models import Reservation
 from tests import tiers
 from tests.e2e.people import Person
@@ -164,7 +165,7 @@ class Site:
     def _server(self) -> psutil.Process:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                mine = process.environ().get("GPUDEV_RESERVATION") == self.lease.id
+                mine = process.environ().get(MARK) == self.lease.id
                 if mine and any("jupyterhub-singleuser" in part for part in process.cmdline()):
                     return process
         raise RuntimeError("the reservation's server is not there")

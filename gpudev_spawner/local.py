@@ -17,13 +17,13 @@ import psutil
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Float, Unicode
 
+from gpudev_client.ids import MARK
 from gpudev_client.models import ServerLaunch
 
 from .failures import ServerDied
 from .mixin import GpuDevMixin
 
 #: The variable by which every process of a reservation's server is known.
-MARK = "GPUDEV_RESERVATION"
 
 #: Seconds by which two readings of one process's creation time may differ.
 _SAME = 1.0

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
+from gpudev_client.ids import MARK
 from gpudev_client.models import Reservation, ServerLaunch, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE, Actor
@@ -74,7 +75,7 @@ def environment(ctx: Context, view: Reservation) -> dict[str, str]:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": devices,
         "NVIDIA_VISIBLE_DEVICES": devices or "void",
-        "GPUDEV_RESERVATION": view.id,
+        MARK: view.id,
         "GPUDEV_NAME": view.name,
         "GPUDEV_GPU_TYPE": view.gpu_type,
         "GPUDEV_GPUS": str(view.gpus),

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import psutil
 
+from gpudev_client.ids import MARK
 from gpudev_service.settings import STOP_BY_FORCE
 
 from .base import Handle
 
 log = logging.getLogger(__name__)
 
-MARK = "GPUDEV_RESERVATION"
 #: Seconds between two looks at whether a server has ended.
 _ROUND = 0.1
 #: The largest process id that Linux gives.

@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gpudev_client import errors, words
+from gpudev_client.ids import MARK
 from gpudev_client.models import ActivityReport, ActivitySource, IdleVerdict
 from gpudev_client.states import State
 
@@ -102,7 +103,7 @@ class Programs:
 
     def look(self, now: datetime) -> ActivitySource:
         """Reads /proc, so not in the event loop. The Jupyter server itself is none of them."""
-        members = usage.marked("GPUDEV_RESERVATION", self.reservation_id)
+        members = usage.marked(MARK, self.reservation_id)
         spent = {
             process.pid: usage.processor_time([process])
             for process in members

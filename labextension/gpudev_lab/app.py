@@ -12,6 +12,7 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
 
 from gpudev_client import AsyncClient
+from gpudev_client.ids import MARK
 
 from . import handlers, sshd
 from .activity import Observer, Reporter
@@ -88,7 +89,7 @@ class LabExtension(ExtensionApp):
 
 def link_from(environment: os._Environ[str] | dict[str, str]) -> Link | None:
     """The connection that the environment describes; None for a server without a reservation."""
-    reservation = environment.get("GPUDEV_RESERVATION")
+    reservation = environment.get(MARK)
     url, token = environment.get("GPUDEV_URL"), environment.get("JUPYTERHUB_API_TOKEN")
     if not (reservation and url and token):
         return None
@@ -105,7 +106,7 @@ def sampler_from(environment: os._Environ[str] | dict[str, str]) -> Sampler | No
             count = int(environment.get("GPUDEV_GPUS_HERE") or 0)
             named = ",".join(str(index) for index in range(count))
     devices = [part for part in named.split(",") if part and part != "void"]
-    if not environment.get("GPUDEV_RESERVATION") or not devices:
+    if not environment.get(MARK) or not devices:
         return None
     if environment.get("GPUDEV_SIMULATED"):
         return Sampler(SimulatedSource(len(devices)))

@@ -87,11 +87,11 @@ def test_every_state_is_explained() -> None:
 def test_every_variable_of_a_server_is_explained() -> None:
     tree = ast.parse(inspect.getsource(servers.environment))
     given = {
-        key.value
+        getattr(servers, key.id) if isinstance(key, ast.Name) else key.value
         for node in ast.walk(tree)
         if isinstance(node, ast.Dict)
         for key in node.keys
-        if isinstance(key, ast.Constant)
+        if isinstance(key, ast.Constant | ast.Name)
     }
     assert {in_code(row[0]) for row in rows(USERS, "Work")} == given
 

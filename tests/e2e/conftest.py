@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures.hub import RunningHub
 
-from .people import Person
+from .people import Person, people
 
 #: Between two leases on the same GPUs, and part of every promise: more than a stop may take when
 #: the service's patience with the Hub (3 s) ends and the server has to be killed.
@@ -41,18 +41,8 @@ def hub() -> Iterator[RunningHub]:
 @pytest.fixture
 def person(hub: RunningHub) -> Iterator[Callable[[str], Person]]:
     """Makes people at the file's Hub; what they still hold goes back after the test."""
-    made: list[Person] = []
-
-    def make(name: str) -> Person:
-        made.append(Person(hub, name))
-        return made[-1]
-
-    yield make
-    for one in made:
-        for reservation in one.reservations():
-            if reservation.ended_at is None and reservation.user == one.name:
-                one.cancel(reservation.id)
-        one.close()
+    with people(lambda name: Person(hub, name)) as make:
+        yield make
 
 
 @pytest.hookimpl(wrapper=True)

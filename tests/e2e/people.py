@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -145,3 +147,23 @@ class Person:
     def close(self) -> None:
         if self._browser is not None:
             self._browser.close()
+
+
+P = TypeVar("P", bound=Person)
+
+
+@contextmanager
+def people(kind: Callable[[str], P]) -> Iterator[Callable[[str], P]]:
+    """Makes people; what they still hold goes back at the end."""
+    made: list[P] = []
+
+    def make(name: str) -> P:
+        made.append(kind(name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for reservation in one.reservations():
+            if reservation.ended_at is None and reservation.user == one.name:
+                one.cancel(reservation.id)
+        one.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.people import Person
+from tests.e2e.conftest import person  # noqa: F401 - the fixture, at the Hub below
 from tests.fixtures.hub import RunningHub
 
 from .lab import Lab
@@ -45,23 +45,6 @@ def hub(
         yield hub
     finally:
         hub.remove()
-
-
-@pytest.fixture
-def person(hub: RunningHub) -> Iterator[Callable[[str], Person]]:
-    """Makes people at the file's Hub; what they still hold goes back after the test."""
-    made: list[Person] = []
-
-    def make(name: str) -> Person:
-        made.append(Person(hub, name))
-        return made[-1]
-
-    yield make
-    for one in made:
-        for reservation in one.reservations():
-            if reservation.ended_at is None and reservation.user == one.name:
-                one.cancel(reservation.id)
-        one.close()
 
 
 @pytest.fixture

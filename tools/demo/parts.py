@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from gpudev_client.ids import MARK as SERVER_MARK
 from gpudev_hub_config import local
-from gpudev_spawner.local import MARK as SERVER_MARK
 
 from .place import MARK, Place
 

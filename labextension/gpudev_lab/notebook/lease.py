@@ -7,10 +7,8 @@ from collections.abc import Mapping
 
 from gpudev_client import Client, config
 from gpudev_client.errors import ConfigError
+from gpudev_client.ids import MARK
 from gpudev_client.models import Reservation
-
-#: Set in every process of a reservation's server.
-VARIABLE = "GPUDEV_RESERVATION"
 
 
 class NotOnALease(ConfigError):  # noqa: N818 - what happened
@@ -18,8 +16,7 @@ class NotOnALease(ConfigError):  # noqa: N818 - what happened
 
     def __init__(self) -> None:
         super().__init__(
-            "This is not running on a gpudev lease: there is no GPUDEV_RESERVATION in its "
-            "environment."
+            f"This is not running on a gpudev lease: there is no {MARK} in its environment."
         )
 
 
@@ -29,7 +26,7 @@ def reservation_id(environment: Mapping[str, str] | None = None) -> str:
     Raises:
         NotOnALease: it runs on none.
     """
-    found = (os.environ if environment is None else environment).get(VARIABLE)
+    found = (os.environ if environment is None else environment).get(MARK)
     if not found:
         raise NotOnALease
     return found

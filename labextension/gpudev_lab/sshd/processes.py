@@ -9,14 +9,13 @@ from datetime import datetime
 
 import psutil
 
+from gpudev_client.ids import MARK
 from gpudev_lab import usage
 
 from . import daemon
 
 log = logging.getLogger("gpudev_lab.sshd")
 
-#: The mark of a lease, by which the service ends all of its processes.
-LEASE = "GPUDEV_RESERVATION"
 #: Seconds between asking a process to end and ending it.
 GRACE = 1.0
 #: Bytes that keep a connection alive, per sign of life; generously.
@@ -25,7 +24,7 @@ _SIGN = 1024
 
 def marked_environment() -> dict[str, str]:
     """The environment of sshd itself."""
-    kept = ("PATH", LEASE, "LANG", "TZ")
+    kept = ("PATH", MARK, "LANG", "TZ")
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
