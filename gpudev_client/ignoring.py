@@ -15,6 +15,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from .errors import RemoteError
+
 FILE = ".gpudevignore"
 
 
@@ -39,25 +41,46 @@ def files(top: Path) -> list[str]:
 
     Raises:
         OSError: the folder cannot be read.
+        RemoteError: its own file is not text.
     """
-    if (top / FILE).is_file():
-        return _walk(top, Patterns((top / FILE).read_text("utf-8").splitlines()))
+    own = rules(top)
+    if own is not None:
+        return _walk(top, own)
     by_git = _by_git(top)
     return _walk(top, Patterns([])) if by_git is None else by_git
+
+
+def rules(top: Path) -> Patterns | None:
+    """What the folder's own file says; None where it has none.
+
+    Raises:
+        RemoteError: the file is not text.
+    """
+    file = top / FILE
+    if not file.is_file():
+        return None
+    lines = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError:
+            shown = line.decode("ascii", "backslashreplace")
+            raise RemoteError(
+                f"{file}, line {number}, is not UTF-8: {shown}. Save the file as UTF-8."
+            ) from None
+    return Patterns(lines)
 
 
 def returned(paths: Iterable[str], top: Path) -> list[str]:
     """Those of `paths` that are copied back into a folder: all but what its `.gpudevignore` names,
     and `.git`. What git ignores is just what programs make: their results."""
-    rules = Patterns([])
-    if (top / FILE).is_file():
-        rules = Patterns((top / FILE).read_text("utf-8", errors="replace").splitlines())
+    own = rules(top) or Patterns([])
     found = []
     for path in paths:
         parts = path.split("/")
         above = ["/".join(parts[:n]) for n in range(1, len(parts))]
-        inside = ".git" in parts or any(rules.ignores(one, folder=True) for one in above)
-        if not inside and not rules.ignores(path, folder=False):
+        inside = ".git" in parts or any(own.ignores(one, folder=True) for one in above)
+        if not inside and not own.ignores(path, folder=False):
             found.append(path)
     return found
 

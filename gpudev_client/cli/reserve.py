@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,14 +42,51 @@ class Wish:
         return None not in (self.gpu_type, self.gpus, self.hours)
 
 
+def wishes(hours: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that say what is wanted; the verb gets them as one argument, `wish`.
+
+    Args:
+        hours: what --hours means to this verb.
+    """
+    options = (
+        click.option(
+            "-t", "--gpu-type", metavar="TYPE", help="GPU type; `gpu-dev avail` lists them."
+        ),
+        click.option("-g", "--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs."),
+        click.option("-h", "--hours", type=float, callback=_checked, metavar="HOURS", help=hours),
+        click.option("-n", "--name", metavar="NAME", help="Your own name for it."),
+        click.option(
+            "--disk", metavar="NAME|none", help="The disk that becomes the home directory."
+        ),
+        click.option(
+            "--create-disk", is_flag=True, help="Create the disk if there is none of this name."
+        ),
+        click.option(
+            "--image", metavar="IMAGE", help="A container image of your own, if policy allows."
+        ),
+    )
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def with_wish(*arguments: Any, **given: Any) -> None:
+            wish = Wish(**{field.name: given.pop(field.name) for field in fields(Wish)})
+            verb(*arguments, wish=wish, **given)
+
+        for option in reversed(options):
+            with_wish = option(with_wish)
+        return with_wish
+
+    return decorate
+
+
+def _checked(ctx: click.Context, option: click.Parameter, hours: float | None) -> float | None:
+    if hours is not None and not (math.isfinite(hours) and hours > 0):
+        raise click.UsageError("--hours takes a number above 0, such as 0.5 or 4.", ctx)
+    return hours
+
+
 @click.command()
-@click.option("-t", "--gpu-type", metavar="TYPE", help="GPU type; `gpu-dev avail` lists them.")
-@click.option("-g", "--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs.")
-@click.option("-h", "--hours", type=float, metavar="HOURS", help="For how long; 0.5 is 30 minutes.")
-@click.option("-n", "--name", metavar="NAME", help="Your own name for it.")
-@click.option("--disk", metavar="NAME|none", help="The disk that becomes the home directory.")
-@click.option("--create-disk", is_flag=True, help="Create the disk if there is none of this name.")
-@click.option("--image", metavar="IMAGE", help="A container image of your own, if policy allows.")
+@wishes("For how long; 0.5 is 30 minutes.")
 @click.option("--no-interactive", is_flag=True, help="Ask nothing; take defaults for what is open.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is active.")
 @verbs.yes
@@ -55,13 +94,7 @@ class Wish:
 @pass_app
 def reserve(
     app: App,
-    gpu_type: str | None,
-    gpus: int | None,
-    hours: float | None,
-    name: str | None,
-    disk: str | None,
-    create_disk: bool,
-    image: str | None,
+    wish: Wish,
     no_interactive: bool,
     no_wait: bool,
     yes: bool,
@@ -72,9 +105,6 @@ def reserve(
     On a terminal it asks for what is missing. Without one, the type is needed, and count and hours
     are the type's smallest count and usual length. Here -h is --hours; for this text use --help.
     """
-    if hours is not None and not (math.isfinite(hours) and hours > 0):
-        raise click.UsageError("--hours takes a number above 0, such as 0.5 or 4.")
-    wish = Wish(gpu_type, gpus, hours, name, disk, create_disk, image)
     asks = app.interactive(no_interactive)
     if asks and not wish.complete:
         wanted = request(_asked(app, wish))

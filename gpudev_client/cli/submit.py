@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
-import subprocess
 import sys
-import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gpudev_client import words
+from gpudev_client import ignoring, words
 from gpudev_client.errors import GpuDevError
 
 from . import pick, ssh, wait
-from .app import INTERRUPTED, App, Refused
-from .reserve import Wish, announce, complete, request
+from .app import App, Refused
+from .reserve import Wish, announce, complete, request, wishes
 from .show import note
 
 if TYPE_CHECKING:
@@ -25,19 +25,13 @@ if TYPE_CHECKING:
 
 #: Where folders go, below the home directory over there.
 _PLACE = "gpudev-submit"
-#: Made after the copy: what has changed since then is a result. Holds the command's exit code.
-_STARTED, _ENDED = ".gpudev-started", ".gpudev-ended"
+#: Characters of the sign that tells folders of one name apart.
+_SIGN = 8
 
 
 @click.command(cls=ssh.WithRest, options_metavar="[OPTIONS]")
 @click.argument("folder", metavar="[FOLDER] -- COMMAND", required=False, type=Path)
-@click.option("-t", "--gpu-type", metavar="TYPE", help="GPU type; `gpu-dev avail` lists them.")
-@click.option("-g", "--gpus", type=click.IntRange(0), metavar="N", help="How many GPUs.")
-@click.option("-h", "--hours", type=float, metavar="HOURS", help="For at most how long.")
-@click.option("-n", "--name", metavar="NAME", help="Your own name for it.")
-@click.option("--disk", metavar="NAME|none", help="The disk that becomes the home directory.")
-@click.option("--create-disk", is_flag=True, help="Create the disk if there is none of this name.")
-@click.option("--image", metavar="IMAGE", help="A container image of your own, if policy allows.")
+@wishes("For at most how long.")
 @click.option("--on", "existing", metavar="ID", help="A reservation that is there; it is kept.")
 @click.option("--keep-alive", is_flag=True, help="Do not give the GPUs back at the end.")
 @click.option("--no-pull", is_flag=True, help="Do not copy results back.")
@@ -45,13 +39,7 @@ _STARTED, _ENDED = ".gpudev-started", ".gpudev-ended"
 def submit(
     ctx: click.Context,
     folder: Path | None,
-    gpu_type: str | None,
-    gpus: int | None,
-    hours: float | None,
-    name: str | None,
-    disk: str | None,
-    create_disk: bool,
-    image: str | None,
+    wish: Wish,
     existing: str | None,
     keep_alive: bool,
     no_pull: bool,
@@ -63,7 +51,8 @@ def submit(
     FOLDER is the current one unless it is given. What .gpudevignore names, or else what git
     ignores, is not copied up. Everything new or changed comes back, also what git ignores; only
     what .gpudevignore names stays there. If it cannot be copied back, the reservation is kept. The
-    exit code is the command's. Here -h is --hours; for this text use --help.
+    exit code is the command's. Ctrl-C ends the command over there too. Here -h is --hours; for this
+    text use --help.
     """
     app = ctx.ensure_object(App)
     command = ssh.rest(ctx)
@@ -72,11 +61,11 @@ def submit(
     top = (folder or Path()).resolve()
     if not top.is_dir():
         raise click.UsageError(f"{top} is no folder.")
+    ignoring.rules(top)  # what is wrong there is better known before GPUs are held
     line = command[0] if len(command) == 1 else shlex.join(command)
     if existing is not None:
         ctx.exit(_Run(app, pick.reservation_id(app, existing), top).all(line, pull=not no_pull))
-    label = name or top.name[:60] or None
-    wish = Wish(gpu_type, gpus, hours, label, disk, create_disk, image)
+    wish = replace(wish, name=wish.name or top.name[:60] or None)
     made = app.client.reserve(request(complete(app, wish)))
     announce(app, made)
     release = not keep_alive
@@ -103,7 +92,7 @@ class _Run:
 
     def __init__(self, app: App, reservation_id: str, top: Path) -> None:
         self.app, self.id, self.top = app, reservation_id, top
-        self.place = f"{_PLACE}/{top.name or 'root'}"
+        self.place = f"{_PLACE}/{place_name(top)}"
         self.remote = self._connection()
 
     def all(self, line: str, *, pull: bool) -> int:
@@ -143,7 +132,6 @@ class _Run:
         return Remote(command, ssh.environment(self.app), progress=sys.stderr.isatty())
 
     def up(self) -> None:
-        from gpudev_client import ignoring
         from gpudev_client.remote import total
 
         names = ignoring.files(self.top)
@@ -152,52 +140,29 @@ class _Run:
         self.remote.upload(self.top, self.place)
 
     def _run(self, line: str) -> int:
-        """Runs the command with its output here, on a terminal if there is one."""
-        note(f"Running: {line}", self.app.error_width)
-        mark = uuid.uuid4().hex
-        place = shlex.quote(self.place)
-        # The mark tells an end of this run from one before, and that from a lost connection. Times
-        # of files are a few milliseconds coarse: what is written next is to be later.
-        whole = (
-            f"cd {place} || exit; rm -f {_ENDED}; : > {_STARTED}; sleep 0.1; "
-            f"sh -c {shlex.quote(line)}; code=$?; echo {mark} $code > {_ENDED}; exit $code"
-        )
-        terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        options = ["-tt"] if terminal else []
-        process = self.remote.popen(whole, *options, stdin=None if terminal else subprocess.DEVNULL)
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            note("Interrupted.", self.app.error_width)
-            return INTERRUPTED
-        if code == ssh_lost():
-            code = self._code(mark)
-        return code
+        from .job import Job, Lost
 
-    def _code(self, mark: str) -> int:
-        """The exit code as it was written down; the connection may have been lost after it."""
-        done = self.remote.run(f"cat {shlex.quote(self.place)}/{_ENDED}")
-        found = done.stdout.decode(errors="replace").split()
-        if len(found) == 2 and found[0] == mark and found[1].isdecimal():  # noqa: PLR2004
-            return int(found[1])
-        raise _Kept(
-            f"The connection to {self.id} was lost. The reservation is kept; `gpu-dev connect "
-            f"{self.id}` leads to {self.place}, and `gpu-dev cancel {self.id}` gives it back."
-        )
+        note(f"Running: {line}", self.app.error_width)
+        job = Job(self.remote, self.place, line, lambda said: note(said, self.app.error_width))
+        try:
+            return job.run()
+        except Lost as lost:
+            raise _Kept(
+                f"The connection to {self.id} was lost. The reservation is kept; `gpu-dev connect "
+                f"{self.id}` leads to {self.place}, and `gpu-dev cancel {self.id}` gives it back."
+            ) from lost
 
     def _down(self) -> None:
-        from gpudev_client import ignoring
+        from .job import OURS, STARTED
 
         # What is neither file nor link, such as a socket, is no result.
         kinds = r"\( -type f -o -type l \)"
         listed = self.remote.must(
-            f"cd {shlex.quote(self.place)} && find . {kinds} -cnewer {_STARTED} -print0",
+            f"cd {shlex.quote(self.place)} && find . {kinds} -cnewer {STARTED} -print0",
             "The results could not be listed",
         )
         names = [os.fsdecode(name)[2:] for name in listed.split(b"\0") if name]
-        made = [name for name in names if name not in {_STARTED, _ENDED}]
+        made = [name for name in names if name not in OURS]
         found = ignoring.returned(made, self.top)
         if len(made) > len(found):
             left = _files(len(made) - len(found))
@@ -209,11 +174,11 @@ class _Run:
         self.remote.fetch(self.place, found, self.top)
 
 
-def ssh_lost() -> int:
-    """What `ssh` answers when the connection was lost; a command may say the same."""
-    from gpudev_client.remote import NO_CONNECTION
-
-    return NO_CONNECTION
+def place_name(top: Path) -> str:
+    """What a folder is called over there: its own name, and a sign of the whole path. Two folders
+    of one name do not meet, and the same one finds what it left there the last time."""
+    sign = hashlib.sha256(os.fsencode(top)).hexdigest()[:_SIGN]
+    return f"{top.name or 'root'}-{sign}"
 
 
 def _release(app: App, reservation_id: str) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.tiers import ROOT
 
 PROXY = ROOT / "gpudev_client" / "ssh"
+#: The command, before its arguments.
+GPUDEV = [sys.executable, "-c", "from gpudev_client.cli import main; main()"]
 
 
 class Laptop:
@@ -73,7 +75,11 @@ class Laptop:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "GPUDEV_"))}
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not (k.startswith(("SSH_", "GPUDEV_")) or k.lower().endswith("_proxy"))
+        }
         return {**kept, "HOME": str(self.folder), **self.extra}
 
     def command(self, *arguments: str, fdpass: bool = True, host: str | None = None) -> list[str]:
@@ -96,20 +102,19 @@ class Laptop:
         self, *arguments: str, stdin: bytes = b"", timeout: float = 60.0, **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs the command as this person does."""
-        code = "from gpudev_client.cli import main; main()"
         return subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            [*GPUDEV, *arguments],
             input=stdin,
             capture_output=True,
-            env={
-                **self.environment,
-                "GPUDEV_CONFIG": str(self.config),
-                "PYTHONPATH": str(ROOT),
-                **environment,
-            },
+            env=self.gpudev_environment(**environment),
             timeout=timeout,
             check=False,
         )
+
+    def gpudev_environment(self, **more: str) -> dict[str, str]:
+        """What the command finds this person's login by."""
+        own = {"GPUDEV_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
+        return {**self.environment, **own, **more}
 
     def ssh(
         self,

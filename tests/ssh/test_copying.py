@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudev_client import AsyncGpuDev, GpuDev, ignoring
+from gpudev_client.cli.submit import place_name
 from gpudev_client.errors import RemoteError
 from gpudev_client.ignoring import Patterns
 from gpudev_client.remote import Remote
 from tests.client.models import ID
 
+from .laptop import GPUDEV
 from .site import Person, Site
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
@@ -59,7 +64,7 @@ NO_RSYNC = "tar"
 def test_a_folder_goes_up_runs_and_its_results_come_back(
     ada: Person, agent: str, site: Site, folder: Path, tmp_path: Path, way: str
 ) -> None:
-    place = site.disk / "gpudev-submit" / "my project"
+    place = site.disk / "gpudev-submit" / place_name(folder)
     line = "./train.sh; mkdir -p cache deep; echo x > cache/big; echo y > deep/new; ls; exit 9"
     path = os.environ["PATH"] if way == "rsync" else _without_rsync(tmp_path)
     done = ada.gpudev("submit", "--on", ID, str(folder), "--", line, SSH_AUTH_SOCK=agent, PATH=path)
@@ -131,7 +136,7 @@ def test_results_that_cannot_be_copied_keep_the_reservation(
     if what == "the listing":
         line, path = f"{line}; rm .gpudev-started", os.environ["PATH"]
     elif what == "rsync":
-        path = _failing(tmp_path, "rsync", ":gpudev-submit/my project/ ")
+        path = _failing(tmp_path, "rsync", f":gpudev-submit/{place_name(folder)}/ ")
     elif what == "the connection":
         path = _failing(tmp_path, "ssh", "tar -cf")
     else:
@@ -142,11 +147,11 @@ def test_results_that_cannot_be_copied_keep_the_reservation(
     said = done.stderr.decode()
     assert done.returncode == 1, said
     assert "Traceback" not in said
-    assert f"scp -r 'gpudev-{ID}:gpudev-submit/my project' ." in said
+    assert f"scp -r 'gpudev-{ID}:gpudev-submit/{place_name(folder)}' ." in said
     assert "the reservation is kept" in said
     assert "exit code 0" in said
     assert site.state()["cancelled"] == before
-    assert (site.disk / "gpudev-submit" / "my project" / "precious").exists()
+    assert (site.disk / "gpudev-submit" / place_name(folder) / "precious").exists()
 
 
 def test_what_submit_cannot_do_is_said(ada: Person, agent: str, folder: Path) -> None:
@@ -155,6 +160,95 @@ def test_what_submit_cannot_do_is_said(ada: Person, agent: str, folder: Path) ->
     missing = ada.gpudev("submit", "--on", ID, str(folder), "--", "/no/such", SSH_AUTH_SOCK=agent)
     assert missing.returncode == 127
     assert b"no new files" in missing.stderr
+
+
+def test_two_folders_of_one_name_do_not_meet(
+    ada: Person, agent: str, site: Site, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "elsewhere" / folder.name
+    other.mkdir(parents=True)
+    (other / "own").write_text("of the other")
+    before = site.state()["cancelled"]
+    for top, line in ((folder, "ls; echo 1 > left"), (other, "ls")):
+        done = ada.gpudev("submit", "--on", ID, str(top), "--", line, SSH_AUTH_SOCK=agent)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == b"own\n"
+    again = ada.gpudev("submit", "--on", ID, str(folder), "--", "cat left", SSH_AUTH_SOCK=agent)
+    assert again.stdout == b"1\n"
+    assert site.state()["cancelled"] == before
+
+
+def test_ignore_rules_that_are_not_utf8_are_named(ada: Person, site: Site, folder: Path) -> None:
+    (folder / ".gpudevignore").write_bytes(b"*.key\n\xfcbung/\n")
+    done = ada.gpudev("submit", "-t", "t4", "-h", "1", str(folder), "--", "ls")
+    said = " ".join(done.stderr.decode().split())
+    assert done.returncode == 1
+    assert f"{folder / '.gpudevignore'}, line 2, is not UTF-8" in said
+    assert "\\xfcbung/" in said
+    assert "Reservation" not in said
+
+
+def test_ignore_rules_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / ".gpudevignore").write_text("*.key\n", "utf-8-sig")
+    assert "secret.key" not in ignoring.files(folder)
+
+
+@contextlib.contextmanager
+def _interrupted(
+    ada: Person, agent: str, folder: Path, line: str, *, ready: Path, times: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that was begun, and then as many Ctrl-C as a terminal sends them: to all."""
+    process = subprocess.Popen(
+        [*GPUDEV, "submit", "--on", ID, str(folder), "--", line],
+        env=ada.gpudev_environment(SSH_AUTH_SOCK=agent),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    assert process.stderr is not None
+    try:
+        ada.site.until(ready.exists, "the command runs")
+        for number in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+            while b"Ending the command" not in (said := process.stderr.readline()):
+                assert said, f"ended after {number} interruptions"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_an_interruption_ends_the_command_over_there(
+    ada: Person, agent: str, site: Site, folder: Path
+) -> None:
+    place = site.disk / "gpudev-submit" / place_name(folder)
+    line = (
+        "trap 'echo saving; echo 3 > checkpoint; kill $child; exit 1' INT; "
+        "sleep 1000 & child=$!; echo $$ > running; wait"
+    )
+    ready = place / "running"
+    with _interrupted(ada, agent, folder, line, ready=ready, times=1) as process:
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert b"saving" in out
+    assert (folder / "checkpoint").read_text() == "3\n"
+    assert not psutil.pid_exists(int((folder / "running").read_text()))
+    assert not (place / ".gpudev-running").exists()
+
+
+def test_a_command_that_does_not_listen_is_ended_by_force(
+    ada: Person, agent: str, site: Site, folder: Path
+) -> None:
+    place = site.disk / "gpudev-submit" / place_name(folder)
+    line = "trap '' INT TERM; echo $$ > stubborn; while :; do sleep 0.1; done"
+    ready = place / "stubborn"
+    with _interrupted(ada, agent, folder, line, ready=ready, times=3) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    stubborn = int((folder / "stubborn").read_text())
+    site.until(lambda: not psutil.pid_exists(stubborn), "it has ended")
 
 
 def test_programs_and_files_from_python(

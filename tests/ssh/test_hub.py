@@ -16,7 +16,7 @@ import pytest
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tests.e2e.conftest import LIGHT_SERVERS, SHORT
-from tests.e2e.people import Person
+from tests.e2e.people import Person, people
 from tests.e2e.waiting import until
 from tests.fixtures.hub import RunningHub
 
@@ -75,19 +75,13 @@ Make = Callable[[str], Somebody]
 
 @pytest.fixture
 def person(hub: RunningHub, tmp_path: Path) -> Iterator[Make]:
-    made: list[Somebody] = []
+    def with_a_key(name: str) -> Somebody:
+        made = Somebody(hub, name, tmp_path)
+        made.add_key()
+        return made
 
-    def make(name: str) -> Somebody:
-        made.append(Somebody(hub, name, tmp_path))
-        made[-1].add_key()
-        return made[-1]
-
-    yield make
-    for one in made:
-        for reservation in one.reservations():
-            if reservation.ended_at is None and reservation.user == one.name:
-                one.cancel(reservation.id)
-        one.close()
+    with people(with_a_key) as make:
+        yield make
 
 
 def over(process: subprocess.Popen[bytes]) -> float:
