@@ -15,13 +15,14 @@ import signal
 import stat
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from gpudev_client import errors, words
-from gpudev_client.models import ClosingReport, LabView
+from gpudev_client.models import ClosingReport, ClosingTimes, LabView
 from gpudev_client.states import State
 
 from .link import Link
@@ -51,6 +52,29 @@ class Saved(BaseModel):
     id: str
     saved: int
     unsaved: list[str] = []
+
+
+class Moments(NamedTuple):
+    """When the hook begins and when saving does; the hook has the time between the two."""
+
+    hook: datetime
+    save: datetime
+
+
+def closing_moments(begins: datetime, end: datetime, times: ClosingTimes) -> Moments:
+    """When a lease from `begins` to `end` starts to end.
+
+    Hook and saving have the times that the operator set, and together at most the second half of
+    the lease: on a short one both are shortened in the same ratio, so that nothing runs at its
+    start, when there is nothing to keep yet.
+    """
+    wanted = times.hook_seconds + times.save_seconds
+    half = max(0.0, (end - begins).total_seconds() / 2)
+    share = min(1.0, half / wanted) if wanted > 0 else 0.0
+    return Moments(
+        hook=end - timedelta(seconds=share * wanted),
+        save=end - timedelta(seconds=share * times.save_seconds),
+    )
 
 
 @dataclass(slots=True)
@@ -107,12 +131,13 @@ class Closing:
         if view is None or view.reservation.expires_at is None:
             return
         end, state = view.reservation.expires_at, view.reservation.state
+        begins = view.reservation.starts_at or end
         if state is State.STOPPING and not self._saving:
             self._saving = True
             self._begin(end, self._early(end, view))
         elif state in (State.ACTIVE, State.PREPARING) and end != self._end:
             self._saving = False
-            self._begin(end, self._at(end, view))
+            self._begin(end, self._at(end, closing_moments(begins, end, view.closing)))
 
     def _begin(self, end: datetime, work: Coroutine[None, None, None]) -> None:
         if self._task is not None:
@@ -162,15 +187,14 @@ class Closing:
 
     # --- the two ends -------------------------------------------------------------------------
 
-    async def _at(self, end: datetime, view: LabView) -> None:
+    async def _at(self, end: datetime, moments: Moments) -> None:
         """The end that everybody knew of: first the hook, then the documents, which it may have
         changed."""
-        times = view.closing
-        await self._sleep_until(end, times.hook_seconds + times.save_seconds)
-        hook = await self._hook_for(end, self._left(end, times.save_seconds))
-        await self._sleep_until(end, times.save_seconds)
+        await self._sleep_until(moments.hook)
+        hook = await self._hook_for(end, self._left(moments.save))
+        await self._sleep_until(moments.save)
         self._saving = True
-        report = await self.save(self._left(end, 0.0) * (1 - _REPORT_SHARE))
+        report = await self.save(self._left(end) * (1 - _REPORT_SHARE))
         await self._report(report, hook)
 
     async def _early(self, end: datetime, view: LabView) -> None:
@@ -185,12 +209,12 @@ class Closing:
         except (errors.GpuDevError, TimeoutError) as error:
             log.warning("the service was not told what was saved: %s", error)
 
-    def _left(self, end: datetime, before: float) -> float:
-        return max(0.0, (end - self._now()).total_seconds() - before)
+    def _left(self, moment: datetime) -> float:
+        return max(0.0, (moment - self._now()).total_seconds())
 
-    async def _sleep_until(self, end: datetime, before: float) -> None:
+    async def _sleep_until(self, moment: datetime) -> None:
         """In pieces: after a machine's sleep or a change of its clock the rest is counted anew."""
-        while left := self._left(end, before):  # noqa: ASYNC110 - waits for a time, not an event
+        while left := self._left(moment):  # noqa: ASYNC110 - waits for a time, not an event
             await asyncio.sleep(min(left, 30.0))
 
     # --- the hook -----------------------------------------------------------------------------

@@ -13,11 +13,13 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpudev_client import AsyncClient
-from gpudev_client.models import ClosingReport, LabView
+from gpudev_client.models import ClosingReport, ClosingTimes, LabView
 from gpudev_client.states import State
-from gpudev_lab.closing import HOOK, HOOK_LOG, Closing, Saved
+from gpudev_lab.closing import HOOK, HOOK_LOG, Closing, Saved, closing_moments
 from gpudev_lab.link import Link
 
 PATIENCE = 20.0
@@ -38,7 +40,12 @@ class Service:
 
 
 def view(
-    left: timedelta, *, state: State = State.ACTIVE, hook: float = 5.0, early: float = 5.0
+    left: timedelta,
+    *,
+    whole: timedelta = timedelta(hours=1),
+    state: State = State.ACTIVE,
+    hook: float = 5.0,
+    early: float = 5.0,
 ) -> LabView:
     now = datetime.now(UTC)
     reservation = {
@@ -52,7 +59,7 @@ def view(
         "disk": "work",
         "state": state,
         "submitted_at": now,
-        "starts_at": now,
+        "starts_at": now + left - whole,
         "expires_at": now + left,
     }
     return LabView.model_validate(
@@ -290,3 +297,54 @@ def pipe(path: Path) -> Path:
     """A named pipe: who writes waits for who reads, and the other way round."""
     os.mkfifo(path)
     return path
+
+
+# --- leases shorter than what comes before their end --------------------------------------------
+
+BEGIN = datetime(2026, 5, 14, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("lease", "hook", "saving", "hook_at", "save_at"),
+    [
+        (3600, 60, 15, 3525, 3585),
+        (150, 60, 15, 75, 135),
+        (75, 60, 15, 37.5, 67.5),
+        (10, 60, 15, 5, 9),
+        (10, 0, 15, 5, 5),
+        (10, 60, 0, 5, 10),
+        (10, 0, 0, 10, 10),
+        (0, 60, 15, 0, 0),
+    ],
+)
+def test_hook_and_saving_have_at_most_the_second_half(
+    lease: float, hook: float, saving: float, hook_at: float, save_at: float
+) -> None:
+    times = ClosingTimes(hook_seconds=hook, save_seconds=saving, early_seconds=5)
+    found = closing_moments(BEGIN, BEGIN + timedelta(seconds=lease), times)
+    assert [(moment - BEGIN).total_seconds() for moment in found] == [hook_at, save_at]
+
+
+@given(lease=st.floats(0, 1e6), hook=st.floats(0, 3600), saving=st.floats(0, 600))
+def test_nothing_runs_at_a_leases_start(lease: float, hook: float, saving: float) -> None:
+    times = ClosingTimes(hook_seconds=hook, save_seconds=saving, early_seconds=5)
+    end = BEGIN + timedelta(seconds=lease)
+    found = closing_moments(BEGIN, end, times)
+    tick = timedelta(microseconds=2)
+    assert BEGIN + (end - BEGIN) / 2 - tick <= found.hook <= found.save <= end
+    assert found.save - found.hook <= timedelta(seconds=hook) + tick
+
+
+async def test_a_hook_on_a_short_lease_waits_for_its_half(
+    tmp_path: Path, hook: Callable[[str], None]
+) -> None:
+    """Hook and saving want 7 s, the lease has 4: they have its last 2."""
+    hook("echo $GPUDEV_SECONDS_LEFT")
+    site = Site(tmp_path)
+    whole = timedelta(seconds=4)
+    begins = datetime.now(UTC)
+    site.sees(view(whole, whole=whole))
+    assert (await site.report()).hook == f"~/{HOOK} ran to its end."
+    log = tmp_path / HOOK_LOG
+    assert datetime.fromtimestamp(log.stat().st_mtime, UTC) - begins >= timedelta(seconds=2)
+    assert log.read_text() == "1\n"
