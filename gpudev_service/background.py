@@ -25,16 +25,21 @@ class Pauses:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[int, datetime]] = {}
 
-    def lengthen(self, key: str, now: datetime) -> int:
+    def lengthen(self, key: str, now: datetime, longest: int = LONGEST_PAUSE) -> int:
         """Begins the next pause; returns how many there were, this one included."""
         times = self._kept.get(key, (0, now))[0] + 1
-        seconds = min(LONGEST_PAUSE, 2 ** min(times - 1, 16))
+        seconds = min(longest, 2 ** min(times - 1, 16))
         self._kept[key] = (times, now + timedelta(seconds=seconds))
         return times
 
     def last(self, key: str, now: datetime) -> bool:
         """Whether the pause is not over yet."""
-        return key in self._kept and now < self._kept[key][1]
+        return self.until(key, now) is not None
+
+    def until(self, key: str, now: datetime) -> datetime | None:
+        """When the pause is over; None when it is."""
+        end = self._kept.get(key, (0, now))[1]
+        return end if now < end else None
 
     def forget(self, key: str) -> None:
         """It is not refused any more."""

@@ -2,14 +2,13 @@
 
 A share is made once the server is in the Hub, and revoked when the invitation or the lease ends.
 What is about to be asked is written down first, so that after a crash nothing is forgotten; who
-was removed is forgotten only when the Hub has taken the share back. What the Hub refuses is tried
-again after growing pauses, and the owner is told; an invitation of somebody whom the Hub does not
-have any more ends.
+was removed is forgotten only when the Hub has taken the share back. While the Hub is away it is
+asked after growing pauses, one of them for all. What it refuses is tried again after growing pauses
+too, and the owner is told; an invitation of somebody whom the Hub does not have any more ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import datetime
 from enum import StrEnum
@@ -25,8 +24,10 @@ from gpudev_service.store.models import CollaboratorRow, ReservationRow
 
 log = logging.getLogger(__name__)
 
-#: Before the Hub is asked again that was away, in seconds.
-PAUSE = 1.0
+#: The key of the pause while the Hub is away.
+_AWAY = "shares: the Hub is away"
+#: The longest of these, in seconds: who was removed must not come in long after the Hub is back.
+_AWAY_LONGEST = 8
 #: Refusals in a row until the owner is told: fewer may be a moment's.
 _TOLD_AFTER = 3
 
@@ -65,9 +66,11 @@ def step(row: CollaboratorRow, reservation: ReservationRow, now: datetime) -> St
 
 async def run(ctx: Context) -> datetime | None:
     """Ends invitations that are due, and begins what the shares need; returns when the next
-    invitation ends."""
+    invitation ends, or the Hub is to be asked again."""
     due = await sharing.end_due(ctx)
     now = ctx.clock.now()
+    if again := ctx.background.pauses.until(_AWAY, now):
+        return min(due or again, again)
     for row, reservation in await _open(ctx):
         needed = step(row, reservation, now)
         if needed is not None and not ctx.background.pauses.last(_paused(row, needed), now):
@@ -133,14 +136,18 @@ async def _settle(ctx: Context, key: tuple[str, str]) -> None:
         await _take(ctx, needed, row, reservation)
     except HubAway as error:
         log.warning("the Hub could not be asked about a share of %s: %s", reservation_id, error)
-        await asyncio.sleep(PAUSE)
+        # All that were asked in this round found out at the same time: that is one pause.
+        if not ctx.background.pauses.last(_AWAY, now := ctx.clock.now()):
+            ctx.background.pauses.lengthen(_AWAY, now, _AWAY_LONGEST)
+        ctx.wake.set()  # the loop waits for its end
         return
     except HubRefused as refusal:
         log.warning("the Hub refused a share of %s: %s", reservation_id, refusal.status)
+        ctx.background.pauses.forget(_AWAY)
         await _refused(ctx, needed, row)
         return
-    for one in Step:
-        ctx.background.pauses.forget(_paused(row, one))
+    for key_of_pause in (_AWAY, *(_paused(row, one) for one in Step)):
+        ctx.background.pauses.forget(key_of_pause)
     ctx.wake.set()  # it may have changed again meanwhile
 
 

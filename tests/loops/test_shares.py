@@ -31,7 +31,7 @@ class SharingHub(Hub):
         self.away = self.killing = False
         self.refusing = False
         self.gone: set[str] = set()
-        self.asked = 0
+        self.asked = self.tried = 0
 
     async def share(self, owner: str, name: str, user: str) -> None:
         self._troubled()
@@ -61,6 +61,7 @@ class SharingHub(Hub):
         self._troubled()
 
     def _troubled(self) -> None:
+        self.tried += 1
         if self.away:
             raise HubAway("ConnectError")
 
@@ -71,7 +72,6 @@ class SharingHub(Hub):
 
 @pytest.fixture
 def hub(world: World, monkeypatch: pytest.MonkeyPatch) -> SharingHub:
-    monkeypatch.setattr(shares, "PAUSE", 0.0)
     monkeypatch.setattr(driving, "PAUSE", 0.0)
     world.ctx.hub = found = SharingHub()
     return found
@@ -155,14 +155,36 @@ async def test_a_hub_that_is_away_is_asked_again(world: World, hub: SharingHub) 
     hub.away = True
     await round_of(world)
     hub.away = False
+    world.clock.pass_time(seconds=1)
     await round_of(world)
     assert hub.known == {("ada", got.id, "grace")}
     await sharing.remove(world.ctx, got.id, "grace", ADA)
     hub.away = True
     await round_of(world)
     hub.away = False
+    world.clock.pass_time(seconds=1)
     await round_of(world)
     assert hub.known == set()
+
+
+async def test_a_hub_that_stays_away_is_asked_less_and_less_by_one_pause_for_all(
+    world: World, hub: SharingHub
+) -> None:
+    got = await world.running(await world.reserve(hours=4))
+    for user in ("grace", "linus"):
+        await invite(world, got, user)
+    hub.away, before = True, hub.tried
+    for _ in range(120):
+        due = await shares.run(world.ctx)
+        await world.ctx.background.settle()
+        assert due is None or due - world.clock.now() <= timedelta(seconds=8)
+        world.clock.pass_time(seconds=1)
+    # At 0, 1, 3, 7 seconds and then every 8, for each of two people.
+    assert hub.tried - before == 2 * (4 + 14)
+    hub.away = False
+    world.clock.pass_time(seconds=8)
+    await round_of(world)
+    assert {user for _, _, user in hub.known} == {"grace", "linus"}
 
 
 async def test_a_refusal_stops_nobody_else(world: World, hub: SharingHub) -> None:
