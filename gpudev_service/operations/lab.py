@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from sqlalchemy import func, select
@@ -30,12 +29,16 @@ from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow, Ssh
 
 from . import disks, keys, reservations, sharing, snapshots, views
 from .rows import load
-from .transitions import note
+from .transitions import note, telling
 
 #: Snapshots that a server is shown.
 _SNAPSHOTS = 5
-#: Lines that a server may add to its reservation's history; whoever works in it has its token.
-_LINES_MAX = 100
+#: Lines that a server may add to its reservation's history; whoever works in it has its token, so
+#: that no count of one kind, or of the time before, may take the place of what is said at an end.
+_LINES_MAX = {"closing": 20, "server": 20}
+_LINES_AT_END = 5
+#: What the clocks of server and service may differ by at an end.
+_CLOCKS = timedelta(minutes=1)
 #: Unsaved documents that the history names.
 _NAMED = 5
 _RUNNING = frozenset({State.PREPARING, State.ACTIVE})
@@ -150,7 +153,13 @@ async def publish_host(ctx: Context, reservation_id: str, said: SshHostReport) -
             text = "The server can be reached by SSH."
             if before is not None:
                 text = f"The way in by SSH has changed: {_what_changed(before, found)}."
-            entries = [await _line(ctx, session, row, "server", text, {})]
+            now = ctx.clock.now()
+            if await _may_say(ctx, session, row, "server"):
+                entry = note(session, row, "server", text, actor=SERVICE.name, now=now)
+            else:
+                # It takes effect all the same, and is told, but not kept.
+                entry = telling(row, "server", text, actor=SERVICE.name, now=now)
+            entries = [entry]
             await session.merge(
                 SshHostRow(reservation_id=row.id, host_keys=found, login=said.login, home=said.home)
             )
@@ -229,10 +238,11 @@ async def closing(ctx: Context, reservation_id: str, said: ClosingReport) -> Res
         data = said.model_dump()
         if before is not None and before.data == data:
             return State(row.state), [], None
-        try:
-            line = await _line(ctx, session, row, "closing", _closing_words(said), data)
-        except Refusal as refusal:
+        if not await _may_say(ctx, session, row, "closing"):
+            refusal = Refusal("too_many_requests", "The server has said enough for this end.")
             return State(row.state), [], refusal
+        now, text = ctx.clock.now(), _closing_words(said)
+        line = note(session, row, "closing", text, actor=SERVICE.name, now=now, data=data)
         return State(row.state), [line], None
 
     state, entries, refusal = await ctx.store.run(work)
@@ -254,15 +264,25 @@ def _closing_words(said: ClosingReport) -> str:
     return f"{text} Your hook: {said.hook}" if said.hook else text
 
 
-async def _line(
-    ctx: Context, session: AsyncSession, row: ReservationRow, kind: str, said: str, data: Any
-) -> HistoryRow:
-    """A line of the history by the server itself; not more of them than anybody reads."""
-    written = await session.scalar(
-        select(func.count())
-        .select_from(HistoryRow)
-        .where(HistoryRow.reservation_id == row.id, HistoryRow.kind.in_(("closing", "server")))
-    )
-    if (written or 0) >= _LINES_MAX:
-        raise Refusal("too_many_requests", "The server has said enough for one reservation.")
-    return note(session, row, kind, said, actor=SERVICE.name, now=ctx.clock.now(), data=data)
+async def _may_say(ctx: Context, session: AsyncSession, row: ReservationRow, kind: str) -> bool:
+    """Whether the history takes one more line of this kind by the server itself: not more of them
+    than anybody reads, and at an end some of its own."""
+    line = HistoryRow
+    lines = select(func.count()).where(line.reservation_id == row.id, line.kind == kind)
+    if (await session.scalar(lines) or 0) < _LINES_MAX[kind]:
+        return True
+    begun = _ending_since(ctx, row) if kind == "closing" else None
+    if begun is None:
+        return False
+    return (await session.scalar(lines.where(line.at >= begun)) or 0) < _LINES_AT_END
+
+
+def _ending_since(ctx: Context, row: ReservationRow) -> datetime | None:
+    """Since when the reservation's present end has been near; None while it is not."""
+    if State(row.state) is State.STOPPING:
+        return row.stopping_at
+    if row.expires_at is None:
+        return None
+    times = ctx.settings.times
+    begun = row.expires_at - timedelta(seconds=times.hook + times.saving) - _CLOCKS
+    return begun if begun <= ctx.clock.now() else None

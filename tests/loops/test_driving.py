@@ -213,7 +213,8 @@ async def test_an_early_end_waits_for_a_server_that_listens(world: World) -> Non
 async def test_an_end_waits_no_longer_for_a_server_that_has_said_too_much(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "_LINES_MAX", 0)
+    monkeypatch.setattr(lab, "_LINES_MAX", {"closing": 0})
+    monkeypatch.setattr(lab, "_LINES_AT_END", 0)
     got = await world.running(await world.reserve())
     with world.ctx.labs.listening(got.id):
         await reservations.cancel(world.ctx, got.id, Actor("ada"))

@@ -12,6 +12,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.operations import keys, lab, reservations, sharing
+from gpudev_service.store.models import SshHostRow
 from tests.fixtures.world import START, World
 
 ADA = Actor("ada")
@@ -234,13 +235,52 @@ async def test_what_a_server_did_before_its_end_is_noted(world: World) -> None:
 async def test_a_server_cannot_fill_the_history(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "_LINES_MAX", 2)
+    monkeypatch.setattr(lab, "_LINES_MAX", {"closing": 2, "server": 2})
     got = await lease(world)
     for number in range(2):
         await lab.closing(world.ctx, got.id, ClosingReport(saved=number))
     with pytest.raises(Refusal) as raised:
         await lab.closing(world.ctx, got.id, ClosingReport(saved=2))
     assert raised.value.code == "too_many_requests"
+    # One kind takes no other's place.
+    await lab.publish_host(world.ctx, got.id, HOST)
+    assert "The server can be reached by SSH." in await world.reasons(got)
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_what_filled_the_history_before_hides_no_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    monkeypatch.setattr(lab, "_LINES_MAX", {"closing": 2, "server": 2})
+    got = await lease(world)
+    for number in range(2):
+        await lab.closing(world.ctx, got.id, ClosingReport(saved=number))
+    world.clock.pass_time(seconds=60)
+    if early:
+        await reservations.cancel(world.ctx, got.id, ADA)
+    else:
+        assert got.expires_at is not None
+        left = got.expires_at - world.clock.now() - timedelta(seconds=10)
+        world.clock.pass_time(seconds=left.total_seconds())
+    for number in range(lab._LINES_AT_END):
+        await lab.closing(world.ctx, got.id, ClosingReport(saved=7 + number))
+    assert "Before the end 7 documents saved." in await world.reasons(got)
+    with pytest.raises(Refusal, match="said enough"):
+        await lab.closing(world.ctx, got.id, ClosingReport(saved=99))
+
+
+async def test_a_host_key_counts_however_often_it_was_said(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "_LINES_MAX", {"closing": 2, "server": 2})
+    got = await lease(world)
+    for key in (HOST.host_keys, [KEY], HOST.host_keys, [KEY]):
+        await lab.publish_host(world.ctx, got.id, HOST.model_copy(update={"host_keys": key}))
+    assert len([reason for reason in await world.reasons(got) if "SSH" in reason]) == 2
+    async with world.ctx.store.reading() as session:
+        row = await session.get(SshHostRow, got.id)
+    assert row is not None
+    assert row.host_keys == [KEY]
 
 
 async def test_a_server_that_is_over_says_nothing(world: World) -> None:
