@@ -15,6 +15,11 @@ WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 PYTEST_ARGS ?=
 PYTEST = python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+# What builds images, and what stands before their names.
+BUILD ?= buildah build --format docker
+REGISTRY ?=
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
 # p1 is offered once benchmarks/p1.py is there, and so on.
 BENCHMARKS := $(sort $(basename $(notdir $(wildcard benchmarks/p[0-9].py benchmarks/p[0-9][0-9].py \
 	benchmarks/r[0-9].py benchmarks/r[0-9][0-9].py))))
@@ -22,8 +27,13 @@ BENCHMARKS := $(sort $(basename $(notdir $(wildcard benchmarks/p[0-9].py benchma
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url $(if $(UPGRADE),--upgrade)
 FROM_PROJECT = pyproject.toml --extra all --group dev
+# What each image installs: the versions of the lock file with JupyterHub 5, the line of Zero to JupyterHub.
+LOCKED = service singleuser hub
+FOR_service = pyproject.toml --extra service --extra kubernetes -c requirements/hub5.txt
+FOR_singleuser = pyproject.toml --extra lab -c requirements/hub5.txt
+FOR_hub = pyproject.toml --extra hub --extra kubernetes -c requirements/hub5.txt
 
-.PHONY: help setup demo test check format lint types contracts docs lock lock-check wheel clean $(BENCHMARKS)
+.PHONY: help setup demo test check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +80,7 @@ lock: ## write the lock files anew, keeping versions that still fit (UPGRADE=1: 
 	@$(COMPILE) requirements/node.in -o requirements/node.txt
 	@$(COMPILE) $(FROM_PROJECT) -o requirements/lock.txt
 	@$(COMPILE) $(FROM_PROJECT) -c requirements/hub5.in -o requirements/hub5.txt
+	@$(foreach name,$(LOCKED),$(COMPILE) $(FOR_$(name)) -o requirements/$(name).txt &&) true
 	@npm install --package-lock-only --ignore-scripts --loglevel=error $(if $(UPGRADE),&& npm update --package-lock-only)
 	@git diff --stat -- requirements package-lock.json
 
@@ -80,12 +91,20 @@ lock-check: ## are the lock files what pyproject.toml asks for? (asks the packag
 		(cd "$$work" && $(COMPILE) $(FROM_PROJECT) $$([[ $$name == lock ]] || echo '-c requirements/hub5.in') \
 			-o "requirements/$$name.txt"); \
 		diff -q "requirements/$$name.txt" "$$work/requirements/$$name.txt"; \
-	done; echo 'lock files: in step with pyproject.toml'
+	done; cd "$$work"; $(foreach name,$(LOCKED),$(COMPILE) $(FOR_$(name)) -o requirements/$(name).txt && \
+		diff -q '$(CURDIR)/requirements/$(name).txt' requirements/$(name).txt &&) true; \
+	echo 'lock files: in step with pyproject.toml'
 
 wheel: setup ## build the wheel and the sdist into dist/
 	@rm -rf dist && $$(command -v flock >/dev/null && echo flock --shared .artifacts/setup.lock) \
 		uv build --quiet --no-build-isolation --python .venv/bin/python --out-dir dist
 	@ls -l dist
+
+images: wheel ## build the container images (BUILD='docker build' REGISTRY=registry.example.org/)
+	@for name in service singleuser hub; do \
+		$(BUILD) --file "images/$$name/Dockerfile" \
+			--tag "$(REGISTRY)gpudev-$$name:$(VERSION)" .; \
+	done
 
 $(BENCHMARKS): setup
 	@python -m benchmarks.$@
