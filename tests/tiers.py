@@ -97,8 +97,15 @@ def _ssh() -> str | None:
     return _hub()
 
 
+def _chart() -> str | None:
+    from tests.chart import programs
+
+    return programs.obstacle()
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
+    "chart": _chart,
     "hub": _hub,
     "hub5": _hub5,
     "postgres": _postgres,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import api, cli, configuration, sections
+from . import api, cli, configuration, sections, values
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -16,6 +16,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "users/cli.md": cli.page,
     "users/api.md": api.page,
     "operators/configuration.md": configuration.page,
+    "operators/helm-values.md": values.page,
 }
 #: Pages with sections between `<!-- generated: NAME -->` and `<!-- end -->`.
 WITH_SECTIONS = ("operators/guide.md", "contributing/architecture.md")

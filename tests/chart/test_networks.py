@@ -1,0 +1,219 @@
+"""Who reaches whom. Enforcing it is the cluster's network plugin's; this is what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpudev_client import kubernetes as names
+from tests.chart.networks import End, Network, Outside, Pod
+from tests.chart.rendering import EVERYTHING, LEAST, TRIAL, Manifest, Rendered, render
+
+pytestmark = pytest.mark.chart
+
+PUBLIC, API_SERVER, METADATA = (
+    Outside("93.184.215.14"),
+    Outside("10.96.0.1"),
+    Outside("169.254.169.254"),
+)
+DNS = Pod("dns", {"k8s-app": "kube-dns"}, namespace="kube-system")
+PROMETHEUS = Pod("prometheus", {"app": "prometheus"}, namespace="monitoring")
+STRANGER = Pod("stranger", {"app": "stranger"})
+ELSEWHERE = Pod("elsewhere", {"app": "stranger"}, namespace="other")
+SERVICE_PORT, HUB_PORT, PROXY_PORT, SERVER_PORT, POSTGRES_PORT = 10101, 8081, 8000, 8888, 5432
+
+
+def server(reservation: str, rank: int = 0) -> Pod:
+    """A pod of a lease, with the labels that the spawner and the jupyterhub chart give it."""
+    labels = {
+        names.LABEL_RESERVATION: reservation,
+        names.LABEL_RANK: str(rank),
+        "app": "jupyterhub",
+        "release": "gpudev",
+        "component": "singleuser-server",
+        "app.kubernetes.io/name": "jupyterhub",
+        "app.kubernetes.io/instance": "gpudev",
+        "app.kubernetes.io/component": "singleuser-server",
+        "hub.jupyter.org/network-access-hub": "true",
+    }
+    return Pod(f"server-{reservation}-{rank}", labels, ports={"notebook-port": SERVER_PORT})
+
+
+ADA, BOB = server("a" * 16), server("b" * 16)
+WORKER = Pod("worker", {names.LABEL_RESERVATION: "a" * 16, names.LABEL_RANK: "1"})
+
+
+def network(rendered: Rendered) -> Network:
+    return Network(rendered.all("NetworkPolicy"))
+
+
+def pod(rendered: Rendered, name: str) -> Pod:
+    """A pod of the installation as an end of a connection."""
+    template: Manifest = rendered.pods()[name]
+    ports = {
+        port["name"]: port["containerPort"]
+        for container in template["spec"]["containers"]
+        for port in container.get("ports", ())
+    }
+    return Pod(name, template["metadata"]["labels"], ports=ports)
+
+
+@pytest.fixture(scope="module")
+def installed() -> Rendered:
+    return render(TRIAL, {"monitoring": {"monitor": "pod"}})
+
+
+def test_a_server_reaches_the_hub(installed: Rendered) -> None:
+    assert network(installed).lets(ADA, pod(installed, "Deployment/hub"), HUB_PORT)
+
+
+@pytest.mark.parametrize("who", [ADA, WORKER], ids=["server", "worker"])
+def test_a_lease_reaches_the_proxy_gpudev_dns_and_the_internet(
+    who: Pod, installed: Rendered
+) -> None:
+    net = network(installed)
+    # The proxy takes whoever comes to its public port, which the policy of its chart says.
+    assert net.lets(who, pod(installed, "Deployment/proxy"), PROXY_PORT)
+    assert net.lets(who, pod(installed, "Deployment/gpudev"), SERVICE_PORT)
+    assert net.lets(who, DNS, 53, "UDP")
+    assert net.lets(who, PUBLIC, 443)
+
+
+@pytest.mark.parametrize("who", [ADA, WORKER], ids=["server", "worker"])
+@pytest.mark.parametrize(
+    ("target", "port"),
+    [
+        (BOB, SERVER_PORT),
+        (BOB, 22),
+        (STRANGER, 80),
+        (ELSEWHERE, 80),
+        (API_SERVER, 443),
+        (API_SERVER, 6443),
+        (METADATA, 80),
+        (Outside("fd00:ec2::254"), 80),
+        (Outside("100.100.100.200"), 80),
+        (Outside("192.168.1.1"), 443),
+        (Outside("172.20.0.1"), 53),
+        (Outside("10.0.0.7"), 10250),
+    ],
+    ids=lambda value: str(getattr(value, "address", value)),
+)
+def test_a_lease_reaches_nothing_else(
+    who: Pod, target: End, port: int, installed: Rendered
+) -> None:
+    assert not network(installed).lets(who, target, port)
+
+
+def test_a_lease_does_not_reach_the_database_nor_the_inside_of_hub_and_proxy(
+    installed: Rendered,
+) -> None:
+    net = network(installed)
+    assert not net.lets(ADA, pod(installed, "StatefulSet/gpudev-database"), POSTGRES_PORT)
+    assert not net.lets(ADA, pod(installed, "Deployment/proxy"), 8001)
+    assert not net.lets(ADA, pod(installed, "Deployment/hub"), 22)
+
+
+def test_only_hub_and_proxy_come_to_a_server(installed: Rendered) -> None:
+    net = network(installed)
+    assert net.lets(pod(installed, "Deployment/proxy"), ADA, SERVER_PORT)
+    assert net.lets(pod(installed, "Deployment/hub"), ADA, SERVER_PORT)
+    assert not net.lets(pod(installed, "Deployment/hub"), ADA, 22)
+    for other in (pod(installed, "Deployment/gpudev"), BOB, STRANGER, ELSEWHERE, PUBLIC):
+        assert not net.lets(other, ADA, SERVER_PORT)
+
+
+def test_the_internet_is_policy_and_has_holes() -> None:
+    closed = network(render(LEAST, {"networkPolicy": {"users": {"internet": False}}}))
+    assert not closed.lets(ADA, PUBLIC, 443)
+    assert closed.lets(ADA, DNS, 53)
+    some = network(render(EVERYTHING))
+    assert not some.lets(ADA, Outside("203.0.113.7"), 443)
+    assert some.lets(ADA, Outside("203.0.113.8"), 443)
+    assert not some.lets(ADA, Outside("2001:db8::7"), 443)
+    assert some.lets(ADA, Outside("2001:db8::8"), 443)
+    assert some.lets(ADA, Outside("10.1.2.3"), 2049)
+    assert some.lets(ADA, Outside("169.254.20.10"), 53, "UDP")
+    assert not some.lets(ADA, Outside("169.254.20.10"), 80)
+
+
+def test_who_reaches_the_service(installed: Rendered) -> None:
+    net, service = network(installed), pod(installed, "Deployment/gpudev")
+    for name in ("Deployment/hub", "Deployment/proxy"):
+        assert net.lets(pod(installed, name), service, SERVICE_PORT)
+    assert net.lets(PROMETHEUS, service, SERVICE_PORT)
+    for other in (STRANGER, ELSEWHERE, PUBLIC, Outside("10.0.0.9")):
+        assert not net.lets(other, service, SERVICE_PORT)
+    without = render(TRIAL)
+    assert not network(without).lets(PROMETHEUS, pod(without, "Deployment/gpudev"), SERVICE_PORT)
+
+
+def test_whom_the_service_reaches(installed: Rendered) -> None:
+    net, service = network(installed), pod(installed, "Deployment/gpudev")
+    assert net.lets(service, pod(installed, "Deployment/hub"), HUB_PORT)
+    assert net.lets(service, pod(installed, "StatefulSet/gpudev-database"), POSTGRES_PORT)
+    assert net.lets(service, API_SERVER, 443)
+    assert net.lets(service, DNS, 53, "UDP")
+    for other, port in ((ADA, SERVER_PORT), (STRANGER, 80), (PUBLIC, 80), (METADATA, 80)):
+        assert not net.lets(service, other, port)
+
+
+def test_a_database_outside_is_reached_where_it_is_said_to_be() -> None:
+    where = {"networkPolicy": {"database": {"cidrs": ["10.0.0.5/32"], "port": 6432}}}
+    rendered = render(LEAST, where)
+    for name in ("Deployment/gpudev", "Job/gpudev-migrate"):
+        who = pod(rendered, name)
+        assert network(rendered).lets(who, Outside("10.0.0.5"), 6432)
+        assert not network(rendered).lets(who, Outside("10.0.0.6"), 6432)
+
+
+def test_the_jobs_reach_what_they_need(installed: Rendered) -> None:
+    upgraded = render(TRIAL, upgrade=True)
+    net, migrate = network(upgraded), pod(upgraded, "Job/gpudev-migrate")
+    assert net.lets(migrate, pod(upgraded, "StatefulSet/gpudev-database"), POSTGRES_PORT)
+    assert not net.lets(migrate, API_SERVER, 443)
+    cleanup = pod(installed, "Job/gpudev-cleanup")
+    assert network(installed).lets(cleanup, API_SERVER, 443)
+    assert not network(installed).lets(
+        cleanup, pod(installed, "StatefulSet/gpudev-database"), POSTGRES_PORT
+    )
+
+
+def test_the_database_calls_nobody(installed: Rendered) -> None:
+    net, database = network(installed), pod(installed, "StatefulSet/gpudev-database")
+    for other in (DNS, PUBLIC, API_SERVER, pod(installed, "Deployment/gpudev")):
+        assert not net.lets(database, other, 443)
+
+
+def test_the_proxy_reaches_hub_servers_and_gpudev_and_nothing_else(installed: Rendered) -> None:
+    net, proxy = network(installed), pod(installed, "Deployment/proxy")
+    assert net.lets(proxy, pod(installed, "Deployment/gpudev"), SERVICE_PORT)
+    assert net.lets(proxy, pod(installed, "Deployment/hub"), HUB_PORT)
+    for other, port in ((PUBLIC, 443), (METADATA, 80), (API_SERVER, 443), (STRANGER, 80)):
+        assert not net.lets(proxy, other, port)
+
+
+def test_the_hub_has_no_business_with_metadata(installed: Rendered) -> None:
+    assert not network(installed).lets(pod(installed, "Deployment/hub"), METADATA, 80)
+
+
+def test_a_pod_that_lists_a_snapshot_reaches_nobody(installed: Rendered) -> None:
+    listing, net = Pod("index", {"hub.jupyter.org/gpudev-state": "index"}), network(installed)
+    for other in (DNS, PUBLIC, API_SERVER, pod(installed, "Deployment/gpudev"), ADA):
+        assert not net.lets(listing, other, 443)
+        assert not net.lets(other, listing, 443)
+
+
+def test_the_reading_of_policies_can_say_no_and_yes() -> None:
+    policy: dict[str, Any] = {
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "stranger"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80}]}],
+        }
+    }
+    net = Network([policy])
+    assert net.lets(STRANGER, STRANGER, 80)
+    assert not net.lets(STRANGER, STRANGER, 81)
+    assert not net.lets(ELSEWHERE, STRANGER, 80)
+    assert net.lets(STRANGER, PUBLIC, 80)  # nothing is said about the way out
