@@ -42,11 +42,11 @@ MAY: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
             *(
                 (verb, kind)
                 for kind in ("services", "secrets")
-                for verb in ("create", "get", "patch", "delete")
+                for verb in ("create", "patch", "delete")
             ),
             *(
                 (verb, "networking.k8s.io/networkpolicies")
-                for verb in ("create", "get", "patch", "delete")
+                for verb in ("create", "patch", "delete")
             ),
         },
         set(),
