@@ -6,6 +6,7 @@ What they hold (processes, rows of the Hub) outlives a crash of the service, as 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from gpudev_service.hub import Hub, HubAway, HubRefused, HubServer
 from gpudev_service.servers.base import Handle
 from gpudev_service.store.engine import ATTEMPTS, Store
 from gpudev_service.store.errors import StoreUnavailable
+
+from .inline import at_once
 
 T = TypeVar("T")
 
@@ -207,32 +210,56 @@ class TroubledDisks(DirectoryDisks):
         return await super().snapshot(disk_id, snapshot_id, progress)
 
 
+@dataclass
+class Kills:
+    """At which commit of a life the service is killed, and at which places it has been.
+
+    `at` counts all commits of a life from 1; `after` says on which side of it.
+    """
+
+    at: int | None = None
+    after: bool = False
+    commits: int = 0
+    #: Where transactions come from.
+    sites: Counter[str] = field(default_factory=Counter)
+    #: The same with the side on which they were killed.
+    struck: Counter[str] = field(default_factory=Counter)
+
+    def next(self, work: Callable[..., Any]) -> str:
+        self.commits += 1
+        site = f"{work.__module__}.{work.__qualname__}".replace("<locals>.", "")
+        self.sites[site] += 1
+        return site
+
+
 class MortalStore(Store):
     """A real store of a service that is killed before or after one of its commits."""
 
-    def __init__(self, url: str, chance: Chance) -> None:
+    def __init__(self, url: str, chance: Chance, kills: Kills) -> None:
         super().__init__(url)
-        self._chance = chance
+        at_once(self._engines)
+        self._chance, self._kills = chance, kills
         #: Commits until the kill; None: it lives.
         self.crash_in: int | None = None
         self.crash_after_commit = False
         self.away = False
         self.dead = False
-        self.commits = 0
 
     async def run(
         self, work: Callable[[AsyncSession], Awaitable[T]], *, attempts: int = ATTEMPTS
     ) -> T:
         self._breathe()
-        now = self.crash_in == 0
+        site = self._kills.next(work)
+        now, after = self.crash_in == 0, self.crash_after_commit
         if self.crash_in is not None:
             self.crash_in -= 1
-        if now and not self.crash_after_commit:
-            self._die()
+        if self._kills.at == self._kills.commits:
+            now, after = True, self._kills.after
+        if now and not after:
+            self._die(f"before {site}")
         result = await super().run(work, attempts=attempts)
-        self.commits += 1
         if now:
-            self._die()
+            self._die(f"after {site}")
         return result
 
     def reading(self) -> Any:
@@ -245,9 +272,10 @@ class MortalStore(Store):
         if self.away:
             raise StoreUnavailable("The database cannot be used at the moment.")
 
-    def _die(self) -> None:
+    def _die(self, where: str) -> None:
+        self._kills.struck[where] += 1
         self.dead = True
-        raise Crash
+        raise Crash(where)
 
 
 class InTurn(Background):
@@ -259,6 +287,8 @@ class InTurn(Background):
         self._chance = chance
         self._waiting: dict[str, Coroutine[Any, Any, None]] = {}
         self.failures: list[Exception] = []
+        #: Pieces of work that were done.
+        self.done = 0
 
     def running(self, key: str) -> bool:
         return key in self._waiting
@@ -272,6 +302,7 @@ class InTurn(Background):
 
     async def settle(self) -> None:
         while self._waiting:
+            self.done += 1
             key = self._chance.rng.choice(list(self._waiting))
             try:
                 await self._waiting[key]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gpudev_client import ids
 from gpudev_service.loops import driving
 from tests.fixtures.store import Templates
 
+from .doubles import Kills
 from .world import Life
 
 #: Runs that the search for a shorter failure may take.
@@ -39,13 +41,20 @@ class Failure:
     steps: Sequence[int]
     error: Exception
     log: Sequence[str]
+    kill: tuple[int, bool] | None = None
+
+    def again(self, seed: int) -> str:
+        """What `SIMULATION` must be to see it again."""
+        steps = ",".join(map(str, self.steps))
+        kill = "" if self.kill is None else f"@{self.kill[0]}{'+' if self.kill[1] else '-'}"
+        return f"{seed}:{steps}{kill}"
 
     def report(self, seed: int) -> str:
-        said = ",".join(map(str, self.steps))
         return "\n".join(
             [
                 f"{type(self.error).__name__}: {self.error}",
-                f"seed {seed}, {len(self.steps)} steps; again with SIMULATION={seed}:{said}",
+                f"seed {seed}, {len(self.steps)} steps; again with",
+                f"SIMULATION={self.again(seed)} .venv/bin/pytest -n 0 tests/simulation -k again",
                 *self.log[-60:],
             ]
         )
@@ -53,22 +62,48 @@ class Failure:
 
 @dataclass
 class Ground:
-    """Where worlds are made: each in a directory of its own."""
+    """Where worlds are made: each in a directory of its own. Adds up what was done in them."""
 
     folder: Path
     templates: Templates
     runs: int = 0
     crashes: int = 0
-    counts: dict[str, int] | None = None
+    operations: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    sites: Counter[str] = field(default_factory=Counter)
+    struck: Counter[str] = field(default_factory=Counter)
 
-    async def run(self, seed: int, steps: Sequence[int]) -> Failure | None:
-        """One life; None when everything held."""
+    async def run(
+        self, seed: int, steps: Sequence[int], kill: tuple[int, bool] | None = None
+    ) -> Failure | None:
+        """One life; None when everything held. With `kill` the service is killed at that commit of
+        it, too: before it, or after it where the second value is true."""
+        found, _ = await self._live(seed, steps, kill)
+        return found
+
+    async def everywhere(self, seed: int, steps: Sequence[int]) -> tuple[Failure | None, int]:
+        """The same life over and over, killed at each of its commits, on both sides; and how many
+        lives that were."""
+        found, commits = await self._live(seed, steps, None)
+        if found is not None:
+            return found, 1
+        for number in range(1, commits + 1):
+            for after in (False, True):
+                found, _ = await self._live(seed, steps, (number, after))
+                if found is not None:
+                    return found, 2 * number
+        return None, 2 * commits + 1
+
+    async def _live(
+        self, seed: int, steps: Sequence[int], kill: tuple[int, bool] | None
+    ) -> tuple[Failure | None, int]:
         self.runs += 1
         place = self.folder / f"run-{self.runs}"
         place.mkdir()
         url = f"sqlite:///{place / 'gpudev.sqlite'}"
         self.templates.fill(make_url(url))
-        life = Life(seed, place, url)
+        kills = Kills(*kill) if kill else Kills()
+        life = Life(seed, place, url, kills)
         done: list[int] = []
         try:
             with _determined(life):
@@ -77,13 +112,19 @@ class Ground:
                     await life.step(number)
                 await life.end_well()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-            return Failure(done, error, life.log)
+            return Failure(done, error, life.log, kill), kills.commits
         finally:
-            self.crashes += life.crashes
-            self.counts = dict(life.checker.counts)
+            self._add_up(life, kills)
             await life.close()
             shutil.rmtree(place, ignore_errors=True)
-        return None
+        return None, kills.commits
+
+    def _add_up(self, life: Life, kills: Kills) -> None:
+        self.crashes += life.crashes
+        self.operations += life.operations
+        self.counts += life.checker.counts
+        self.sites += kills.sites
+        self.struck += kills.struck
 
     async def shorten(self, seed: int, failure: Failure) -> Failure:
         """Leaves out ever smaller parts as long as the same kind of failure remains."""
@@ -93,7 +134,7 @@ class Ground:
             for start in range(0, len(best.steps), size):
                 fewer = [*best.steps[:start], *best.steps[start + size :]]
                 tries += 1
-                found = await self.run(seed, fewer)
+                found = await self.run(seed, fewer, best.kill)
                 if found is not None and type(found.error) is type(failure.error):
                     best, improved = found, True
                     break
@@ -117,3 +158,11 @@ def _determined(life: Life) -> Iterator[None]:
 def seeds(size: int, start: int = 1) -> list[int]:
     """`size` seeds that say nothing of each other."""
     return [random.Random(f"seed {start + n}").randrange(10**6) for n in range(size)]
+
+
+def parse(again: str) -> tuple[int, list[int], tuple[int, bool] | None]:
+    """What `Failure.again` said."""
+    life, _, kill = again.partition("@")
+    seed, _, steps = life.partition(":")
+    killed = (int(kill[:-1]), kill[-1] == "+") if kill else None
+    return int(seed), [int(number) for number in steps.split(",")], killed

@@ -1,7 +1,7 @@
 """Random lives of the service with crashes at its commits; a failure names the seed.
 
 `SIMULATION_SIZE=100` runs a hundred seeds, `SIMULATION_STEPS` steps each; `SIMULATION=seed:1,2,3`
-repeats a failure.
+repeats a failure, and the failure says how. `make r1` runs many, and adds up.
 """
 
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.store import Templates
 
-from .replay import Ground, seeds
+from .replay import Ground, parse, seeds
 
 SIZE = int(os.environ.get("SIMULATION_SIZE", "5"))
 STEPS = int(os.environ.get("SIMULATION_STEPS", "120"))
@@ -33,9 +33,20 @@ async def test_a_random_life_breaks_no_promise(ground: Ground, seed: int) -> Non
         pytest.fail(shorter.report(seed), pytrace=False)
 
 
+@pytest.mark.skipif(AGAIN is not None, reason="one failure is repeated")
+async def test_a_kill_at_any_commit_breaks_no_promise(ground: Ground) -> None:
+    """One short life, killed before and after each of its commits."""
+    [seed] = seeds(1, FIRST)
+    failure, lives = await ground.everywhere(seed, range(1, 3))
+    if failure is not None:
+        pytest.fail((await ground.shorten(seed, failure)).report(seed), pytrace=False)
+    assert lives > 10
+    assert len(ground.struck) > 5
+
+
 @pytest.mark.skipif(AGAIN is None, reason="nothing to repeat: SIMULATION is not set")
 async def test_again(ground: Ground) -> None:
-    seed, _, steps = (AGAIN or "").partition(":")
-    failure = await ground.run(int(seed), [int(number) for number in steps.split(",")])
+    seed, steps, kill = parse(AGAIN or "")
+    failure = await ground.run(seed, steps, kill)
     if failure is not None:
-        raise AssertionError(failure.report(int(seed))) from failure.error
+        raise AssertionError(failure.report(seed)) from failure.error
