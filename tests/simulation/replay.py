@@ -81,18 +81,22 @@ class Ground:
         found, _ = await self._live(seed, steps, kill)
         return found
 
-    async def everywhere(self, seed: int, steps: Sequence[int]) -> tuple[Failure | None, int]:
-        """The same life over and over, killed at each of its commits, on both sides; and how many
-        lives that were."""
+    async def everywhere(
+        self, seed: int, steps: Sequence[int], stride: int = 1
+    ) -> tuple[Failure | None, int]:
+        """The same life over and over, killed at each of its commits (at each `stride`-th), on both
+        sides; and how many lives that were."""
         found, commits = await self._live(seed, steps, None)
         if found is not None:
             return found, 1
-        for number in range(1, commits + 1):
+        lives = 1
+        for number in range(1, commits + 1, stride):
             for after in (False, True):
+                lives += 1
                 found, _ = await self._live(seed, steps, (number, after))
                 if found is not None:
-                    return found, 2 * number
-        return None, 2 * commits + 1
+                    return found, lives
+        return None, lives
 
     async def _live(
         self, seed: int, steps: Sequence[int], kill: tuple[int, bool] | None

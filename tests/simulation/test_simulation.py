@@ -35,13 +35,13 @@ async def test_a_random_life_breaks_no_promise(ground: Ground, seed: int) -> Non
 
 @pytest.mark.skipif(AGAIN is not None, reason="one failure is repeated")
 async def test_a_kill_at_any_commit_breaks_no_promise(ground: Ground) -> None:
-    """One short life, killed before and after each of its commits."""
+    """A short life, killed before and after each ninth of its commits; `make r1` takes all."""
     [seed] = seeds(1, FIRST)
-    failure, lives = await ground.everywhere(seed, range(1, 3))
+    failure, lives = await ground.everywhere(seed, range(1, 3), stride=9)
     if failure is not None:
         pytest.fail((await ground.shorten(seed, failure)).report(seed), pytrace=False)
-    assert lives > 10
-    assert len(ground.struck) > 5
+    assert lives > 4
+    assert len(ground.struck) > 2
 
 
 @pytest.mark.skipif(AGAIN is None, reason="nothing to repeat: SIMULATION is not set")
