@@ -17,6 +17,8 @@ LABEL_RANK = "hub.jupyter.org/gpudev-rank"
 LABEL_DISK = "hub.jupyter.org/gpudev-disk"
 #: The snapshot that a VolumeSnapshot is.
 LABEL_SNAPSHOT = "hub.jupyter.org/gpudev-snapshot"
+#: On a pod that only asks for a node to be added: its value is the GPU type.
+LABEL_PLACEHOLDER = "hub.jupyter.org/gpudev-placeholder"
 #: On every object that gpudev makes.
 LABEL_MANAGED = "app.kubernetes.io/managed-by"
 MANAGED_BY = "gpudev"

@@ -146,7 +146,7 @@ class GpuDevApp(Application):
 
         async def run() -> None:
             hub_auth = HubOAuth.instance(parent=self, cache_max_age=options.permission_seconds)
-            parts = server.context(settings, gpudev.fleet, gpudev.db_url, hub)
+            parts = server.context(settings, kinds(gpudev), gpudev.db_url, hub)
             async with parts as ctx:
                 await server.serve(ctx, options, hub_auth, hub.prefix)
 
@@ -219,7 +219,7 @@ class LoopApp(GpuDevApp):
         _make_data_dir(settings)
 
         async def run() -> None:
-            async with server.context(settings, gpudev.fleet, gpudev.db_url, hub) as ctx:
+            async with server.context(settings, kinds(gpudev), gpudev.db_url, hub) as ctx:
                 due = await run_once(ctx, self.extra_args[0])
                 await ctx.background.settle()
                 log.info("loop %s has run; next due %s", self.extra_args[0], due or "at its pace")
@@ -251,6 +251,11 @@ def hub_access() -> server.HubAccess:
         token=token,
         prefix=os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/gpudev/"),
     )
+
+
+def kinds(gpudev: GpuDev) -> server.Kinds:
+    """Which implementations the traits name."""
+    return server.Kinds(fleet=gpudev.fleet, servers=gpudev.servers, disks=gpudev.disks)
 
 
 def _make_data_dir(settings: Settings) -> None:

@@ -200,6 +200,7 @@ class GpuDev(Configurable):
             name: self._read("gpu_types", GpuTypeSpec, {"name": name, **_dict(value)}, name)
             for name, value in self.gpu_types.items()
         }
+        self._need_kubernetes(types)
         nodes = tuple(
             self._read("nodes", NodeSpec, value, str(value.get("name", index)))
             for index, value in enumerate(self.nodes)
@@ -215,10 +216,22 @@ class GpuDev(Configurable):
                 history_days=self.history_days,
                 public_url=self.public_url,
                 service_url=self.service_url,
+                servers=self.servers,
                 kubernetes=self._kubernetes(),
             )
         except ValidationError as error:
             raise _explained("GpuDev", error, Settings) from None
+
+    def _need_kubernetes(self, types: dict[str, GpuTypeSpec]) -> None:
+        """A fleet of Kubernetes needs to know which nodes belong to a type."""
+        if self.fleet != "kubernetes":
+            return
+        for name, spec in types.items():
+            if spec.kubernetes is None:
+                raise ConfigurationError(
+                    f"GpuDev.gpu_types[{name!r}]: kubernetes is missing: a dict that says how the "
+                    "type's nodes are found and its GPUs asked for; {} for nvidia.com/gpu."
+                )
 
     def _kubernetes(self) -> KubernetesSettings:
         values = {

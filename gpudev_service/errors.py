@@ -33,6 +33,7 @@ CODES: Mapping[str, int] = MappingProxyType(
         "server_in_use": 409,
         "wrong_state": 409,
         "server_not_ready": 409,
+        "planned_again": 409,
         "no_ssh_keys": 409,
         "extension_limited": 409,
         "idempotency_conflict": 409,

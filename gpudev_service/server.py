@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,14 +21,16 @@ from .clock import SteadyClock
 from .config import ConfigurationError, GpuDevWeb
 from .context import Context
 from .disks.directories import DirectoryDisks
-from .fleet import Fleet, NvmlFleet, StaticFleet
+from .fleet import Fleet, KubernetesFleet, NvmlFleet, StaticFleet
 from .hub import Hub
+from .kube import Cluster, NoCredentials, connect, watched
 from .loops import Runner
 from .pages import routes as page_routes
-from .servers import LocalServers
+from .servers import LocalServers, PodServers
 from .settings import Settings
 from .store import migrate
 from .store.engine import Store
+from .wake import Wake
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +50,41 @@ class HubAccess:
     prefix: str
 
 
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Which of its implementations each seam has."""
+
+    fleet: str
+    servers: str
+    disks: str
+
+
 @asynccontextmanager
 async def context(
-    settings: Settings, fleet: str, db_url: str, hub: HubAccess
+    settings: Settings, kinds: Kinds, db_url: str, hub: HubAccess
 ) -> AsyncIterator[Context]:
     """The parts of the service on a migrated database; closed at the end of the block."""
+    async with AsyncExitStack() as stack:
+        cluster = None
+        if "kubernetes" in {kinds.fleet, kinds.servers}:
+            try:
+                kube = await stack.enter_async_context(connect(settings))
+            except NoCredentials as error:
+                raise ConfigurationError(f"GpuDev.kubeconfig: {error}") from None
+            cluster = await stack.enter_async_context(watched(kube, settings))
+        wake = Wake()
+        yield await stack.enter_async_context(_context(settings, kinds, db_url, hub, cluster, wake))
+
+
+@asynccontextmanager
+async def _context(
+    settings: Settings,
+    kinds: Kinds,
+    db_url: str,
+    hub: HubAccess,
+    cluster: Cluster | None,
+    wake: Wake,
+) -> AsyncIterator[Context]:
     store = Store(db_url)
     disks = DirectoryDisks(settings.data_dir / "disks")
     hub_client = Hub(hub.api_url, hub.token, patience=settings.times.hub_patience)
@@ -63,10 +95,11 @@ async def context(
             settings=settings,
             store=store,
             clock=SteadyClock(),
-            fleet=_fleet(fleet, settings),
+            fleet=_fleet(kinds.fleet, settings, cluster, wake),
             disks=disks,
-            servers=LocalServers(),
+            servers=PodServers(cluster) if cluster and _are_pods(kinds) else LocalServers(),
             hub=hub_client,
+            wake=wake,
         )
     finally:
         await hub_client.close()
@@ -142,5 +175,11 @@ async def _bind(application: Application, options: GpuDevWeb) -> HTTPServer:
     return server
 
 
-def _fleet(name: str, settings: Settings) -> Fleet:
+def _fleet(name: str, settings: Settings, cluster: Cluster | None, wake: Wake) -> Fleet:
+    if name == "kubernetes" and cluster is not None:
+        return KubernetesFleet(settings, cluster, wake.set)
     return NvmlFleet(settings) if name == "nvml" else StaticFleet(settings)
+
+
+def _are_pods(kinds: Kinds) -> bool:
+    return kinds.servers == "kubernetes"

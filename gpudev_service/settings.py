@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -320,6 +320,7 @@ class Settings(Setting):
     history_days: int | None = Field(default=365, ge=1)
     public_url: str = ""
     service_url: str = ""
+    servers: Literal["local", "kubernetes"] = "local"
     kubernetes: KubernetesSettings = KubernetesSettings()
 
     @property

@@ -47,10 +47,15 @@ class QueueEntry(Answer):
 
 
 class Cluster(Answer):
+    """`fresh` is False while the fleet cannot be seen: then nothing new starts, and `trouble` says
+    why."""
+
     nodes: list[NodeView]
     queue: list[QueueEntry]
     simulated: bool
     at: AwareDatetime
+    fresh: bool = True
+    trouble: str | None = None
 
 
 class DrainRequest(Request):

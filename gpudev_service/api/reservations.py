@@ -259,7 +259,7 @@ ROUTES = (
         launch,
         "Environment and home of the server, for the Hub's spawner.",
         answer=ServerLaunch,
-        errors=("wrong_state", "disk_full"),
+        errors=("wrong_state", "planned_again", "disk_full", "unavailable"),
     ),
     Route(
         "report_server",

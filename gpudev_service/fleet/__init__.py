@@ -1,11 +1,12 @@
-"""Where capacity comes from: nodes written down, GPUs found on this machine.
+"""Where capacity comes from: nodes written down, GPUs of this machine, nodes of a cluster.
 
 Belongs here: sources of nodes behind the one `Fleet` seam.
 Never here: who holds what (the store knows) and who gets what (the planner decides).
 """
 
-from .base import Fleet
+from .base import Fleet, FleetAway, Share, View
+from .kubernetes import KubernetesFleet
 from .nvml import NvmlFleet
 from .static import StaticFleet
 
-__all__ = ["Fleet", "NvmlFleet", "StaticFleet"]
+__all__ = ["Fleet", "FleetAway", "KubernetesFleet", "NvmlFleet", "Share", "StaticFleet", "View"]

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpudev_service.settings import GpuTypeSpec, NodeSpec
+
+
+class FleetAway(Exception):  # noqa: N818 - a state of the world
+    """Where nodes come from cannot be asked at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whether what the fleet says is current; from a view that is not, nothing new is placed.
+    `trouble` says in words why it is not."""
+
+    fresh: bool = True
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a node that a server gets besides its GPUs."""
+
+    cpus: float
+    memory_bytes: int
 
 
 class Fleet(Protocol):
@@ -19,3 +42,43 @@ class Fleet(Protocol):
     def types(self) -> Mapping[str, GpuTypeSpec]:
         """The GPU types by name; sources that look at hardware may add to the configured ones."""
         ...
+
+    def view(self) -> View:
+        """Whether the rest of what it says can be relied upon now."""
+        ...
+
+    def changes(self) -> AbstractContextManager[frozenset[str]]:
+        """GPU types whose capacity has become another one; the block plans them anew. Where it
+        raises, they will be named again."""
+        ...
+
+    async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
+        """Those of `nodes` on which nothing can be started now, with the reason in words: asked at
+        the source itself, not seen in the view.
+
+        Raises:
+            FleetAway: it does not answer.
+        """
+        ...
+
+    def share(self, node: str, units: int) -> Share | None:
+        """What goes with `units` units of a node; None where servers take what they need."""
+        ...
+
+
+class Unchanging:
+    """What a fleet says of itself that is known from the start and stays as it is."""
+
+    def view(self) -> View:
+        return View()
+
+    def changes(self) -> AbstractContextManager[frozenset[str]]:
+        return nullcontext(frozenset())
+
+    async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
+        del nodes
+        return {}
+
+    def share(self, node: str, units: int) -> Share | None:
+        del node, units
+        return None

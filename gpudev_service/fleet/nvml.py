@@ -15,6 +15,8 @@ from typing import Any
 
 from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
 
+from .base import Unchanging
+
 log = logging.getLogger(__name__)
 
 #: (UUID, memory in bytes)
@@ -24,7 +26,7 @@ Gpu = tuple[str, int]
 _NAME_MAX = 63
 
 
-class NvmlFleet:
+class NvmlFleet(Unchanging):
     """What NVML finds at start-up, plus the configured nodes of types without GPUs.
 
     A GPU type that the configuration names alike (`h100` for "NVIDIA H100 80GB HBM3") lends its

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
 
+from .base import Unchanging
 
-class StaticFleet:
+
+class StaticFleet(Unchanging):
     """The nodes of the configuration, as they stand there."""
 
     def __init__(self, settings: Settings) -> None:

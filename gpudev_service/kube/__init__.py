@@ -1,10 +1,23 @@
 """The Kubernetes API as the service uses it: one connection, and views kept up to date by watches.
 
-Belongs here: reaching the API server, its refusals, watching lists of objects.
-Never here: what nodes, pods or volumes mean to a reservation (`fleet`, `servers`, `disks` know).
+Belongs here: reaching the API server, its refusals, watching lists of objects, reading nodes and
+pods as they are.
+Never here: what these mean to a reservation (`fleet`, `servers` and `disks` know).
 """
 
-from .connection import Kube, KubeAway, KubeRefused, connect
+from .cluster import Cluster, Sight, watched
+from .connection import Kube, KubeAway, KubeRefused, NoCredentials, connect
 from .watch import Timing, Watched
 
-__all__ = ["Kube", "KubeAway", "KubeRefused", "Timing", "Watched", "connect"]
+__all__ = [
+    "Cluster",
+    "Kube",
+    "KubeAway",
+    "KubeRefused",
+    "NoCredentials",
+    "Sight",
+    "Timing",
+    "Watched",
+    "connect",
+    "watched",
+]

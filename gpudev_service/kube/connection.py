@@ -50,6 +50,10 @@ class KubeRefused(Exception):  # noqa: N818 - an answer
         self.status, self.reason, self.message = status, reason, message
 
 
+class NoCredentials(Exception):  # noqa: N818 - a mistake of the configuration
+    """How to reach the API server is not written where it should be."""
+
+
 class Kube(ApiClient):
     """An `ApiClient` with calls that take and return plain dicts, within time limits."""
 
@@ -196,19 +200,19 @@ async def connect(settings: Settings) -> AsyncIterator[Kube]:
     """A connection as the settings say; closed at the end of the block.
 
     Raises:
-        ConfigException: there are no credentials where they should be.
+        NoCredentials: there are none where they should be.
     """
     configuration = Configuration()
     path = settings.kubernetes.kubeconfig
-    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        load_incluster_config(client_configuration=configuration)
-    else:
-        try:
-            await load_kube_config(
-                config_file=str(path) if path else None, client_configuration=configuration
-            )
-        except (OSError, TypeError) as error:
-            raise ConfigException(f"{path or '~/.kube/config'} cannot be read") from error
+    try:
+        if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            load_incluster_config(client_configuration=configuration)
+        else:
+            file = str(path) if path else None
+            await load_kube_config(config_file=file, client_configuration=configuration)
+    except (ConfigException, OSError, TypeError) as error:
+        where = path or "the pod's service account, or ~/.kube/config"
+        raise NoCredentials(f"{where}: {error}") from error
     configuration.connection_pool_maxsize = CONNECTIONS
     kube = Kube(configuration)
     try:

@@ -79,6 +79,8 @@ class Watched(Generic[T]):
         self._expired = False
         self._proved: float | None = None
         self._behind_since: float | None = None
+        #: Versions of objects that were learned before the watch told of them.
+        self._learned: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         #: In words, what is wrong at the moment; None while all is well.
@@ -102,6 +104,16 @@ class Watched(Generic[T]):
     async def news(self) -> None:
         """Waits until anything happens: a change, a sign of life, a failure."""
         await self._news.wait()
+
+    def learn(self, key: str, item: Object | None) -> None:
+        """Takes in an object that somebody has just read, or None for one that is gone: the watch
+        may be behind. What it tells later of times before that is ignored."""
+        if item is None:
+            self._apply(key, None)
+        elif (version := _version(item)) > max(self._newest, self._learned.get(key, 0)):
+            self._learned[key] = version
+            self._apply(key, self._read(item))
+        self._ring()
 
     # --- its life -----------------------------------------------------------------------------
 
@@ -190,6 +202,7 @@ class Watched(Generic[T]):
         self._refuse_older(version)
         self._version, self._newest, self._expired = version, version, False
         self._prove()
+        self._learned.clear()
         self._replace(found)
 
     async def _page(self, query: dict[str, str | int]) -> Object:
@@ -255,8 +268,8 @@ class Watched(Generic[T]):
             return
         self._version = self._newest = version
         self._prove()
-        if kind != "BOOKMARK":
-            self._apply(_key(thing), None if kind == "DELETED" else self._read(thing))
+        if kind != "BOOKMARK" and version >= self._learned.pop(key := _key(thing), 0):
+            self._apply(key, None if kind == "DELETED" else self._read(thing))
         self._ring()
 
     def _apply(self, key: str, after: T | None) -> None:

@@ -27,6 +27,7 @@ from gpudev_service.hub import HubAway, HubRefused
 from gpudev_service.operations import disks, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
 from gpudev_service.operations.transitions import note, transition
+from gpudev_service.servers import ServersAway
 from gpudev_service.settings import STOP_POLITELY
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow, SnapshotRow
 
@@ -75,7 +76,7 @@ async def begin(ctx: Context, key: str) -> None:
         return
     else:
         ctx.contact.answered(ctx.clock.now())
-        if server is not None and server.ready and await ctx.servers.alive(key, row.server_handle):
+        if server is not None and server.ready and await _runs(ctx, row):
             await servers.report(ctx, key, SERVICE, ServerReport(status="running"))
             return
         if server is None or server.pending is None:
@@ -85,6 +86,15 @@ async def begin(ctx: Context, key: str) -> None:
             if row.state != State.PREPARING or not await _start(ctx, row):
                 return
     await asyncio.sleep(PAUSE)
+
+
+async def _runs(ctx: Context, row: ReservationRow) -> bool:
+    """Whether anything of the server is known to run."""
+    try:
+        return await ctx.servers.alive(row.id, row.server_handle)
+    except ServersAway as away:
+        log.warning("whether %s runs is not known: %s", row.id, away)
+        return False
 
 
 async def _start(ctx: Context, row: ReservationRow) -> bool:
@@ -166,8 +176,12 @@ async def stop_server(ctx: Context, row: ReservationRow) -> bool:
         log.error("the Hub could not be asked to stop %s", row.id, exc_info=error)
     # The handle may have been reported while the Hub was asked.
     handle = (await _row(ctx, row.id)).server_handle
-    if not await ctx.servers.alive(row.id, handle):
-        return True
+    try:
+        if not await ctx.servers.alive(row.id, handle):
+            return True
+    except ServersAway as away:
+        log.warning("whether %s still runs is not known: %s", row.id, away)
+        return False
     return await ctx.servers.stop(row.id, handle, STOP_POLITELY)
 
 

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,7 +28,7 @@ from gpudev_service.context import Context
 from gpudev_service.hub import HubAway, HubRefused, HubServer
 from gpudev_service.operations import planning, snapshots, views
 from gpudev_service.operations.transitions import note
-from gpudev_service.servers.base import Handle
+from gpudev_service.servers.base import Handle, ServersAway
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
 
 from . import shares
@@ -44,11 +44,13 @@ UNUSED = timedelta(hours=1)
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the machine said about a lease's server, by the handle that was known then: whether it
-    serves, and whether anything of it is there at all. What has outlived a server serves nobody."""
+    serves, whether anything of it is there at all, and why it does not serve. What has outlived a
+    server serves nobody."""
 
     handle: Handle | None
     serves: bool
     left: bool
+    why: str | None = None
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -74,12 +76,12 @@ def _raise(failures: list[Exception]) -> None:
 async def _processes(ctx: Context) -> None:
     # Read the leases first: a server that starts in between is then seen as running.
     leases = {row.id: row for row in await _active(ctx)}
-    running = await ctx.servers.running()
-    changed = {}
-    for row in leases.values():
-        serves = row.id in running and not await ctx.servers.main_gone(row.id, row.server_handle)
-        if serves == (row.server_lost_at is not None):
-            changed[row.id] = Seen(row.server_handle, serves=serves, left=row.id in running)
+    try:
+        running = await ctx.servers.running()
+        changed = await _changed(ctx, leases.values(), running)
+    except ServersAway as away:
+        log.warning("servers could not be looked at: %s", away)
+        return
     if changed:
         entries = await ctx.store.run(lambda session: _note(ctx, session, changed))
         await views.publish(ctx, entries)
@@ -91,6 +93,20 @@ async def _processes(ctx: Context) -> None:
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
     _raise(failures)
+
+
+async def _changed(
+    ctx: Context, leases: Iterable[ReservationRow], running: set[str]
+) -> dict[str, Seen]:
+    """Whose server is another than is known: gone, or back."""
+    changed = {}
+    for row in leases:
+        serves = row.id in running and not await ctx.servers.main_gone(row.id, row.server_handle)
+        if serves == (row.server_lost_at is not None):
+            why = None if serves else await ctx.servers.why_gone(row.id)
+            left = row.id in running
+            changed[row.id] = Seen(row.server_handle, serves=serves, left=left, why=why)
+    return changed
 
 
 async def _over(ctx: Context, keys: set[str]) -> list[str]:
@@ -145,14 +161,15 @@ async def _note(
             said = "The server runs again."
         else:
             row.server_lost_at = now
-            said = _lost(words.duration(ctx.settings.times.crash_grace), left=seen.left)
+            grace = words.duration(ctx.settings.times.crash_grace)
+            said = _lost(grace, left=seen.left, why=seen.why)
         entries.append(note(session, row, "server", said, actor=SERVICE.name, now=now))
     return entries
 
 
-def _lost(grace: str, *, left: bool) -> str:
+def _lost(grace: str, *, left: bool, why: str | None) -> str:
     said = (
-        "The server has ended unexpectedly. Your GPUs are kept for "
+        f"{why or 'The server has ended unexpectedly.'} Your GPUs are kept for "
         f"{grace}: start it again from the Hub's home page."
     )
     if left:

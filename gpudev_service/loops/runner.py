@@ -20,7 +20,7 @@ from gpudev_service.context import Context
 from gpudev_service.settings import Times
 from gpudev_service.store.models import LoopRunRow
 
-from . import driving, expiry, idle, reconcile, retention, shares, sizes, starts, warnings
+from . import driving, expiry, fleet, idle, reconcile, retention, shares, sizes, starts, warnings
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ LOOPS: Mapping[str, Loop] = MappingProxyType(
         "expiry": Loop(expiry.run, lambda t: t.sweep),
         "starts": Loop(starts.run, lambda t: t.sweep),
         "driving": Loop(driving.run, lambda t: t.sweep),
+        "fleet": Loop(fleet.run, lambda t: t.sweep),
         "shares": Loop(shares.run, lambda t: t.sweep),
         "warnings": Loop(warnings.run, lambda t: t.sweep * 5),
         "idle": Loop(idle.run, lambda t: t.idle, eager=False),
@@ -115,7 +116,7 @@ class Runner:
 
     def health(self) -> list[LoopHealth]:
         """How each loop did last; one that is overdue is not ok. The clock stands among them: the
-        service does not follow when the machine's is moved."""
+        service does not follow when the machine's is moved. So does the view of the fleet."""
         now = self._ctx.clock.now()
         found = []
         for name, loop in LOOPS.items():
@@ -125,12 +126,17 @@ class Runner:
             if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return [*found, self._clock_health(now)]
+        return [*found, self._view_health(now), self._clock_health(now)]
 
     def _clock_health(self, now: datetime) -> LoopHealth:
         drift = self._ctx.clock.drift()
         message = _drift_words(drift) if abs(drift) > _DRIFT else None
         return LoopHealth(name="clock", last_run_at=now, ok=message is None, message=message)
+
+    def _view_health(self, now: datetime) -> LoopHealth:
+        """The fleet as it is seen: while it is not, nothing new is placed."""
+        view = self._ctx.fleet.view()
+        return LoopHealth(name="view", last_run_at=now, ok=view.fresh, message=view.trouble)
 
     def _tell_drift(self) -> None:
         """Once for each time that the clock is moved."""

@@ -25,7 +25,7 @@ async def run(ctx: Context) -> datetime | None:
             )
         ).all()
     due = [gpu_type for gpu_type, start in waiting if start is not None and start <= now]
-    if due:
+    if due and ctx.fleet.view().fresh:
         outcome = await ctx.store.run(
             lambda session: planning.replan(ctx, session, ctx.clock.now(), due)
         )

@@ -165,7 +165,15 @@ async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -
         counts[row.gpu_type] = counts.get(row.gpu_type, 0) + 1
         queue.append(_queue_entry(row, counts[row.gpu_type], viewer, visible(views.owner(row))))
     simulated = any(node.simulated for node in ctx.fleet.nodes())
-    return Cluster(nodes=nodes, queue=queue, simulated=simulated, at=now)
+    view = ctx.fleet.view()
+    return Cluster(
+        nodes=nodes,
+        queue=queue,
+        simulated=simulated,
+        at=now,
+        fresh=view.fresh,
+        trouble=view.trouble,
+    )
 
 
 async def _held(
@@ -195,14 +203,14 @@ def _node_view(
     ctx: Context, node: NodeSpec, held: list[UnitUse], drain: NodeDrainRow | None
 ) -> NodeView:
     spec = ctx.fleet.types()[node.gpu_type]
-    units = spec.units_per_node
+    units = spec.units_per_node if node.units is None else node.units
     closed = drain is not None or not node.ready
     return NodeView(
         name=node.name,
         gpu_type=node.gpu_type,
         units=units,
         shares=not spec.gpus_per_node,
-        free=0 if closed else units - len(held),
+        free=0 if closed else max(0, units - len(held)),
         drained=closed,
         reason=drain.reason if drain else node.reason,
         simulated=node.simulated,

@@ -50,7 +50,7 @@ def from_ms(value: int) -> datetime:
 _CAUSES = {
     planner.Reason.NODE_GONE: "a node has left the fleet",
     planner.Reason.NODE_DRAINED: "a node was taken out of service",
-    planner.Reason.NODE_HELD_LONGER: "GPUs are held longer than they should be",
+    planner.Reason.NODE_HELD_LONGER: "GPUs are held longer than they should be, or were lost",
     planner.Reason.QUOTA_LOWERED: "a limit was lowered",
     planner.Reason.STARTED_LATE: "the start was missed while the service was away",
     planner.Reason.QUEUE_PLANNED_AGAIN: "capacity was lost and the queue was planned again",
@@ -101,7 +101,7 @@ async def world(
         planner.Node(
             name=n.name,
             pool=n.gpu_type,
-            units=types[n.gpu_type].units_per_node,
+            units=types[n.gpu_type].units_per_node if n.units is None else n.units,
             available=n.ready and n.name not in drained,
         )
         for n in specs.values()
@@ -185,12 +185,21 @@ def rules(ctx: Context) -> planner.Rules:
 async def replan(
     ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str] | None = None
 ) -> Outcome:
-    """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start."""
+    """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start.
+
+    While the fleet cannot be seen nothing starts and nobody's promise moves: what is known of it
+    may be wrong. Who comes then is promised a start by what was seen last.
+    """
     current = await world(ctx, session, now, gpu_types)
     if not current.demands:
         return Outcome()
     plan = planner.plan(current.nodes, current.holds, current.demands, rules(ctx), to_ms(now))
     outcome = Outcome(impossible=dict(plan.impossible))
+    if not ctx.fleet.view().fresh:
+        for key, slot in plan.slots.items():
+            if current.rows[key].planned_start is None:
+                outcome.entries += _promise(session, current.rows[key], slot, None, now)
+        return outcome
     for key in plan.start_now:
         row = current.rows[key]
         outcome.entries += _late(session, row, now)

@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
 from gpudev_client.ids import MARK
-from gpudev_client.models import Reservation, ServerLaunch, ServerReport
+from gpudev_client.models import PodLaunch, Reservation, ServerLaunch, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import SERVICE, Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
-from . import disks, views
+from . import disks, placing, pods, views
 from .reservations import end_in
 from .rows import load
 from .transitions import note, transition
@@ -41,21 +41,44 @@ async def launch(ctx: Context, reservation_id: str) -> ServerLaunch:
     """Environment and home of a server whose lease runs; makes the disk's directory.
 
     Raises:
-        Refusal: `wrong_state` where no lease runs: then nothing may be started.
+        Refusal: `wrong_state` where no lease runs: then nothing may be started; `planned_again`
+            where its node has gone and it waits again.
     """
     async with ctx.store.reading() as session:
         row = await load(session, reservation_id)
         view = await views.reservation(ctx, session, row)
     if view.state not in _STARTABLE:
         raise Refusal("wrong_state", f"The reservation is {view.state}; nothing may be started.")
-    home: Path
+    view = await placing.startable(ctx, view)
     if row.disk_id:
         await disks.ensure(ctx, row.disk_id)
+    if ctx.settings.servers == "kubernetes":
+        return ServerLaunch(
+            reservation=view,
+            environment=environment(ctx, view),
+            home=ctx.settings.kubernetes.home,
+            pods=_pods(ctx, view, row),
+        )
+    home: Path
+    if row.disk_id:
         home = ctx.disks.path(row.disk_id)
     else:
         home = scratch(ctx, row.id)
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return ServerLaunch(reservation=view, environment=environment(ctx, view), home=str(home))
+
+
+def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaunch:
+    machines = {node.name: node.machine for node in ctx.fleet.nodes()}
+    places = [place.node for place in view.placement]
+    return pods.pod_launch(
+        ctx.fleet.types()[row.gpu_type],
+        [machines.get(name, name) for name in places],
+        row.units_per_node,
+        [ctx.fleet.share(name, row.units_per_node) for name in places],
+        disk_id=row.disk_id,
+        image=row.image,
+    )
 
 
 def scratch(ctx: Context, reservation_id: str) -> Path:
@@ -67,11 +90,12 @@ def environment(ctx: Context, view: Reservation) -> dict[str, str]:
     """What a server finds in its environment; documented in the user guide.
 
     A server of several nodes runs on the first one and sees that node's GPUs. Without GPUs
-    `CUDA_VISIBLE_DEVICES` is empty, which hides all of them.
+    `CUDA_VISIBLE_DEVICES` is empty, which hides all of them. In a pod the cluster's device plugin
+    says which GPUs there are.
     """
     first = view.placement[0]
     devices = ",".join(first.gpu_ids)
-    return {
+    values = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": devices,
         "NVIDIA_VISIBLE_DEVICES": devices or "void",
@@ -87,6 +111,10 @@ def environment(ctx: Context, view: Reservation) -> dict[str, str]:
         "GPUDEV_SIMULATED": "1" if view.simulated else "",
         "GPUDEV_URL": ctx.settings.url_for_servers,
     }
+    if ctx.settings.servers == "kubernetes" and view.gpus:
+        for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+            del values[name]
+    return values
 
 
 def _iso(moment: datetime | None) -> str:

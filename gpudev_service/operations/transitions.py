@@ -22,7 +22,7 @@ ALLOWED: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.SCHEDULED: frozenset({State.QUEUED, State.PREPARING, State.CANCELLED, State.FAILED}),
         State.QUEUED: frozenset({State.PREPARING, State.CANCELLED, State.FAILED}),
-        State.PREPARING: frozenset({State.ACTIVE, State.STOPPING}),
+        State.PREPARING: frozenset({State.ACTIVE, State.STOPPING, State.QUEUED}),
         State.ACTIVE: frozenset({State.STOPPING}),
         State.STOPPING: FINAL,
         State.EXPIRED: frozenset(),
@@ -86,6 +86,8 @@ def transition(
     row.target = target or (to if to in FINAL else State.ACTIVE)
     if to is State.ACTIVE:
         row.active_at = now
+    elif to is State.QUEUED:
+        row.starts_at = row.expires_at = row.server_handle = None
     elif to is State.STOPPING:
         row.stopping_at = now
     elif to in FINAL:

@@ -145,7 +145,8 @@ def _node_row(node: NodeView, noun: str) -> NodeRow:
 def _groups(node: NodeView, noun: str) -> tuple[UnitGroup, ...]:
     held = {use.unit: use for use in node.held}
     found: list[tuple[list[int], UnitGroup]] = []
-    for number in range(node.units):
+    # What is held may have a number beyond those that can be had: some have gone since.
+    for number in sorted({*range(node.units), *held}):
         group = _fate(held.get(number), drained=node.drained)
         if found and found[-1][1] == group:
             found[-1][0].append(number)

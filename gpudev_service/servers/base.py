@@ -8,9 +8,14 @@ from typing import Any, Protocol
 Handle = Mapping[str, Any]
 
 
+class ServersAway(Exception):  # noqa: N818 - a state of the world
+    """What runs the servers cannot be asked at the moment: nothing is known of any server."""
+
+
 class ServerBackend(Protocol):
     """Finds and ends servers by reservation id, with the handle that the spawner reported as a
-    hint. None of it needs the Hub: a lease ends even when the Hub is dead."""
+    hint. None of it needs the Hub: a lease ends even when the Hub is dead. All but `stop`, `tell`
+    and `why_gone` may raise `ServersAway`; `stop` is then False."""
 
     async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
         """Whether anything of the reservation's server still runs."""
@@ -32,6 +37,10 @@ class ServerBackend(Protocol):
     async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
         """Whether the server runs and nothing else does: no kernel, no terminal, no job of it. To
         end it loses no work. False where that cannot be told."""
+        ...
+
+    async def why_gone(self, reservation_id: str) -> str | None:
+        """Why the server has ended, in words, as far as that is known."""
         ...
 
     async def tell(self, reservation_id: str, text: str) -> int:

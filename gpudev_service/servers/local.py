@@ -46,6 +46,11 @@ class LocalServers:
     async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
         return await asyncio.to_thread(self._is_idle, reservation_id, handle)
 
+    async def why_gone(self, reservation_id: str) -> str | None:
+        """A process that is gone leaves no word."""
+        del reservation_id
+        return None
+
     async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
         """TERM to all, KILL after `grace` seconds to what is left, in a bounded number of rounds
         since a process may start another one between the scan and the signal."""

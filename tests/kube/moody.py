@@ -16,13 +16,13 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from gpudev_service.kube import Kube, connect
-from gpudev_service.settings import KubernetesSettings, Settings
+from gpudev_service.settings import GpuTypeSpec, KubernetesSettings, Settings
 
 Object = dict[str, Any]
 
 
 class Moody:
-    """Nodes by name, and the events that made them. `mood` is how watches are answered:
+    """Nodes and pods, and the events that made them. `mood` is how watches are answered:
 
     - `well`: events as they come, and a bookmark at the end of the window;
     - `silent`: the connection stands, and nothing is said, not even headers;
@@ -33,12 +33,16 @@ class Moody:
     - `replay`: all events since the beginning again, whatever was asked for;
     - `garbage`: what is not JSON;
     - `refuses`: 403; `ill`: 503.
+
+    Deleted pods go at once, unless `stuck` names them: then only force removes them.
     """
 
     def __init__(self) -> None:
         self.version = 10
-        self.nodes: dict[str, Object] = {}
-        self.events: list[Object] = []
+        self.things: dict[str, dict[str, Object]] = {"nodes": {}, "pods": {}}
+        self.told: dict[str, list[Object]] = {"nodes": [], "pods": []}
+        self.stuck: set[str] = set()
+        self.deleted: list[tuple[str, Object]] = []
         self.mood = "well"
         #: Answers lists as they were at that time, when set.
         self.old_list: Object | None = None
@@ -46,34 +50,45 @@ class Moody:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.change = asyncio.Event()
 
-    def put(self, name: str, **labels: str) -> None:
-        kind = "MODIFIED" if name in self.nodes else "ADDED"
-        self.version += 1
-        metadata = {"name": name, "labels": labels, "resourceVersion": str(self.version)}
-        self.nodes[name] = {"metadata": metadata}
-        self._tell(kind, self.nodes[name])
+    @property
+    def events(self) -> list[Object]:
+        return self.told["nodes"]
 
-    def drop(self, name: str) -> None:
-        node = self.nodes.pop(name)
+    def put(self, name: str, **labels: str) -> None:
+        self.set({"metadata": {"name": name, "labels": labels}})
+
+    def set(self, thing: Object) -> None:
+        """Makes or changes a node, or a pod (that is what has a namespace)."""
+        metadata = dict(thing["metadata"])
+        kind, name = _kind(metadata), metadata["name"]
+        known = self.things[kind]
         self.version += 1
-        metadata = {**node["metadata"], "resourceVersion": str(self.version)}
-        self._tell("DELETED", {"metadata": metadata})
+        metadata["resourceVersion"] = str(self.version)
+        event = "MODIFIED" if name in known else "ADDED"
+        known[name] = {**thing, "metadata": metadata}
+        self._tell(kind, event, known[name])
+
+    def drop(self, name: str, kind: str = "nodes") -> None:
+        thing = self.things[kind].pop(name)
+        self.version += 1
+        metadata = {**thing["metadata"], "resourceVersion": str(self.version)}
+        self._tell(kind, "DELETED", {**thing, "metadata": metadata})
 
     def become(self, mood: str) -> None:
         self.mood = mood
         self._ring()
 
-    def listed(self) -> Object:
+    def listed(self, kind: str = "nodes") -> Object:
         return {
             "metadata": {"resourceVersion": str(self.version)},
-            "items": list(self.nodes.values()),
+            "items": list(self.things[kind].values()),
         }
 
     def watches(self) -> int:
         return sum("watch" in query for _, query in self.requests)
 
-    def _tell(self, kind: str, thing: Object) -> None:
-        self.events.append({"type": kind, "object": thing})
+    def _tell(self, kind: str, event: str, thing: Object) -> None:
+        self.told[kind].append({"type": event, "object": thing})
         self._ring()
 
     def _ring(self) -> None:
@@ -81,9 +96,13 @@ class Moody:
         rung.set()
 
 
-class Nodes(RequestHandler):
-    def initialize(self, moody: Moody) -> None:
-        self.moody = moody
+def _kind(metadata: Object) -> str:
+    return "pods" if "namespace" in metadata else "nodes"
+
+
+class Things(RequestHandler):
+    def initialize(self, moody: Moody, kind: str) -> None:
+        self.moody, self.kind = moody, kind
 
     async def get(self) -> None:
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
@@ -99,9 +118,10 @@ class Nodes(RequestHandler):
     def _list(self, query: dict[str, str]) -> None:
         if self._wrong():
             return
-        whole = self.moody.old_list or self.moody.listed()
+        whole = self.moody.old_list or self.moody.listed(self.kind)
+        whole = {**whole, "items": [item for item in whole["items"] if _fits(item, query)]}
         first = int(query.get("continue", "0"))
-        last = first + min(self.moody.page, int(query["limit"]))
+        last = first + min(self.moody.page, int(query.get("limit", "500")))
         metadata = dict(whole["metadata"])
         if last < len(whole["items"]):
             metadata["continue"] = str(last)
@@ -140,7 +160,7 @@ class Nodes(RequestHandler):
             bell = moody.change
             if await self._odd():
                 return False
-            for event in moody.events if moody.mood != "mute" else ():
+            for event in moody.told[self.kind] if moody.mood != "mute" else ():
                 version = int(event["object"]["metadata"]["resourceVersion"])
                 if version > since:
                     since = version
@@ -173,11 +193,63 @@ class Nodes(RequestHandler):
         await self.flush()
 
 
+class Thing(Things):
+    """One node, or one pod: to be read, and to be deleted."""
+
+    async def get(self, name: str) -> None:  # type: ignore[override]  # tornado passes the path
+        thing = self.moody.things[self.kind].get(name)
+        self.moody.requests.append((self.request.path, {}))
+        if self._wrong():
+            return
+        if thing is None:
+            self.set_status(404)
+            self.write({"reason": "NotFound", "message": "no such thing"})
+            return
+        self.write(thing)
+
+    async def delete(self, name: str) -> None:
+        options = json.loads(self.request.body)
+        if self._wrong():
+            return
+        thing = self.moody.things[self.kind].get(name)
+        if thing is None:
+            self.set_status(404)
+            self.write({"reason": "NotFound"})
+            return
+        if options.get("preconditions", {}).get("uid") != thing["metadata"].get("uid"):
+            self.set_status(409)
+            self.write({"reason": "Conflict"})
+            return
+        self.moody.deleted.append((name, options))
+        if name not in self.moody.stuck or options["gracePeriodSeconds"] == 0:
+            self.moody.drop(name, self.kind)
+        self.write({"kind": "Status"})
+
+
+def _fits(item: Object, query: dict[str, str]) -> bool:
+    wanted = query.get("labelSelector")
+    if wanted is None:
+        return True
+    name, value = wanted.split("=")
+    return bool((item["metadata"].get("labels") or {}).get(name) == value)
+
+
 @asynccontextmanager
 async def moody_server(folder: Path) -> AsyncIterator[tuple[Moody, Kube]]:
     """A server, and a connection to it as the service makes one."""
     moody = Moody()
-    server = HTTPServer(Application([("/api/v1/nodes", Nodes, {"moody": moody})]))
+    nodes, pods = ({"moody": moody, "kind": kind} for kind in ("nodes", "pods"))
+    server = HTTPServer(
+        Application(
+            [
+                ("/api/v1/nodes", Things, nodes),
+                ("/api/v1/nodes/([^/]+)", Thing, nodes),
+                ("/api/v1/pods", Things, pods),
+                ("/api/v1/namespaces/[^/]+/pods", Things, pods),
+                ("/api/v1/namespaces/[^/]+/pods/([^/]+)", Thing, pods),
+            ]
+        )
+    )
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     port = sockets[0].getsockname()[1]
@@ -190,7 +262,7 @@ async def moody_server(folder: Path) -> AsyncIterator[tuple[Moody, Kube]]:
             await server.close_all_connections()
 
 
-def settings_for(folder: Path, url: str) -> Settings:
+def settings_for(folder: Path, url: str, types: dict[str, GpuTypeSpec] | None = None) -> Settings:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -201,4 +273,7 @@ def settings_for(folder: Path, url: str) -> Settings:
     }
     path = folder / "kubeconfig"
     path.write_text(json.dumps(config))
-    return Settings(gpu_types={}, kubernetes=KubernetesSettings(kubeconfig=path))
+    kubernetes = KubernetesSettings(kubeconfig=path, namespace="lab")
+    return Settings(
+        gpu_types=types or {}, servers="kubernetes", data_dir=folder, kubernetes=kubernetes
+    )

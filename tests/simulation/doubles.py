@@ -108,6 +108,10 @@ class TroubledServers:
         self._trouble()
         return reservation_id in self._machine.processes
 
+    async def why_gone(self, reservation_id: str) -> str | None:
+        self._trouble()
+        return None
+
     async def tell(self, reservation_id: str, text: str) -> int:
         self._trouble()
         return 1

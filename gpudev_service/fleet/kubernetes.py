@@ -1,0 +1,192 @@
+"""The nodes of a Kubernetes cluster, as its watches show them.
+
+Verbs that this needs, for the whole cluster: `nodes` and `pods`: get, list, watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from gpudev_service.kube import Cluster, KubeAway, KubeRefused
+from gpudev_service.kube.objects import CPU, MEMORY, Node
+from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
+
+from .base import FleetAway, Share, View
+from .parts import LEAST_CPUS, LEAST_MEMORY, Kind, overhead, parts, resolved, usual
+
+#: Nodes asked for at the same time before a start.
+_AT_ONCE = 16
+
+
+class KubernetesFleet:
+    """Nodes by GPU type. What changes is taken in when somebody looks, once for all that changed.
+
+    `news` is called when the capacity of a type has become another one.
+    """
+
+    def __init__(
+        self, settings: Settings, cluster: Cluster, news: Callable[[], None] = lambda: None
+    ) -> None:
+        self._cluster, self._news = cluster, news
+        self._kinds = [Kind(t, t.kubernetes) for t in settings.gpu_types.values() if t.kubernetes]
+        self._resources = frozenset(kind.resource for kind in self._kinds if kind.resource)
+        self._types = {kind.spec.name: kind.spec for kind in self._kinds}
+        self._found: dict[str, list[NodeSpec]] = {}
+        self._of_kind: dict[str, dict[str, Node]] = {kind.spec.name: {} for kind in self._kinds}
+        self._nodes: tuple[NodeSpec, ...] = ()
+        self._by_name: dict[str, NodeSpec] = {}
+        self._daemons: dict[str, float] = {}
+        self._overheads: dict[str, dict[str, float]] = {}
+        self._touched = set(cluster.nodes)
+        self._unplanned: set[str] = set(self._types)
+        self._settling = False
+        cluster.listen(self._hear)
+
+    # --- the seam -----------------------------------------------------------------------------
+
+    def nodes(self) -> Sequence[NodeSpec]:
+        self._settle()
+        return self._nodes
+
+    def types(self) -> Mapping[str, GpuTypeSpec]:
+        self._settle()
+        return self._types
+
+    def view(self) -> View:
+        sight = self._cluster.sight()
+        return View(sight.fresh, sight.words)
+
+    @contextmanager
+    def changes(self) -> Iterator[frozenset[str]]:
+        """Nothing while the view is not current; afterwards everything, since what became free
+        meanwhile was given to nobody."""
+        if not self.view().fresh:
+            self._unplanned = set(self._types)
+            yield frozenset()
+            return
+        self._settle()
+        named, self._unplanned = self._unplanned, set()
+        try:
+            yield frozenset(named)
+        except BaseException:
+            self._unplanned |= named
+            raise
+
+    async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(name: str) -> str | None:
+            async with turns:
+                return await self._refusal(name)
+
+        said = await asyncio.gather(*(one(name) for name in nodes))
+        return {name: why for name, why in zip(nodes, said, strict=True) if why is not None}
+
+    def share(self, node: str, units: int) -> Share | None:
+        """Proportional, and never more than is left: pods of others may have come since."""
+        self._settle()
+        spec = self._by_name.get(node)
+        if spec is None:
+            return None
+        here = self._cluster.nodes.get(spec.machine)
+        taken: dict[str, float] = {}
+        for pod in self._cluster.pods_on(spec.machine):
+            for name, amount in ({} if pod.over or pod.placeholder else pod.requests).items():
+                taken[name] = taken.get(name, 0.0) + amount
+        room = {
+            name: here.allocatable.get(name, 0.0) - taken.get(name, 0.0) if here else 0.0
+            for name in (CPU, MEMORY)
+        }
+        cpus = min((spec.unit_cpus or 0.0) * units, room[CPU])
+        memory = min((spec.unit_memory or 0) * units, int(room[MEMORY]))
+        return Share(max(LEAST_CPUS, round(cpus, 3)), max(LEAST_MEMORY, memory))
+
+    # --- taking in what changed ---------------------------------------------------------------
+
+    def _hear(self, node: str) -> None:
+        """Remembers the node; looks at all that were touched once the event loop has a moment."""
+        self._touched.add(node)
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._settling = False
+        self._settle()
+        if self._unplanned:
+            self._news()
+
+    def _settle(self) -> None:
+        """Takes in every node that was touched."""
+        touched, self._touched = self._touched, set()
+        if not touched:
+            return
+        for name in touched:
+            self._members(name)
+        daemons = usual(list(self._overheads.values()))
+        if daemons != self._daemons:
+            self._daemons = daemons
+            touched |= self._found.keys() | self._overheads.keys()
+        for name in touched:
+            self._take(name)
+        self._resolve()
+        ordered = sorted(self._found)
+        self._nodes = tuple(spec for name in ordered for spec in self._found[name])
+        self._by_name = {spec.name: spec for spec in self._nodes}
+
+    def _members(self, name: str) -> None:
+        """Which types the node belongs to, and what its daemons take."""
+        node = self._cluster.nodes.get(name)
+        self._overheads.pop(name, None)
+        for kind in self._kinds:
+            members = self._of_kind[kind.spec.name]
+            members.pop(name, None)
+            if node is not None and kind.has(node, self._resources):
+                members[name] = node
+                self._overheads[name] = overhead(self._cluster.pods_on(name))
+
+    def _take(self, name: str) -> None:
+        node = self._cluster.nodes.get(name)
+        before = self._found.pop(name, [])
+        after: list[NodeSpec] = []
+        if node is not None:
+            kinds = [kind for kind in self._kinds if name in self._of_kind[kind.spec.name]]
+            after = parts(node, list(self._cluster.pods_on(name)), kinds, self._daemons)
+        if after:
+            self._found[name] = after
+        self._unplanned |= {kind for kind, _ in {*map(_told, before)} ^ {*map(_told, after)}}
+
+    def _resolve(self) -> None:
+        """Types as their nodes are. One that has lost all its nodes stays as it was known."""
+        for kind in self._kinds:
+            name = kind.spec.name
+            members = list(self._of_kind[name].values())
+            if not members:
+                continue
+            spec = resolved(kind, members, self._daemons)
+            if spec.units_per_node != self._types[name].units_per_node:
+                self._unplanned.add(name)
+            self._types[name] = spec
+
+    async def _refusal(self, name: str) -> str | None:
+        spec = self._by_name.get(name)
+        host = spec.machine if spec else name
+        try:
+            node = await self._cluster.look(host)
+        except (KubeAway, KubeRefused) as error:
+            raise FleetAway(str(error)) from error
+        if node is None or spec is None:
+            return "It has left the cluster."
+        kinds = [kind for kind in self._kinds if kind.has(node, self._resources)]
+        pods = list(self._cluster.pods_on(host))
+        now = {part.name: part for part in parts(node, pods, kinds, self._daemons)}.get(name)
+        if now is None:
+            return "It has not the GPUs any more that it had."
+        return None if now.ready else now.reason
+
+
+def _told(spec: NodeSpec) -> tuple[str, tuple[str, bool, int | None]]:
+    """What planning depends on."""
+    return spec.gpu_type, (spec.name, spec.ready, spec.units)

@@ -1,0 +1,199 @@
+"""Nodes and pods, reduced to what the service needs: small, comparable, and without the noise that
+heartbeats make. Pure functions of what the API server says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpudev_client.kubernetes import LABEL_PLACEHOLDER, LABEL_RANK, LABEL_RESERVATION
+from gpudev_client.podstatus import Trouble, trouble
+
+from .connection import Object
+
+CPU, MEMORY = "cpu", "memory"
+ZONE = "topology.kubernetes.io/zone"
+#: Of a pod that the kubelet itself runs from a file; the cluster cannot move it.
+_MIRROR = "kubernetes.io/config.mirror"
+
+_SUFFIXES = {
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "": 1.0,
+    **{letter: 1000.0 ** (at + 1) for at, letter in enumerate("kMGTPE")},
+    **{f"{letter}i": 1024.0 ** (at + 1) for at, letter in enumerate("KMGTPE")},
+}
+_QUANTITY = re.compile(r"([+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|[+-]?[0-9]+\.)([a-zA-Z]{0,2})")
+
+Amounts = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster. `labels` are those that somebody asks for."""
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    capacity: Amounts
+    allocatable: Amounts
+    ready: bool
+    cordoned: bool
+    leaving: bool
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that has a node or is gpudev's own; ended ones of others do not count.
+
+    `reservation` is None for pods that are not gpudev's. `system`: belongs to the node rather than
+    to anybody who uses it. `over`: it has ended and holds nothing any more.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    node: str | None
+    requests: Amounts
+    reservation: str | None = None
+    rank: int = 0
+    placeholder: str | None = None
+    system: bool = False
+    over: bool = False
+    leaving: bool = False
+    running: bool = False
+    trouble: Trouble | None = field(default=None, compare=True)
+
+    @property
+    def path(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+
+
+def quantity(text: Any) -> float:
+    """An amount as Kubernetes writes it: `500m`, `16Gi`, `1e3`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _QUANTITY.fullmatch(str(text).strip())
+    if match is None or match[2] not in _SUFFIXES:
+        raise ValueError(f"no quantity: {text!r:.40}")
+    return float(match[1]) * _SUFFIXES[match[2]]
+
+
+def node_reader(labels: frozenset[str], resources: frozenset[str]) -> Callable[[Object], Node]:
+    """Reads nodes with what is asked of `labels`, and of `resources` besides CPU and memory."""
+    counted = resources | {CPU, MEMORY}
+
+    def read(item: Object) -> Node:
+        metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+        found = metadata.get("labels") or {}
+        return Node(
+            name=metadata["name"],
+            labels={name: found[name] for name in labels if name in found},
+            taints=tuple(
+                Taint(t.get("key", ""), t.get("value") or "", t.get("effect", ""))
+                for t in spec.get("taints") or ()
+            ),
+            capacity=_amounts(status.get("capacity"), counted),
+            allocatable=_amounts(status.get("allocatable"), counted),
+            ready=any(
+                c.get("type") == "Ready" and c.get("status") == "True"
+                for c in status.get("conditions") or ()
+            ),
+            cordoned=bool(spec.get("unschedulable")),
+            leaving="deletionTimestamp" in metadata,
+            zone=found.get(ZONE),
+        )
+
+    return read
+
+
+def pod_reader(namespace: str, resources: frozenset[str]) -> Callable[[Object], Pod | None]:
+    """Reads pods; gpudev's own are those with its labels in its namespace."""
+    counted = resources | {CPU, MEMORY}
+
+    def read(item: Object) -> Pod | None:
+        metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+        labels = metadata.get("labels") or {}
+        ours = metadata.get("namespace") == namespace
+        reservation = labels.get(LABEL_RESERVATION) if ours else None
+        over = status.get("phase") in {"Succeeded", "Failed"}
+        node = spec.get("nodeName")
+        if reservation is None and (over or not node):
+            return None
+        return Pod(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata.get("uid") or "",
+            node=node or None,
+            requests=requests(spec, counted),
+            reservation=reservation,
+            rank=_rank(labels.get(LABEL_RANK)),
+            placeholder=labels.get(LABEL_PLACEHOLDER) if ours else None,
+            system=_system(metadata),
+            over=over,
+            leaving="deletionTimestamp" in metadata,
+            running=status.get("phase") == "Running",
+            trouble=trouble(item) if reservation is not None else None,
+        )
+
+    return read
+
+
+def requests(spec: Object, counted: frozenset[str]) -> dict[str, float]:
+    """What the scheduler sets aside for a pod: its containers together, or one of its init
+    containers where that alone needs more."""
+    total: dict[str, float] = {}
+    for container in spec.get("containers") or ():
+        _add(total, _requested(container, counted))
+    beside: dict[str, float] = {}
+    peak: dict[str, float] = {}
+    for container in spec.get("initContainers") or ():
+        own = _requested(container, counted)
+        if container.get("restartPolicy") == "Always":  # runs on beside the others
+            _add(total, own)
+            _add(beside, own)
+            own = {}
+        for name in own.keys() | beside.keys():
+            peak[name] = max(peak.get(name, 0.0), own.get(name, 0.0) + beside.get(name, 0.0))
+    for name, amount in peak.items():
+        total[name] = max(total.get(name, 0.0), amount)
+    total.update(_requested(spec, counted))  # what a pod asks for as a whole
+    _add(total, _amounts(spec.get("overhead"), counted))
+    return total
+
+
+def _requested(part: Object, counted: frozenset[str]) -> dict[str, float]:
+    asked = part.get("resources") or {}
+    return _amounts({**(asked.get("limits") or {}), **(asked.get("requests") or {})}, counted)
+
+
+def _amounts(values: Mapping[str, Any] | None, counted: frozenset[str]) -> dict[str, float]:
+    return {name: quantity(value) for name, value in (values or {}).items() if name in counted}
+
+
+def _add(total: dict[str, float], more: Amounts) -> None:
+    for name, amount in more.items():
+        total[name] = total.get(name, 0.0) + amount
+
+
+def _rank(label: str | None) -> int:
+    return int(label) if label is not None and re.fullmatch("[0-9]{1,4}", label) else 0
+
+
+def _system(metadata: Object) -> bool:
+    owners = metadata.get("ownerReferences") or ()
+    mirrored = _MIRROR in (metadata.get("annotations") or {})
+    return mirrored or any(owner.get("kind") in {"DaemonSet", "Node"} for owner in owners)

@@ -1,0 +1,90 @@
+"""Leases whose node has gone, or was closed, before their server could start: placed again at once,
+or waiting again in the place in the queue that they had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.models import Reservation
+from gpudev_client.states import State
+from gpudev_service.actor import SERVICE
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
+from gpudev_service.fleet import FleetAway
+from gpudev_service.store.models import HistoryRow, LeaseUnitRow, PlacementRow
+
+from . import planning, views
+from .rows import load
+from .transitions import transition
+
+#: How often a lease is placed again in a row; beyond that the fleet is in turmoil, and it waits.
+ATTEMPTS = 3
+
+
+async def startable(ctx: Context, view: Reservation) -> Reservation:
+    """The reservation with a placement on which a server can be started now.
+
+    Raises:
+        Refusal: `planned_again` where it waits again; `wrong_state` where its server runs no more
+            and its node has gone; `unavailable` where the fleet cannot be asked.
+    """
+    for _ in range(ATTEMPTS):
+        refused = await _refusals(ctx, view)
+        if not refused:
+            return view
+        node, why = next(iter(refused.items()))
+        if view.state is not State.PREPARING:
+            raise Refusal(
+                "wrong_state",
+                f"Your server cannot be started again on {node}. {why} Cancel this reservation, "
+                "and reserve again with the same disk.",
+            )
+        view = await _again(ctx, view.id, refused)
+        if view.state is not State.PREPARING:
+            break
+    raise Refusal(
+        "planned_again",
+        "The node for your server is not there any more. Your place in the queue is kept.",
+    )
+
+
+async def _refusals(ctx: Context, view: Reservation) -> Mapping[str, str]:
+    try:
+        return await ctx.fleet.refusals([place.node for place in view.placement])
+    except FleetAway as away:
+        raise Refusal(
+            "unavailable", f"Nothing can be started at the moment: {away}. It is tried again."
+        ) from away
+
+
+async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) -> Reservation:
+    """Gives the units back and plans anew, in one transaction. Who was to start now keeps that as
+    the promise, so nobody who came later is before them."""
+
+    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+        now = ctx.clock.now()
+        row = await load(session, reservation_id)
+        view = await views.reservation(ctx, session, row)
+        nodes = [place.node for place in view.placement]
+        lost = [node for node in nodes if node in refused]
+        if State(row.state) is not State.PREPARING or not lost:
+            return view, []  # somebody else has done it meanwhile
+        for table in (LeaseUnitRow, PlacementRow):
+            await session.execute(delete(table).where(table.reservation_id == row.id))
+        reason = (
+            f"{lost[0]} cannot take your server. {refused[lost[0]]} It is planned again; your "
+            "place in the queue is kept."
+        )
+        entry = transition(session, row, State.QUEUED, reason=reason, actor=SERVICE.name, now=now)
+        row.planned_start, row.planned_nodes = now, nodes
+        await session.flush()
+        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        await session.flush()
+        return await views.reservation(ctx, session, row), [entry, *outcome.entries]
+
+    view, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries)
+    return view

@@ -1,0 +1,155 @@
+"""Servers as pods: found by the label that each pod of a reservation has, in the view that the
+service keeps of the cluster anyway, and ended by deleting them.
+
+What decides that a server is gone is asked of the API server itself: a lease must not be released
+on the word of a view that may be behind. A pod counts as gone when its object is: the kubelet
+removes it once its containers have ended. Only where no kubelet is left to do so is the object
+taken away without it.
+
+Verbs that this needs, in the namespace of the servers: `pods`: get, list, watch, delete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from gpudev_client.kubernetes import LABEL_RESERVATION
+from gpudev_client.podstatus import vanished
+from gpudev_service.kube import Cluster, KubeAway, KubeRefused
+from gpudev_service.kube.objects import Pod, pod_reader
+from gpudev_service.settings import STOP_BY_FORCE
+
+from .base import Handle, ServersAway
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at whether pods are gone, where the watch has not told.
+_ROUND = 0.5
+#: How many ends are remembered, for whoever asks why a server is gone.
+_ENDS_KEPT = 1000
+
+
+class PodServers:
+    """Pods of this service's namespace that carry a reservation's id."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._read = pod_reader(cluster.namespace, frozenset())
+        self._ends: dict[str, str] = {}
+        cluster.listen_to_pods(self._hear)
+
+    async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
+        """Also where a pod has ended and is only to be removed: `stop` does that."""
+        del handle
+        return bool(await self._pods(reservation_id))
+
+    async def running(self) -> set[str]:
+        self._need_view()
+        found = self._cluster.reservations()
+        return {key for key, pods in found.items() if any(not pod.over for pod in pods)}
+
+    async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
+        if not handle or handle.get("kind") != "pod":
+            return False
+        self._need_view()
+        pods = self._cluster.pods_of(reservation_id)
+        return not any(pod.uid == handle.get("uid") and not pod.over for pod in pods)
+
+    async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
+        """What runs in a pod cannot be seen from outside."""
+        del reservation_id, handle
+        return False
+
+    async def why_gone(self, reservation_id: str) -> str | None:
+        for pod in self._cluster.pods_of(reservation_id):
+            if pod.trouble is not None and pod.trouble.over:
+                return pod.trouble.words
+        return self._ends.get(reservation_id)
+
+    async def tell(self, reservation_id: str, text: str) -> int:
+        """The Lab extension in each pod tells its own terminals; from here nothing is reached."""
+        del reservation_id, text
+        return 0
+
+    async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
+        del handle
+        try:
+            return await self._stop(reservation_id, grace)
+        except (ServersAway, KubeAway, KubeRefused) as error:
+            log.warning("the pods of %s could not be ended: %s", reservation_id, error)
+            return False
+
+    async def _stop(self, reservation_id: str, grace: float) -> bool:
+        seconds = max(1, math.ceil(grace))
+        pods = await self._pods(reservation_id)
+        await self._delete(pods, seconds)
+        rounds = math.ceil((seconds + STOP_BY_FORCE) / _ROUND)
+        for _ in range(rounds):
+            pods = await self._pods(reservation_id)
+            if all(pod.over for pod in pods):
+                return True  # nothing runs any more; the kubelet tidies up
+            await self._wait()
+        lost = [pod for pod in pods if self._node_is_lost(pod)]
+        if lost:
+            log.warning("no kubelet ends the pods of %s: taken away", reservation_id)
+            await self._delete(lost, 0)
+        return all(pod.over for pod in await self._pods(reservation_id))
+
+    async def _delete(self, pods: Iterable[Pod], seconds: int) -> None:
+        """Each pod by its uid: another one may have its name by now."""
+        for pod in pods:
+            options = {"gracePeriodSeconds": seconds, "preconditions": {"uid": pod.uid}}
+            await self._cluster.kube.delete(pod.path, options)
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._cluster.news(), _ROUND)
+        except TimeoutError:
+            return
+
+    def _node_is_lost(self, pod: Pod) -> bool:
+        if pod.node is None:
+            return True  # nothing was ever started
+        node = self._cluster.nodes.get(pod.node)
+        return node is None or not node.ready
+
+    async def _pods(self, reservation_id: str) -> list[Pod]:
+        """The pods of a reservation as they are at this moment."""
+        path = f"/api/v1/namespaces/{quote(self._cluster.namespace, safe='')}/pods"
+        query = {"labelSelector": f"{LABEL_RESERVATION}={reservation_id}"}
+        try:
+            answer = await self._cluster.kube.get(path, query)
+        except (KubeAway, KubeRefused) as error:
+            raise ServersAway(str(error)) from error
+        found = [self._read(item) for item in answer.get("items") or ()]
+        return [pod for pod in found if pod is not None]
+
+    def _need_view(self) -> None:
+        sight = self._cluster.sight()
+        if not sight.fresh:
+            raise ServersAway(sight.words or "the cluster cannot be seen")
+
+    def _hear(self, before: Pod | None, after: Pod | None) -> None:
+        """Keeps why a server ended: its pod may be gone by the time somebody asks."""
+        pod = after or before
+        if pod is None or pod.reservation is None or pod.rank != 0:
+            return
+        if after is not None and after.trouble is None:
+            if not after.over:
+                self._ends.pop(pod.reservation, None)
+            return
+        if after is not None and after.trouble is not None:
+            words = after.trouble.words
+        elif before is not None and before.trouble is not None:
+            words = before.trouble.words
+        else:
+            there = None if pod.node is None else pod.node in self._cluster.nodes
+            words = vanished(there).words
+        self._ends.pop(pod.reservation, None)
+        self._ends[pod.reservation] = words
+        while len(self._ends) > _ENDS_KEPT:
+            del self._ends[next(iter(self._ends))]

@@ -1,0 +1,182 @@
+"""Between plan and start a node may go; nobody loses their place by it, and nothing is placed from
+a view that is not current."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gpudev_client.models import Reservation
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
+from gpudev_service.loops import fleet as fleet_loop
+from gpudev_service.operations import capacity, reservations, servers
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import World, make_world
+from tests.kube.site import Site, site
+from tests.kube.things import node, pod
+
+
+@pytest.fixture
+async def there(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path, node("a"), node("b")) as found:
+        yield found
+
+
+@pytest.fixture
+def world(store: Store, tmp_path: Path, there: Site) -> World:
+    made = make_world(store, tmp_path, types=there.settings.gpu_types, nodes=())
+    made.ctx.settings = there.settings
+    made.ctx.fleet = there.fleet
+    return made
+
+
+def where(view: Reservation) -> list[str]:
+    return [place.node for place in view.placement]
+
+
+async def test_a_launch_says_what_the_pods_are_made_with(world: World) -> None:
+    lease = await world.reserve(gpu_type="h100", gpus=2)
+    found = await servers.launch(world.ctx, lease.id)
+    pods = found.pods
+    assert pods is not None
+    assert (pods.nodes, pods.resource, pods.count) == (["a"], "nvidia.com/gpu", 2)
+    assert (pods.cpus, pods.memory_bytes) == (16, 128 * 2**30)
+    assert (pods.workers, pods.claim, found.home) == (0, None, "/home/jovyan")
+    assert {"key": "nvidia.com/gpu", "operator": "Exists"} in pods.tolerations
+    assert "NVIDIA_VISIBLE_DEVICES" not in found.environment, "the device plugin says it"
+
+
+async def test_whole_nodes_are_pods_by_rank(world: World) -> None:
+    lease = await world.reserve(gpu_type="h100", gpus=16)
+    pods = (await servers.launch(world.ctx, lease.id)).pods
+    assert pods is not None
+    assert (pods.nodes, pods.count, pods.workers) == (["a", "b"], 8, 1)
+
+
+@pytest.mark.parametrize("how", ["gone", "cordoned"])
+async def test_a_lease_whose_node_goes_before_the_start_moves_at_once(
+    world: World, there: Site, how: str
+) -> None:
+    lease = await world.reserve(gpu_type="h100", gpus=8)
+    assert where(lease) == ["a"]
+    there.moody.become("silent")
+    if how == "gone":
+        there.moody.drop("a")
+    else:
+        there.moody.set(node("a", cordoned=True))
+    launch = await servers.launch(world.ctx, lease.id)
+    assert launch.pods is not None
+    assert launch.pods.nodes == ["b"]
+    assert launch.reservation.state is State.PREPARING
+    reasons = await world.reasons(lease)
+    assert any(reason.startswith("a cannot take your server.") for reason in reasons)
+
+
+async def test_a_lease_that_finds_no_other_node_waits_before_those_who_came_later(
+    world: World, there: Site
+) -> None:
+    first = await world.reserve("ada", "h100", gpus=8)
+    other = await world.reserve("bob", "h100", gpus=8, hours=2)
+    world.clock.pass_time(minutes=1)
+    later = await world.reserve("eve", "h100", gpus=8)
+    assert [where(first), where(other)] == [["a"], ["b"]]
+    there.moody.drop("a")
+    with pytest.raises(Refusal) as refused:
+        await servers.launch(world.ctx, first.id)
+    assert refused.value.code == "planned_again"
+    seen = await world.look(first)
+    assert (seen.state, seen.position) == (State.QUEUED, 1)
+    assert (seen.starts_at, seen.expires_at, seen.server_lost_at) == (None, None, None)
+    assert seen.promised_start is not None
+    after = await world.look(later)
+    assert after.promised_start is not None
+    assert seen.promised_start < after.promised_start
+    there.moody.set(node("c"))
+    await there.until(lambda: "c" in there.cluster.nodes)
+    await fleet_loop.run(world.ctx)
+    moved = await world.look(first)
+    assert (moved.state, where(moved)) == (State.PREPARING, ["c"])
+    assert (await servers.launch(world.ctx, first.id)).pods
+
+
+async def test_a_server_that_crashed_is_not_started_again_on_a_node_that_is_gone(
+    world: World, there: Site
+) -> None:
+    lease = await world.running(await world.reserve(gpu_type="h100"))
+    there.moody.drop("a")
+    with pytest.raises(Refusal, match="cannot be started again on a") as refused:
+        await servers.launch(world.ctx, lease.id)
+    assert refused.value.code == "wrong_state"
+    assert (await world.look(lease)).state is State.ACTIVE
+
+
+async def test_while_the_cluster_is_away_a_launch_is_tried_again_later(
+    world: World, there: Site
+) -> None:
+    lease = await world.reserve(gpu_type="h100")
+    there.moody.become("ill")
+    with pytest.raises(Refusal) as refused:
+        await servers.launch(world.ctx, lease.id)
+    assert refused.value.code == "unavailable"
+    assert (await world.look(lease)).state is State.PREPARING
+
+
+async def test_from_a_frozen_view_nothing_starts_and_no_promise_moves(
+    world: World, there: Site
+) -> None:
+    first = await world.reserve("ada", "h100", gpus=16)
+    waiting = await world.reserve("bob", "h100", gpus=8)
+    promised = (await world.look(waiting)).promised_start
+    there.freeze()
+    shown = await capacity.cluster(world.ctx, "eve", lambda _: True)
+    assert not shown.fresh
+    assert "last seen" in (shown.trouble or "")
+    await reservations.cancel(world.ctx, first.id, Actor("ada"))
+    await world.sweep()
+    newcomer = await world.reserve("eve", "h100", gpus=1)
+    assert await world.states(waiting, newcomer) == [State.QUEUED, State.QUEUED]
+    assert (await world.look(waiting)).promised_start == promised
+    assert (await world.look(newcomer)).promised_start is not None
+    await fleet_loop.run(world.ctx)
+    there.moody.become("well")
+    await there.until(lambda: there.fleet.view().fresh)
+    await fleet_loop.run(world.ctx)
+    assert await world.states(waiting, newcomer) == [State.PREPARING, State.PREPARING]
+
+
+async def test_a_node_that_goes_takes_promises_with_a_reason_and_a_new_one_keeps_them(
+    world: World, there: Site
+) -> None:
+    await world.reserve("ada", "h100", gpus=8, hours=2)
+    await world.reserve("bob", "h100", gpus=8, hours=4)
+    waiting = await world.reserve("eve", "h100", gpus=8)
+    before = await world.look(waiting)
+    there.moody.set(node("a", cordoned=True))
+    await there.until(lambda: not there.node("a").ready)
+    await fleet_loop.run(world.ctx)
+    moved = await world.look(waiting)
+    assert before.promised_start is not None
+    assert moved.promised_start is not None
+    assert moved.promised_start > before.promised_start
+    assert "a node was taken out of service" in (await world.reasons(waiting))[-1]
+    there.moody.set(node("new"))
+    await there.until(lambda: "new" in there.cluster.nodes)
+    await fleet_loop.run(world.ctx)
+    assert await world.states(waiting) == [State.PREPARING]
+
+
+async def test_a_gpu_that_somebody_else_uses_is_not_promised(world: World, there: Site) -> None:
+    there.moody.set(pod("train", "a", gpu="1"))
+    await there.until(lambda: there.node("a").units == 7)
+    lease = await world.reserve("ada", "h100", gpus=8)
+    assert where(lease) == ["b"]
+    with pytest.raises(Refusal, match="no room"):
+        await world.reserve("bob", "h100", gpus=16)
+    seven = await world.reserve("bob", "h100", gpus=7)
+    assert where(seven) == ["a"]
+    offer = (await capacity.availability(world.ctx, 1.0, (), "h100"))[0]
+    assert (offer.total, offer.free) == (15, 0)

@@ -1,0 +1,1 @@
+"""Servers without the Hub."""
