@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gpudev_service.actor import Actor
 from gpudev_service.fleet import StaticFleet
+from gpudev_service.fleet.base import Unchanging
 from gpudev_service.settings import (
     GpuTypeSpec,
     IdleAction,
@@ -45,7 +46,7 @@ POLICY = Policy(
 
 
 @dataclass
-class FailingFleet:
+class FailingFleet(Unchanging):
     """The configured nodes, of which some fail and come back while the service runs."""
 
     configured: StaticFleet
