@@ -33,7 +33,8 @@ FOR_service = pyproject.toml --extra service --extra kubernetes -c requirements/
 FOR_singleuser = pyproject.toml --extra lab -c requirements/hub5.txt
 FOR_hub = pyproject.toml --extra hub --extra kubernetes -c requirements/hub5.txt
 
-.PHONY: help setup demo test check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
+.PHONY: help setup demo cluster cluster-down test check format lint types contracts docs lock lock-check wheel images clean \
+	$(BENCHMARKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,12 +48,20 @@ setup: ## set up .venv and node_modules as the lock files say (quick when nothin
 demo: setup ## run a local Hub with GPU reservations on 127.0.0.1 (DEMO_PORT=8000 DEMO_DIR=.demo)
 	@DEMO_PORT='$(DEMO_PORT)' DEMO_DIR='$(DEMO_DIR)' exec python -m tools.demo
 
+cluster: setup ## bring up a real Kubernetes on this machine (as root on Linux; SYSTEM=1 installs what it needs)
+	@tools/system-packages
+	@python -m tools.cluster up
+
+cluster-down: setup ## end it, and leave nothing
+	@python -m tools.cluster down
+
 check: setup lint types contracts ## the quick inner loop: lint, types, import contracts, tests without servers
-	@$(PYTEST) -m 'not hub and not hub5 and not browser and not postgres and not slow'
+	@$(PYTEST) -m 'not hub and not hub5 and not browser and not postgres and not cluster and not slow'
 
 test: ## everything that can run here; SYSTEM=1 (as root on Debian) installs what the full tiers need
 	@tools/system-packages
 	@tools/setup hub5
+	@python -m tools.cluster prepare
 	@$(MAKE) lint types contracts
 	@$(PYTEST)
 
@@ -78,6 +87,7 @@ lock: ## write the lock files anew, keeping versions that still fit (UPGRADE=1: 
 	@tools/setup uv
 	@$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	@$(COMPILE) requirements/node.in -o requirements/node.txt
+	@$(COMPILE) requirements/go.in -o requirements/go.txt
 	@$(COMPILE) $(FROM_PROJECT) -o requirements/lock.txt
 	@$(COMPILE) $(FROM_PROJECT) -c requirements/hub5.in -o requirements/hub5.txt
 	@$(foreach name,$(LOCKED),$(COMPILE) $(FOR_$(name)) -o requirements/$(name).txt &&) true

@@ -9,6 +9,7 @@ pytest_plugins = [
     "pytester",
     "tests.tiers",
     "tests.fixtures.browser",
+    "tests.fixtures.cluster",
     "tests.fixtures.hub",
     "tests.fixtures.postgres",
     "tests.fixtures.store",

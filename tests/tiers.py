@@ -20,8 +20,14 @@ from pathlib import Path
 
 import pytest
 
+from tools.cluster import requirements
+from tools.cluster.cluster import Cluster
+from tools.cluster.place import Place, default_place
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED = "GPUDEV_REQUIRE_TIERS"
+#: Names the `.artifacts/cluster` of another tree whose running cluster the tests are to use.
+CLUSTER = "GPUDEV_CLUSTER"
 _OLDEST_NODE = 20
 _SYSTEM = "`make test SYSTEM=1` installs it on Debian, as root"
 
@@ -103,16 +109,25 @@ def _chart() -> str | None:
     return programs.obstacle()
 
 
+def _cluster() -> str | None:
+    elsewhere = os.environ.get(CLUSTER)
+    if elsewhere:
+        there = Cluster(Place(Path(elsewhere)))
+        return None if there.is_up else f"no cluster runs in {CLUSTER}={elsewhere}"
+    return requirements.obstacle(default_place())
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
     "chart": _chart,
+    "cluster": _cluster,
     "hub": _hub,
     "hub5": _hub5,
     "postgres": _postgres,
     "ssh": _ssh,
 }
 
-_FIXTURES = {"browser": "browser", "postgres_server": "postgres"}
+_FIXTURES = {"browser": "browser", "cluster": "cluster", "postgres_server": "postgres"}
 
 
 @functools.cache
