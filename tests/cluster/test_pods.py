@@ -41,7 +41,12 @@ def test_a_service_answers_by_its_name_and_from_here(namespace: Kubectl) -> None
         selector="kubernetes.io/service-name=web",
     )
     name = f"web.{namespace.namespace}.svc.cluster.local"
-    assert run(namespace, pod("asks", f"wget -q -T 30 -O - http://{name}")) == "hello\n"
+    # A static busybox looks names up with nslookup alone; its wget and nc need libraries for it.
+    script = (
+        f"address=$(nslookup {name} | sed -n 's/^Address: //p');"
+        r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 $address 80 | tail -n 1"
+    )
+    assert run(namespace, pod("asks", script)) == "hello\n"
     address = namespace.get("service", "web")["spec"]["clusterIP"]
     assert httpx.get(f"http://{address}", trust_env=False).text == "hello\n"
 
