@@ -244,13 +244,7 @@ class GpuDevMixin(Spawner):
         self._move(Phase.STARTING)
         self._began_at, self._ran_at = datetime.now(UTC), None
         reservation_id = entry.reservation.id
-        try:
-            self._launch = await self.connection.client.launch(reservation_id)
-        except errors.Conflict as error:
-            await self.connection.watch.read(entry)
-            if entry.reservation.state in WAITING:
-                raise moves.Moved from error
-            raise
+        self._launch = await moves.launched(self.connection, entry, self._limit)
         self._reservation = self._launch.reservation
         self.start_timeout = max(1, round(self._limit))
         try:

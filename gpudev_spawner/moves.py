@@ -7,8 +7,17 @@ import asyncio
 
 from jupyterhub.user import User
 
-from gpudev_client.models import Reservation
+from gpudev_client import errors
+from gpudev_client.models import Reservation, ServerLaunch
 from gpudev_client.states import FINAL, WAITING, State
+
+from .connection import Connection
+from .waiting import Entry
+
+#: Seconds between two questions how a server is to be started, where that cannot be said yet.
+_PAUSE = 1.0
+#: The service's answer where the planned node went away and another one is looked for.
+_PLANNED_AGAIN = "planned_again"
 
 
 class Moved(Exception):  # noqa: N818 - what happened
@@ -26,6 +35,31 @@ def has_moved(now: Reservation, launched: Reservation) -> bool:
         return True
     before = [place.node for place in launched.placement]
     return bool(now.placement) and [place.node for place in now.placement] != before
+
+
+async def launched(connection: Connection, entry: Entry, limit: float) -> ServerLaunch:
+    """How the server of a lease that runs is to be started. Asked again, for at most `limit`
+    seconds, where the service cannot say: it, or the cluster behind it, is away.
+
+    Raises:
+        Moved: it waits again, or is to be started elsewhere.
+        GpuDevError: the service refuses, or stays away.
+    """
+    deadline = asyncio.get_running_loop().time() + limit
+    while True:
+        try:
+            return await connection.client.launch(entry.reservation.id)
+        except errors.Conflict as error:
+            await connection.watch.read(entry)
+            if error.code != _PLANNED_AGAIN and entry.reservation.state not in WAITING:
+                raise
+            await asyncio.sleep(_PAUSE)
+            raise Moved from error
+        except (errors.ServerFault, errors.Unreachable):
+            over = is_over(entry.reservation)
+            if over or asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_PAUSE)
 
 
 def hub_ends() -> bool:
