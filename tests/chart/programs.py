@@ -1,8 +1,8 @@
 """What the tests of the chart need besides Python, and where it is found.
 
-Helm and kubeconform are built by Go like the programs of the cluster, or found on PATH. The chart
-that ours depends on is fetched by `helm dependency update helm/gpudev`; where it cannot be
-downloaded, GPUDEV_Z2JH_CHART names its archive or folder.
+Helm and kubeconform are built by Go like the programs of the cluster (`python -m tools.cluster
+prepare`), or found on PATH. The chart that ours depends on is fetched by `helm dependency update
+helm/gpudev`; where it cannot be downloaded, GPUDEV_Z2JH_CHART names its archive or folder.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 
 from tests.tiers import ROOT
+from tools.cluster.golang import find_go
+from tools.cluster.place import ClusterError, default_place
+from tools.cluster.programs import KUBERNETES
 
 UPSTREAM = "GPUDEV_Z2JH_CHART"
-KUBERNETES = "1.36.3"
-_BUILT = ROOT / ".artifacts" / "cluster" / "bin"
 
 
 def helm() -> str | None:
@@ -44,8 +45,9 @@ def upstream_chart() -> Path | None:
 @functools.cache
 def openapi() -> Path | None:
     """Kubernetes' OpenAPI document, out of the Go module of the version that the cluster runs."""
-    go = shutil.which("go")
-    if go is None:
+    try:
+        go = find_go(default_place())
+    except ClusterError:
         return None
     with tempfile.TemporaryDirectory(prefix="gpudev-go-") as folder:
         done = subprocess.run(
@@ -64,7 +66,7 @@ def obstacle() -> str | None:
     """Why the chart cannot be rendered and checked here; None when it can."""
     for name, found in (("helm", helm()), ("kubeconform", kubeconform())):
         if found is None:
-            return f"{name} is neither built (make cluster) nor on PATH"
+            return f"{name} is neither built (python -m tools.cluster prepare) nor on PATH"
     upstream = upstream_chart()
     if upstream is None:
         return (
@@ -78,5 +80,5 @@ def obstacle() -> str | None:
 
 
 def _program(name: str) -> str | None:
-    built = _BUILT / name
+    built = default_place().bin / name
     return str(built) if built.exists() else shutil.which(name)
