@@ -1,10 +1,11 @@
 """A list of objects kept up to date by watches, which knows how old its view is.
 
 A watch that has died in silence looks like a quiet cluster: that is why each one is short (the
-server ends it after `Timing.window` seconds, and sends a bookmark before) and the next begins where
-it ended. No data is read twice, and a server, proxy or network that says nothing is noticed after
-`Timing.limit` seconds. Only what carries a version counts as a sign of life: an open connection
-proves nothing.
+server ends it after `Timing.window` seconds) and the next begins where it ended. No data is read
+twice, and a server, proxy or network that says nothing is noticed after `Timing.limit` seconds.
+Signs of life are news, bookmarks, and the end of a watch at its time: whoever can send that end had
+sent all that was before it. An open connection proves nothing. Bookmarks alone would not do: a
+server has none for what has not changed since its own start.
 
 Versions rise with every change, so an event that is not newer than the view is a repetition, and a
 list that is older than the view comes from a server that lags behind: both are ignored.
@@ -33,6 +34,8 @@ PAGE = 500
 #: Most pages of a list: beyond, something gives us pages in a circle.
 _PAGES = 10_000
 _GONE = 410
+#: By how many seconds a server may end a watch before its time.
+_PUNCTUAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Watched(Generic[T]):
         self._behind_since: float | None = None
         #: Versions of objects that were learned before the watch told of them.
         self._learned: dict[str, int] = {}
+        #: Whether this watch has told what was known: then it comes from somewhere else.
+        self._repeated = False
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         #: In words, what is wrong at the moment; None while all is well.
@@ -172,14 +177,16 @@ class Watched(Generic[T]):
         if self._version is None or self._expired:
             await self._list()
         window, loop = self._timing.window, asyncio.get_running_loop()
-        begun = loop.time()
+        begun, self._repeated = loop.time(), False
         try:
             async with asyncio.timeout(window + self._timing.limit / 4):
                 await self._watch()
         except TimeoutError:
             raise KubeAway("the watch stands still") from None
-        if loop.time() - begun < window / 2:
+        if loop.time() - begun < window - _PUNCTUAL:
             raise KubeAway("the API server ended the watch early")
+        if not self._repeated:
+            self._prove()
 
     # --- list ---------------------------------------------------------------------------------
 
@@ -265,6 +272,7 @@ class Watched(Generic[T]):
         version = _version(thing)
         if version < self._newest or (version == self._newest and kind != "BOOKMARK"):
             log.debug("watch of %s: a repeated event is ignored", self._path)
+            self._repeated = True
             return
         self._version = self._newest = version
         self._prove()

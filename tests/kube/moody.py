@@ -26,7 +26,7 @@ class Moody:
 
     - `well`: events as they come, and a bookmark at the end of the window;
     - `silent`: the connection stands, and nothing is said, not even headers;
-    - `mute`: headers come, and nothing after them;
+    - `mute`: headers come, and nothing after them, not even the end;
     - `cut`: the connection breaks after the first event or at once;
     - `short`: the answer ends at once, as if all were well;
     - `gone`, `gone_later`: 410 as the answer, or as an event;
@@ -42,6 +42,7 @@ class Moody:
         self.things: dict[str, dict[str, Object]] = {"nodes": {}, "pods": {}}
         self.told: dict[str, list[Object]] = {"nodes": [], "pods": []}
         self.stuck: set[str] = set()
+        self.bookmarks = True
         self.deleted: list[tuple[str, Object]] = []
         self.mood = "well"
         #: Answers lists as they were at that time, when set.
@@ -146,9 +147,12 @@ class Things(RequestHandler):
             await moody.change.wait()
             return
         await self.flush()
+        if moody.mood == "mute":
+            await moody.change.wait()
+            return
         if not await self._follow(0 if moody.mood == "replay" else since, window):
             return
-        if moody.mood == "well":
+        if moody.mood == "well" and moody.bookmarks:
             version = {"metadata": {"resourceVersion": str(moody.version)}}
             await self._say({"type": "BOOKMARK", "object": version})
 
@@ -160,7 +164,7 @@ class Things(RequestHandler):
             bell = moody.change
             if await self._odd():
                 return False
-            for event in moody.told[self.kind] if moody.mood != "mute" else ():
+            for event in moody.told[self.kind]:
                 version = int(event["object"]["metadata"]["resourceVersion"])
                 if version > since:
                     since = version

@@ -82,9 +82,15 @@ async def test_a_view_lists_by_pages_and_follows(case: Case) -> None:
     assert len(lists) == 3, "three pages of one list, and no other"
 
 
-async def test_a_quiet_cluster_stays_fresh_by_bookmarks_without_another_list(case: Case) -> None:
+@pytest.mark.parametrize("bookmarks", [True, False])
+async def test_a_quiet_cluster_stays_fresh_without_another_list(
+    case: Case, bookmarks: bool
+) -> None:
+    case.moody.bookmarks = bookmarks
     case.moody.put("a")
     case.view.start()
+    await case.until(lambda: case.moody.watches() >= 2)
+    case.clock.now += QUICK.limit + 1
     await case.until(lambda: case.moody.watches() >= 3)
     assert case.view.fresh
     assert [case.moody.watches(), len(case.moody.requests)] == [3, 4]
