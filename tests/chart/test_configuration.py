@@ -66,7 +66,7 @@ def test_values_reach_the_traits(tmp_path: Path) -> None:
     assert found.kubernetes.shared_storage_class == "nfs"
     assert found.kubernetes.disk_size_gb == 50
     assert found.policy.groups["lab"].max_gpus == 32
-    assert (found.times.sweep, found.times.start_limit) == (2, 600)
+    assert (found.times.sweep, found.times.start_limit) == (2, 960)
     assert found.history_days == 90
     assert found.disk_limit_gb == 7, "the last in the order of names"
 

@@ -39,15 +39,8 @@ MAY: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
         {
             *((verb, "pods") for verb in ("create", "get", "list", "watch", "delete")),
             *((verb, "events") for verb in ("get", "list", "watch")),
-            *(
-                (verb, kind)
-                for kind in ("services", "secrets")
-                for verb in ("create", "patch", "delete")
-            ),
-            *(
-                (verb, "networking.k8s.io/networkpolicies")
-                for verb in ("create", "patch", "delete")
-            ),
+            *((verb, kind) for kind in ("services", "secrets") for verb in ("create", "delete")),
+            *((verb, "networking.k8s.io/networkpolicies") for verb in ("create", "delete")),
         },
         set(),
     ),
