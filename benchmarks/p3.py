@@ -44,6 +44,7 @@ class Site:
     rng: random.Random
     closed: str | None = None
     changed: dict[str, list[int]] = field(default_factory=dict)
+    moved_later: dict[str, list[int]] = field(default_factory=dict)
 
     def arrival(self) -> Callable[[], Changes]:
         demand = self.new.pop()
@@ -105,6 +106,7 @@ def measure(site: Site, kind: str, events: int) -> list[float]:
         changes = work()
         taken.append(time.process_time() - begin)
         site.changed.setdefault(kind, []).append(len(changes.slots))
+        site.moved_later.setdefault(kind, []).append(len(changes.moved_later))
     return taken
 
 
@@ -124,7 +126,8 @@ def main() -> int:
         moved = statistics.mean(site.changed[kind])
         print(
             f"{kind:9}: p50 {p50 * 1e3:7.2f} ms, p99 {p99 * 1e3:7.2f} ms, longest"
-            f" {max(taken) * 1e3:7.2f} ms; {moved:.1f} starts changed on average"
+            f" {max(taken) * 1e3:7.2f} ms; {moved:.1f} starts changed on average, "
+            f"{statistics.mean(site.moved_later[kind]):.1f} of them to a later one"
         )
         good = p99 <= goal_p99 and (goal_p50 is None or p50 <= goal_p50)
         met = met and good

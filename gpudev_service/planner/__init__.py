@@ -9,6 +9,7 @@ Layers, each importing only those above it:
 - `model`: the values, `profiles`: free units over time, `quota`: use of quotas over time
 - `holes`, `windows`: where to look first; `calendar`: where there is room
 - `gains`: who might start earlier now; `seats`: who sits where
+- `losses`: who gives way when room is lost
 - `pool`: in which order, and the argument why promises hold
 - `extension`: how far a lease may be extended; `live`: a pool that hears of events
 - `world`: all pools; `plans`: the functions for callers that keep nothing in memory

@@ -1,14 +1,13 @@
 """What happens to a pool over time, told event by event.
 
-Each event changes only the seats that it concerns, by the steps and the rules of `pool`. Where
-somebody loses a promised slot and finds no other in time, the pool is built again.
+Each event changes only the seats that it concerns, by the steps and the rules of `pool`. Where time
+has brought something that nobody told, as a lease that overstays, the pool is built again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from operator import attrgetter
 
 from . import extension
 from .model import Changes, Demand, Hold, Node, Reason, Rules
@@ -96,25 +95,16 @@ class LivePool(Pool):
     def _leave(self, node: int) -> None:
         """Seats those elsewhere who sit on a node that was closed."""
         concerned = [seat for seat in self.seats.values() if node in seat.nodes]
-        concerned.sort(key=attrgetter("key"))
-        before = [(seat.start, seat.nodes) for seat in concerned]
+        lost = {seat: (seat.start, Reason.NODE_DRAINED) for seat in concerned}
         for seat in concerned:
             self.seating.lift(seat)
         for seat in concerned:
             why = self.seating.impossible(seat)
-            if why is None and not self.sit_no_later(seat, seat.start):
-                break
             if why is not None:
+                del lost[seat]
                 self.refuse(self.seats.pop(seat.demand.id).demand, why)
-        else:
-            self.improve()
-            return
-        # For one of them there is nothing in time: everyone's place of before is a promise again.
-        for seat, place in zip(concerned, before, strict=True):
-            self.refused.pop(seat.demand.id, None)
-            self.seats[seat.demand.id] = seat
-            seat.start, seat.nodes = place
-        self.plan_anew(self.seating.now)
+        self.hand_down(lost)
+        self.improve()
 
     def advance(self, now: int) -> None:
         """Time has passed: leases may have overstayed, and starts may be late."""

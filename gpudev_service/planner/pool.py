@@ -14,10 +14,10 @@ Every change goes through three steps, in this order:
 So a promised start is an upper bound that holds as long as step 1 succeeds: leases end when they
 should (their ends are hard and include the turnover) and nodes stay. When step 1 fails for somebody
 (a node is gone or drained, a lease overstays, an operator lowered a quota), those who lost their
-slot are first offered any other place that starts no later than promised. Only if that fails for
-one of them is this one, with everyone behind it in the queue, planned again in queue order. So the
-loss falls on the last in the queue and not on whoever sat on the broken node; whose start is then
-later than promised is reported with the reason.
+slot are first offered any other place that starts no later than promised, and then the room of
+those behind them in the queue (see `losses`). So the loss falls on the last in the queue and not on
+whoever sat on the broken node, and on as few as possible; whose start is then later than promised
+is reported with the reason.
 
 The state after each change is a fixed point: nobody can be improved. That is why a demand that
 arrives later, or is only asked about, gets the same answer from a long-lived pool as from one that
@@ -26,9 +26,10 @@ is built anew from the stored promises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
+from .losses import hand_down
 from .model import Demand, Hold, Node, Reason, Rules, Slot
 from .seats import Place, Seat, Seating
 
@@ -103,10 +104,14 @@ class Pool:
             if why is not None:
                 lost.append((seat, why))
             self.seats[seat.demand.id] = seat
-        for seat, _ in lost:
-            if not self.sit_no_later(seat, _promise(seat.demand).start_ms):
-                self._plan_again(promised, seat, {seat.demand.id: why for seat, why in lost})
-                return
+        self.hand_down({seat: (_promise(seat.demand).start_ms, why) for seat, why in lost})
+
+    def hand_down(self, lost: Mapping[Seat, tuple[int, Reason]]) -> None:
+        """Seats those who lost their slots; `lost` has the promised start and the cause of each."""
+        promised = [(seat, start) for seat, (start, _) in lost.items()]
+        for seat in hand_down(self.seating, self.seats.values(), promised):
+            why = lost[seat][1] if seat in lost else Reason.QUEUE_PLANNED_AGAIN
+            self.moved_later[seat.demand.id] = why
 
     def _sit_as_promised(self, seat: Seat) -> Reason | None:
         """Takes the promised slot; says why not if that cannot be."""
@@ -137,30 +142,6 @@ class Pool:
         if place is not None:
             self.seating.sit(seat, place)
         return place is not None
-
-    def _plan_again(self, promised: list[Seat], stuck: Seat, reasons: dict[str, Reason]) -> None:
-        """Seats `stuck`, and all behind it in the queue, anew in queue order.
-
-        Those ahead of it keep their slots, and so does whoever is due.
-        """
-        now = self.seating.now
-        self.seating.clear(now)
-        self._seat_leases(now)
-        waiting = []
-        for seat in promised:
-            is_kept = seat.key < stuck.key or _promise(seat.demand).start_ms <= now
-            if not is_kept or self._sit_as_promised(seat) is not None:
-                waiting.append(seat)
-        for seat in waiting:
-            earliest = max(self.seating.now, seat.not_before)
-            place = self.seating.find(seat, earliest)
-            if place is None:
-                raise AssertionError(f"{seat.demand.id}: fits an empty pool and found no place")
-            self.seating.sit(seat, place)
-            if place[0] > max(_promise(seat.demand).start_ms, earliest):
-                self.moved_later[seat.demand.id] = reasons.get(
-                    seat.demand.id, Reason.QUEUE_PLANNED_AGAIN
-                )
 
     # Step 2: improve.
 

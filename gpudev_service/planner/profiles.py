@@ -89,6 +89,14 @@ class Profiles:
                 edges.append(end)
         return edges
 
+    def steps(self, node: int, start: int, end: int) -> list[tuple[int, int, int]]:
+        """What is free within [start, end): (from, until, units) of each step."""
+        times, free = self.times[node], self.free[node]
+        first = bisect_right(times, start) - 1
+        last = bisect_left(times, end, first)
+        edges = [start, *times[first + 1 : last], end]
+        return list(zip(edges, edges[1:], free[first:last], strict=False))
+
     def free_since(self, node: int, units: int, start: int) -> int:
         """Since when `units` have been free right up to `start`; `start` if they are not."""
         times, free = self.times[node], self.free[node]

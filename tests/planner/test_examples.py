@@ -231,6 +231,55 @@ def test_a_lost_node_costs_the_last_in_the_queue_and_not_whoever_was_promised_it
     assert found.moved_later == {"last": Reason.QUEUE_PLANNED_AGAIN}
 
 
+def test_a_loss_is_handed_down_the_queue_and_keeps_its_order() -> None:
+    state = State(fleet(3), [], [demand(f"d{at:02}", 8, order=at) for at in range(24)])
+    before = state.promised(plan(*state.args))
+    nodes = [replace(node, available=node.name != "n2") for node in before.nodes]
+    after = replace(before, nodes=nodes)
+    assert starts(after) == {f"d{at:02}": at // 2 * 10 for at in range(24)}
+
+
+def test_a_loss_is_borne_by_one_where_one_behind_has_room_for_all() -> None:
+    queue = [
+        demand("lost", 4, order=1, not_before=NOW + 5),
+        demand("beside", 4, order=2, not_before=NOW + 5),
+        demand("large", 8, order=3, not_before=NOW + 5),
+        *[demand(f"far{at}", 8, order=4 + at, not_before=NOW + 50) for at in range(2)],
+    ]
+    state = State(fleet(2), [], queue)
+    before = state.promised(plan(*state.args))
+    [lost] = plan(*state.args).slots["lost"].nodes
+    nodes = [replace(node, available=node.name != lost) for node in before.nodes]
+    found = plan(*replace(before, nodes=nodes).args)
+    assert {key: slot.start_ms - NOW for key, slot in found.slots.items()} == {
+        "lost": 5,
+        "beside": 5,
+        "large": 15,
+        "far0": 50,
+        "far1": 60,
+    }
+    assert set(found.moved_later) == {"large", "far1"}
+
+
+def test_a_gang_takes_over_from_several_behind_it() -> None:
+    queue = [
+        demand("gang", 8, nodes=2, order=1, not_before=NOW + 5),
+        demand("half", 4, order=2, not_before=NOW + 5),
+        demand("other", 4, order=3, not_before=NOW + 5),
+    ]
+    state = State(fleet(3), [], queue)
+    before = state.promised(plan(*state.args))
+    lost = plan(*state.args).slots["gang"].nodes[0]
+    nodes = [replace(node, available=node.name != lost) for node in before.nodes]
+    found = plan(*replace(before, nodes=nodes).args)
+    assert {key: slot.start_ms - NOW for key, slot in found.slots.items()} == {
+        "gang": 5,
+        "half": 15,
+        "other": 15,
+    }
+    assert found.moved_later == dict.fromkeys(("half", "other"), Reason.QUEUE_PLANNED_AGAIN)
+
+
 # Leases and starts that do not keep to their time.
 
 

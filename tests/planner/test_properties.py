@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpudev_service.planner import Demand, Plan, Reason, Slot, World, max_extension, plan, what_if
+from gpudev_service.planner.seats import queue_key
 
 from .worlds import State, earliest_start, faults, newcomer, states
 
@@ -154,6 +155,10 @@ def test_a_broken_promise_is_reported_with_its_cause(state: State, data: st.Data
         assert later == (each.id in found.moved_later)
         if later and drained in each.promise.nodes:
             assert found.moved_later[each.id] is Reason.NODE_DRAINED
+        if later:
+            # The loss goes down the queue: whoever pays is behind one who sat there, or is one.
+            lost = [d for d in before.demands if d.promise and drained in d.promise.nodes]
+            assert any(queue_key(d) <= queue_key(each) for d in lost)
     if not any(d.promise and drained in d.promise.nodes for d in before.demands):
         assert_kept(after, found)
 
