@@ -14,7 +14,7 @@ from tools.cluster.kubectl import Kubectl
 
 pytestmark = pytest.mark.cluster
 
-COUNT = 200
+COUNT = 50
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_the_driver_passes_the_conformance_suite(cluster: Cluster, tmp_path: Pat
     driver = tmp_path / "csi.sock"
     process = subprocess.Popen(
         [
+            *("unshare", "--mount"),  # what it mounts goes with it, also when a test fails
             *(cluster.program("driver"), "-root", tmp_path / "folders", "-socket", driver),
             *("-node", "here", "-zone", "zone-a"),
         ]

@@ -19,6 +19,14 @@ TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 _ANNOTATION = "kwok.x-k8s.io/node"
 #: Which nodes were made together.
 GROUP = "gpudev.test/group"
+# What these nodes and their pods go through: ready at once, and complete where they are jobs.
+_STAGES = (
+    "node/fast/node-initialize.yaml",
+    "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+    "pod/fast/pod-ready.yaml",
+    "pod/fast/pod-complete.yaml",
+    "pod/fast/pod-delete.yaml",
+)
 _ADDRESSES = "10.216.0.1/16"
 _AT_ONCE = 8
 _SIZE = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
@@ -40,6 +48,7 @@ def part(place: Place, state: State) -> Part:
     command = [
         str(place.bin / "kwok"),
         *(f"--kubeconfig={place.pki}/kwok.kubeconfig", "--manage-all-nodes=false"),
+        *(f"--config={place.bin / 'fleet-files' / stage}" for stage in _STAGES),
         f"--manage-nodes-with-annotation-selector={_ANNOTATION}=fake",
         *(f"--cidr={_ADDRESSES}", "--node-ip=10.216.0.1"),
         *(f"--server-address=127.0.0.1:{port}", "--node-lease-duration-seconds=40"),

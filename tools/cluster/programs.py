@@ -72,7 +72,11 @@ MODULES: Mapping[str, Module] = {
         files={f"{_CSI}/external-snapshotter/client/v8": "config/crd"},
     ),
     # Below: wanted by some tests only, and built when one asks for them.
-    "fleet": Module({"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, folder="addons"),
+    "fleet": Module(
+        {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+        folder="addons",
+        files={"sigs.k8s.io/kwok": "kustomize/stage"},
+    ),
     "sanity": Module({"csi-sanity": f"{_CSI}/csi-test/v5/cmd/csi-sanity"}, folder="addons"),
     "chart": Module(
         {

@@ -44,7 +44,8 @@ def parts(place: Place, state: State) -> list[Part]:
 def apply(place: Place, state: State, kubectl: Kubectl) -> None:
     """Puts the CRDs, the classes and the DNS service into the cluster."""
     crds = place.bin / "addons-files"
-    files = sorted(crds.glob("snapshot.storage.k8s.io_*.yaml"))
+    # Those of group snapshots too: without them the controller waits for half a minute.
+    files = sorted(crds.glob("*snapshot.storage.k8s.io_*.yaml"))
     kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
     names = ("volumesnapshots", "volumesnapshotclasses", "volumesnapshotcontents")
     for name in names:

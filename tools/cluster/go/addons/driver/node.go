@@ -50,6 +50,8 @@ func (n *node) NodePublishVolume(
 	if err := check([]*csi.VolumeCapability{r.VolumeCapability}); err != nil {
 		return nil, err
 	}
+	n.store.lock.Lock()
+	defer n.store.lock.Unlock()
 	found, err := n.store.find(volumes, r.VolumeId)
 	if err != nil {
 		return nil, err
@@ -57,8 +59,9 @@ func (n *node) NodePublishVolume(
 	if found == nil {
 		return nil, status.Errorf(codes.NotFound, "there is no volume %s", r.VolumeId)
 	}
-	n.store.lock.Lock()
-	defer n.store.lock.Unlock()
+	if err := n.claim(found, r); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(r.TargetPath, 0o750); err != nil {
 		return nil, err
 	}
@@ -76,6 +79,26 @@ func (n *node) NodePublishVolume(
 		}
 	}
 	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+// claim notes the target, and refuses one beside another where the volume is for one pod alone.
+func (n *node) claim(volume *entry, r *csi.NodePublishVolumeRequest) error {
+	alone := r.VolumeCapability.GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+	kept := []string{r.TargetPath}
+	for _, target := range volume.Targets {
+		same, err := sameFolder(n.store.data(volumes, volume.ID), target)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if same && target != r.TargetPath {
+			kept = append(kept, target)
+		}
+	}
+	if alone && len(kept) > 1 {
+		return status.Errorf(codes.FailedPrecondition, "%s is in use at %s", volume.ID, kept[1])
+	}
+	volume.Targets = kept
+	return n.store.change(volumes, volume)
 }
 
 func (n *node) NodeUnpublishVolume(

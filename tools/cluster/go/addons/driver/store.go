@@ -23,6 +23,8 @@ type entry struct {
 	Source  string    `json:"source"`
 	Zone    string    `json:"zone"`
 	Created time.Time `json:"created"`
+	// Where the volume is mounted, or was until the machine or the driver fell over.
+	Targets []string `json:"targets"`
 }
 
 // store keeps volumes and snapshots in folders. Each is made under another name and renamed when it
