@@ -1,0 +1,208 @@
+"""Kill -9 of service, Hub, proxy and PostgreSQL at named and at random moments, on real processes.
+
+People reserve, cancel and extend while it happens. After each kill the part is started again, and
+everything has to be in order: nothing that was accepted is lost, nothing runs without a lease, no
+GPU is held by what is over. `KILLS` and `SEED` change it; API server, etcd and kubelet are not
+part of this.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+
+from benchmarks.campaign import machine, size
+from benchmarks.ssh_peers import here
+from gpudev_client.states import State
+from tests import tiers
+from tests.e2e import crash_points
+from tests.e2e.conftest import LIGHT_SERVERS, SHORT
+from tests.e2e.database import Database
+from tests.e2e.invariants import marked, of_machine
+from tests.e2e.people import Person
+from tests.e2e.waiting import until
+from tests.fixtures.hub import ADMIN, RunningHub
+from tests.fixtures.postgres import PostgresServer
+
+GOAL_KILLS, GOAL_SECONDS = 1000, 30.0
+#: How long an installation may take to be in order before the campaign gives up on it.
+PATIENCE = 180.0
+#: Points that every life of a lease with a disk comes by.
+POINTS = (
+    crash_points.START_COMMITTED,
+    crash_points.STOP_BEGUN,
+    crash_points.SERVER_GONE,
+    crash_points.RELEASED,
+    crash_points.SNAPSHOT_COPIED,
+)
+
+
+@dataclass
+class Campaign:
+    """One installation that is killed again and again."""
+
+    hub: RunningHub
+    database: Database
+    postgres: PostgresServer | None
+    rng: random.Random
+    accepted: list[str] = field(default_factory=list)
+    victims: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    people: int = 0
+
+    def round(self) -> None:
+        """Some life, one kill in the middle of it, and a look at everything."""
+        person = Person(self.hub, f"person-{self.people}")
+        self.people += 1
+        with ThreadPoolExecutor(1) as pool:
+            victim = self._choose(person)
+            asked = pool.submit(self._live, person)
+            time.sleep(self.rng.uniform(0, 1.5))
+            self._kill(victim)
+            asked.result()
+        began = time.monotonic()
+        until(lambda: not self._wrong(), "everything is in order", patience=PATIENCE, pause=0.5)
+        took = time.monotonic() - began
+        self.slowest = max(self.slowest, took)
+        if took > GOAL_SECONDS:
+            self.wrong.append(f"in order only {took:.0f} s after the return of {victim}")
+
+    def _choose(self, person: Person) -> str:
+        victims = ["service", "hub", "proxy", *POINTS]
+        if self.postgres is not None:
+            victims += ["postgresql"] * 2
+        victim = self.rng.choice(victims)
+        self.victims[victim if victim not in POINTS else f"service at {victim}"] += 1
+        return victim
+
+    def _live(self, person: Person) -> None:
+        """Asks for a lease that ends soon, and changes something; any call may be cut off."""
+        hours = self.rng.choice((8, 20, 45)) / 3600
+        try:
+            answer = person.ask(gpu_type="t4", hours=hours, disk="work", create_disk=True)
+            if answer.status_code == httpx.codes.CREATED:
+                self.accepted.append(answer.json()["id"])
+            if len(self.accepted) > 1 and self.rng.random() < 0.5:
+                key = self.rng.choice(self.accepted[-4:])
+                self.hub.call("DELETE", f"/reservations/{key}", self.hub.token(ADMIN))
+        except httpx.HTTPError:
+            return  # cut off by the kill: not accepted as far as this person knows
+
+    def _kill(self, victim: str) -> None:
+        match victim:
+            case "service":
+                self.hub.process("service").send_signal(signal.SIGKILL)
+            case "hub":
+                self.hub.end("hub", signal.SIGKILL)
+                self.hub.start_hub()
+            case "proxy":
+                self.hub.end("proxy", signal.SIGKILL)
+                self.hub.start_proxy()
+            case "postgresql":
+                assert self.postgres is not None
+                self.postgres.stop(signal.SIGKILL)
+                time.sleep(self.rng.uniform(0, 3))
+                self.postgres.start()
+            case point:
+                crash_points.arm(self.hub.home, point)
+
+    def _wrong(self) -> list[str]:
+        """What is not in order; a part that does not answer yet is not either."""
+        try:
+            if not self.hub.call("GET", "/health").is_success:
+                return ["the service is not ready"]
+            return of_machine(self.hub, self.database, self.accepted)
+        except httpx.HTTPError as error:
+            return [f"{type(error).__name__}"]
+
+    def settle(self) -> None:
+        """Ends what still lives; nothing may be left."""
+        for point in POINTS:
+            (self.hub.home / f"crash-{point}").unlink(missing_ok=True)
+        token = self.hub.token(ADMIN)
+        for row in self._living():
+            self.hub.call("DELETE", f"/reservations/{row['id']}", token)
+        until(lambda: not self._living(), "all are over", patience=PATIENCE, seen=self._living)
+        until(lambda: not self._wrong(), "everything is in order", patience=PATIENCE)
+        self.wrong += [f"{key} still runs" for key in marked(self.hub)]
+
+    def _living(self) -> list[dict[str, object]]:
+        query = "SELECT id, state FROM reservations WHERE ended_at IS NULL"
+        return [dict(row) for row in self.database.rows(query)]
+
+    def outcomes(self) -> dict[str, int]:
+        rows = self.database.rows(
+            "SELECT state, count(*) AS number FROM reservations GROUP BY state"
+        )
+        return {str(State(row["state"])): row["number"] for row in rows}
+
+
+def campaign(kills: int, seed: int, *, on_postgres: bool) -> Campaign:
+    postgres = PostgresServer() if on_postgres else None
+    hub: RunningHub | None = None
+    try:
+        url = None
+        config = f"{SHORT}\n{crash_points.FOR_SERVICE}"
+        if postgres is not None:
+            postgres.start()
+            url = postgres.url(postgres.create_database())
+            config += f"\nc.GpuDev.db_url = {url!r}"
+        hub = RunningHub(
+            hub_config=f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}", service_config=config
+        )
+        hub.start()
+        running = Campaign(hub, Database(hub, url), postgres, random.Random(seed))
+        for number in range(1, kills + 1):
+            try:
+                running.round()
+            except AssertionError as error:
+                running.wrong.append(f"after kill {number}: {error}: {running._wrong()}")
+                break
+        else:
+            running.settle()
+        print(
+            f"{'postgresql' if on_postgres else 'sqlite'}: {running.victims.total()} kills"
+            f" {dict(running.victims)}, {len(running.accepted)} accepted, outcomes"
+            f" {running.outcomes()}, in order again after {running.slowest:.1f} s at the latest"
+        )
+        running.database.close()
+        return running
+    finally:
+        if hub is not None:
+            hub.remove()
+        if postgres is not None:
+            postgres.remove()
+
+
+def main() -> int:
+    here()
+    print(machine())
+    kills, seed = size("KILLS", GOAL_KILLS, 6), int(os.environ.get("SEED", "1"))
+    places = [False, True] if tiers.postgres_bin() is not None else [False]
+    found = [campaign(kills // len(places), seed, on_postgres=place) for place in places]
+    wrong = [line for one in found for line in one.wrong]
+    for line in wrong:
+        print(line)
+    done = sum(one.victims.total() for one in found)
+    slowest = max(one.slowest for one in found)
+    print(
+        f"R2 kills={done} wrong={len(wrong)} in-order-after={slowest:.1f}s victims=service,hub,proxy"
+        f"{',postgresql' if len(places) > 1 else ''} (no API server, etcd, kubelet) goal"
+        f" {GOAL_KILLS} kills, 0 lost, 0 orphans after {GOAL_SECONDS:.0f}s"
+        f" {'met' if done >= GOAL_KILLS and not wrong else 'missed'}"
+        f"{'' if done >= GOAL_KILLS or wrong else ' (none in this size)'}"
+    )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""A restart with 10,000 live and 10,000 waiting: the first answer, and the plan, on each database.
+
+The rows are written into the database before the Hub starts; leases look as if their servers ran.
+Then the service is killed, and whoever asks it waits. Not in it: kernels and SSH sessions, which
+tests/e2e/test_kills.py and tests/ssh look after. `LIVE` and `WAITING` change the size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from sqlalchemy import insert, text
+
+from benchmarks import races
+from benchmarks.campaign import machine, size
+from benchmarks.ssh_peers import here
+from gpudev_client import ids
+from gpudev_service.store import migrate
+from gpudev_service.store.engine import Store
+from gpudev_service.store.models import HistoryRow, LeaseUnitRow, PlacementRow, ReservationRow
+from tests.fixtures.hub import RunningHub
+from tests.fixtures.postgres import PostgresServer
+
+LIVE, WAITING = size("LIVE", 10_000, 1_000), size("WAITING", 10_000, 1_000)
+GOAL_ANSWER, GOAL_PLAN = 2.0, 4.0
+UNITS = 8
+NODES = -(-LIVE // UNITS)
+PATIENCE = 300.0
+#: Servers that need no processes: all that the database has as active are there.
+CONFIG = f"""
+import gpudev_service.server as _server
+
+class _All(set):
+    def __contains__(self, key):
+        return True
+
+class _Servers:
+    async def alive(self, reservation_id, handle):
+        return True
+    async def stop(self, reservation_id, handle, grace):
+        return True
+    async def running(self):
+        return _All()
+    async def main_gone(self, reservation_id, handle):
+        return False
+    async def is_idle(self, reservation_id, handle):
+        return False
+    async def tell(self, reservation_id, text):
+        return 0
+
+_server.LocalServers = _Servers
+c.GpuDev.gpu_types = {{"h100": {{"gpus_per_node": {UNITS}, "cpus": 192, "memory_gb": 2048}}}}
+c.GpuDev.nodes = [
+    {{"name": f"n{{at:05}}", "gpu_type": "h100", "simulated": True}} for at in range({NODES})
+]
+"""
+
+
+async def fill(url: str) -> None:
+    """Leases on every GPU, and a queue without promises behind them."""
+    store, rng, now = Store(url), random.Random(1), datetime.now(UTC)
+    await migrate.upgrade(store)
+    rows: dict[type, list[dict[str, Any]]] = {
+        ReservationRow: [],
+        PlacementRow: [],
+        LeaseUnitRow: [],
+        HistoryRow: [],
+    }
+    for at in range(LIVE):
+        key, node, unit = ids.new_id(), f"n{at // UNITS:05}", at % UNITS
+        begun = now - timedelta(minutes=rng.randrange(1, 60))
+        end = now + timedelta(minutes=rng.randrange(60, 24 * 60))
+        lease = {"starts_at": begun, "active_at": begun, "expires_at": end, "first_promise": begun}
+        rows[ReservationRow].append(_reservation(key, at, "active", now, lease))
+        rows[PlacementRow].append(
+            {
+                "reservation_id": key,
+                "rank": 0,
+                "node": node,
+                "units": [unit],
+                "gpu_ids": [str(unit)],
+            }
+        )
+        unit_row = {"node": node, "unit": unit, "gpu_type": "h100", "gpu_id": str(unit), "rank": 0}
+        rows[LeaseUnitRow].append(unit_row | {"reservation_id": key})
+        rows[HistoryRow].append(_entry(key, "active", now))
+    for at in range(WAITING):
+        key = ids.new_id()
+        shape = {"gpus": rng.choice((1, 2, 4, 8)), "duration_s": rng.randrange(1800, 86400)}
+        shape["units_per_node"] = shape["gpus"]
+        rows[ReservationRow].append(_reservation(key, LIVE + at, "queued", now, shape))
+        rows[HistoryRow].append(_entry(key, "queued", now))
+    async with store.transaction() as session:
+        for kind, values in rows.items():
+            await session.execute(insert(kind), values)
+    await store.close()
+
+
+def _reservation(
+    key: str, at: int, state: str, now: datetime, more: dict[str, Any]
+) -> dict[str, Any]:
+    lease = dict.fromkeys(("starts_at", "active_at", "expires_at", "first_promise"))
+    return {
+        "id": key,
+        "name": f"work {at}",
+        "user": f"user-{at % 500}",
+        "groups": [],
+        "server_name": key,
+        "gpu_type": "h100",
+        "gpus": 1,
+        "nodes": 1,
+        "units_per_node": 1,
+        "hours": 2.0,
+        "duration_s": 7200,
+        "state": state,
+        "target": "active",
+        "submitted_at": now - timedelta(hours=2) + timedelta(milliseconds=at),
+        **lease,
+        **more,
+    }
+
+
+def _entry(key: str, state: str, now: datetime) -> dict[str, Any]:
+    said = {"kind": "transition", "state": state, "reason": "made for a benchmark", "data": {}}
+    return {"reservation_id": key, "at": now, "actor": "benchmark", **said}
+
+
+@contextmanager
+def installation(name: str) -> Iterator[tuple[RunningHub, str]]:
+    """A Hub whose service has a full database."""
+    server = PostgresServer() if name == "postgresql" else None
+    hub: RunningHub | None = None
+    try:
+        if server is not None:
+            server.start()
+            url = server.url(server.create_database())
+            hub = RunningHub(service_config=f"{CONFIG}\nc.GpuDev.db_url = {url!r}\n")
+        else:
+            hub = RunningHub(service_config=CONFIG)
+            hub.data_dir.mkdir(mode=0o700)
+            url = f"sqlite+aiosqlite:///{hub.data_dir / 'gpudev.sqlite'}"
+        asyncio.run(fill(url))
+        yield hub, url
+    finally:
+        if hub is not None:
+            hub.remove()
+        if server is not None:
+            server.remove()
+
+
+def wait_until(condition: Callable[[], bool], begin: float) -> float:
+    """Seconds from `begin` until it holds."""
+    while not condition():
+        if time.monotonic() - begin > PATIENCE:
+            return float("inf")
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+def measure(name: str) -> tuple[float, float]:
+    with installation(name) as (hub, url), httpx.Client(trust_env=False, timeout=60) as http:
+        hub.start()
+        begin = time.monotonic()
+        cold = wait_until(lambda: asyncio.run(_unplanned(url)) == 0, begin)
+        token = hub.user("ada")
+        base = f"http://127.0.0.1:{hub.ports.service}/services/gpudev/api/v1"
+        headers = {"Authorization": f"token {token}"}
+
+        def answers(method: str, path: str, json: Any = None) -> bool:
+            try:
+                answer = http.request(method, f"{base}{path}", json=json, headers=headers)
+            except httpx.TransportError:
+                return False
+            return answer.is_success
+
+        hub.process("service").send_signal(signal.SIGKILL)
+        begin = time.monotonic()
+        first = wait_until(lambda: answers("GET", "/health/live"), begin)
+        ready = wait_until(lambda: answers("GET", "/health"), begin)
+        asked = {"gpu_type": "h100", "gpus": 1, "hours": 1}
+        planned = wait_until(lambda: answers("POST", "/plan", asked), begin)
+        memory = hub.process("service").memory_info().rss / 2**20
+    print(
+        f"{name}: killed with {LIVE} live and {WAITING} waiting: first answer {first:.2f} s, ready"
+        f" {ready:.2f} s, a new plan over everybody {planned:.2f} s; {memory:.0f} MB. Before, the"
+        f" start with a queue without any promise had everybody promised {cold:.1f} s after it"
+        f" answered"
+    )
+    return first, planned
+
+
+async def _unplanned(url: str) -> int:
+    store = Store(url)
+    try:
+        async with store.reading() as session:
+            query = text(
+                "SELECT count(*) FROM reservations WHERE state = 'queued' AND planned_start IS NULL"
+            )
+            return int(await session.scalar(query) or 0)
+    finally:
+        await store.close()
+
+
+def main() -> int:
+    here()
+    print(machine())
+    wanted = os.environ.get("DATABASES")
+    names = wanted.split(",") if wanted else races.databases()
+    found = {name: measure(name) for name in names}
+    full = LIVE >= 10_000 and WAITING >= 10_000 and len(found) == len(races.ALL)
+    good = all(a <= GOAL_ANSWER and p <= GOAL_PLAN for a, p in found.values())
+    shown = " ".join(f"{name}={a:.2f}s/{p:.2f}s" for name, (a, p) in found.items())
+    print(
+        f"R5 first-answer/plan {shown} live={LIVE} waiting={WAITING} goal {GOAL_ANSWER:.0f}s,"
+        f"{GOAL_PLAN:.0f}s with 10000 and 10000 {'met' if full and good else 'missed'}"
+        f"{' (within, in this size)' if good and not full else ''}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
