@@ -160,7 +160,9 @@ def campaign(kills: int, seed: int, *, on_postgres: bool) -> Campaign:
             hub_config=f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}", service_config=config
         )
         hub.start()
-        running = Campaign(hub, Database(hub, url), postgres, random.Random(seed))
+        running = Campaign(
+            hub, Database(hub, url), postgres, random.Random(f"{seed} {on_postgres}")
+        )
         for number in range(1, kills + 1):
             try:
                 running.round()
@@ -195,8 +197,9 @@ def main() -> int:
     done = sum(one.victims.total() for one in found)
     slowest = max(one.slowest for one in found)
     print(
-        f"R2 kills={done} wrong={len(wrong)} in-order-after={slowest:.1f}s victims=service,hub,proxy"
-        f"{',postgresql' if len(places) > 1 else ''} (no API server, etcd, kubelet) goal"
+        f"R2 kills={done} wrong={len(wrong)} in-order-after={slowest:.1f}s"
+        f" victims=service,hub,proxy{',postgresql' if len(places) > 1 else ''}"
+        f" (no API server, etcd, kubelet) goal"
         f" {GOAL_KILLS} kills, 0 lost, 0 orphans after {GOAL_SECONDS:.0f}s"
         f" {'met' if done >= GOAL_KILLS and not wrong else 'missed'}"
         f"{'' if done >= GOAL_KILLS or wrong else ' (none in this size)'}"

@@ -1,0 +1,218 @@
+"""Tests that bite: branch coverage and mutants killed in planner, store, leases and authorization.
+
+The tests of each area run once over a copy of the tree, with branches counted, and then once for
+each mutant: changes that Cosmic Ray makes up, of which a seed draws some. A mutant in an
+annotation changes nothing and is not drawn. `AREAS=planner,store`, `MUTANTS` (per area), `SEED`
+and `MODULE=windows` (a part of a file's name) change it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosmic_ray.commands.init import init
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec
+
+from benchmarks.campaign import ROOT, SMALL, machine, size
+from benchmarks.ssh_peers import here
+
+GOAL_COVERAGE, GOAL_KILLED = 95.0, 90.0
+#: What is built and not kept by git, and found in the tree itself.
+BUILT = ("node_modules", ".venv", ".venv-hub5")
+
+
+@dataclass(frozen=True)
+class Area:
+    """Modules of the service, and the tests that are there for them."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+AREAS = {
+    "planner": Area(("planner/*.py",), ("tests/planner", "tests/simulation/test_promises.py")),
+    "store": Area(("store/*.py",), ("tests/store",)),
+    "leases": Area(
+        (
+            "operations/planning.py",
+            "operations/transitions.py",
+            "operations/reservations.py",
+            "operations/extension.py",
+            "operations/admission.py",
+            "operations/servers.py",
+            "loops/expiry.py",
+            "loops/starts.py",
+            "loops/driving.py",
+            "loops/reconcile.py",
+        ),
+        ("tests/operations", "tests/loops", "tests/simulation/test_simulation.py"),
+    ),
+    "authorization": Area(
+        ("api/access.py", "api/auth.py", "api/permissions.py"),
+        (
+            "tests/api/test_permissions.py",
+            "tests/api/test_authorization.py",
+            "tests/api/test_inside_the_lease.py",
+        ),
+    ),
+}
+
+
+@contextlib.contextmanager
+def copy() -> Iterator[Path]:
+    """The tree as it stands, to be changed; the working directory meanwhile."""
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    folder = Path(tempfile.mkdtemp(prefix="gpudev-mutants-"))
+    try:
+        for name in filter(None, listed.decode().split("\0")):
+            source, target = ROOT / name, folder / name
+            if source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        for name in BUILT:
+            if (ROOT / name).exists():
+                (folder / name).symlink_to(ROOT / name)
+        with contextlib.chdir(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_of(area: Area) -> list[str]:
+    return ["-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *area.tests]
+
+
+def files(area: Area) -> list[Path]:
+    service, part = Path("gpudev_service"), os.environ.get("MODULE", "")
+    found = [path for pattern in area.modules for path in sorted(service.glob(pattern))]
+    return [path for path in found if path.name != "__init__.py" and part in path.name]
+
+
+def coverage(area: Area) -> tuple[float, float]:
+    """Percent of branches and statements that the area's tests take, and how long they ran.
+
+    Raises:
+        subprocess.CalledProcessError: they fail without any mutant.
+    """
+    begin = time.monotonic()
+    include = ",".join(map(str, files(area)))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "coverage", "run", "--branch", f"--include={include}"),
+            *("--concurrency=thread,greenlet", *pytest_of(area)),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    took = time.monotonic() - begin
+    subprocess.run(
+        [sys.executable, "-m", "coverage", "json", "-q", "-o", "coverage.json"], check=True
+    )
+    found = json.loads(Path("coverage.json").read_text())
+    for name, each in sorted(found["files"].items(), key=_percent)[:3]:
+        missing = each["missing_branches"][:6]
+        print(f"  {name}: {each['summary']['percent_covered']:.0f}%, not taken {missing}")
+    return float(found["totals"]["percent_covered"]), took
+
+
+def _percent(item: tuple[str, dict[str, dict[str, float]]]) -> float:
+    return item[1]["summary"]["percent_covered"]
+
+
+def draw(area: Area, number: int, seed: int) -> list[MutationSpec]:
+    """Some of all mutants."""
+    paths = files(area)
+    hidden = {str(path): list(_annotations(path)) for path in paths}
+    with use_db("mutants.sqlite", WorkDB.Mode.create) as database:
+        init(paths, database, {})
+        every = [item.mutations[0] for item in database.work_items]
+    every = [m for m in every if not _inside(m.start_pos, hidden[str(m.module_path)])]
+    every.sort(key=lambda m: (str(m.module_path), m.operator_name, m.occurrence))
+    print(f"  {len(every)} mutants of {len(paths)} modules, {min(number, len(every))} drawn")
+    return random.Random(seed).sample(every, min(number, len(every)))
+
+
+Span = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _annotations(path: Path) -> Iterator[Span]:
+    """Where annotations stand; they are not evaluated."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        found = [getattr(node, "returns", None), getattr(node, "annotation", None)]
+        for each in found:
+            if isinstance(each, ast.expr):
+                end = (each.end_lineno or each.lineno, each.end_col_offset or 0)
+                yield (each.lineno, each.col_offset), end
+
+
+def _inside(position: tuple[int, int], spans: list[Span]) -> bool:
+    return any(begin <= position <= end for begin, end in spans)
+
+
+def survivors(area: Area, mutants: list[MutationSpec], seconds: float) -> list[str]:
+    """The mutants that the tests do not notice."""
+    command = " ".join([sys.executable, *pytest_of(area)])
+    found = []
+    for mutant in mutants:
+        result = mutate_and_test([mutant], command, 3 * seconds + 30)
+        if result.test_outcome == "survived":
+            found.append(
+                f"  survived: {mutant.module_path}:{mutant.start_pos[0]}"
+                f" {mutant.operator_name.removeprefix('core/')} in {mutant.definition_name}"
+            )
+            print(found[-1], flush=True)
+    return found
+
+
+def main() -> int:
+    here()
+    print(machine())
+    names = (os.environ.get("AREAS") or ("planner" if SMALL else ",".join(AREAS))).split(",")
+    number, seed = size("MUTANTS", 200, 6), int(os.environ.get("SEED", "1"))
+    covered, killed, drawn = [], 0, 0
+    with copy():
+        for name in names:
+            area = AREAS[name]
+            print(f"{name}:")
+            percent, seconds = coverage(area)
+            mutants = draw(area, number, seed)
+            alive = survivors(area, mutants, seconds)
+            covered.append(percent)
+            drawn += len(mutants)
+            killed += len(mutants) - len(alive)
+            print(
+                f"{name}: {percent:.1f}% of branches and statements, {len(mutants) - len(alive)}"
+                f" of {len(mutants)} mutants killed; its tests take {seconds:.0f} s"
+            )
+    share = 100 * killed / max(drawn, 1)
+    good = min(covered) >= GOAL_COVERAGE and share >= GOAL_KILLED
+    full = set(names) == set(AREAS) and not SMALL
+    print(
+        f"R7 branch-coverage={min(covered):.1f}% mutants-killed={share:.0f}% ({killed} of {drawn},"
+        f" seed {seed}, {'+'.join(names)}) goal {GOAL_COVERAGE:.0f}%,{GOAL_KILLED:.0f}%"
+        f" {'met' if good and full else 'missed'}"
+        f"{' (within, in this sample)' if good and not full else ''}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
