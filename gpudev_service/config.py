@@ -103,6 +103,11 @@ class GpuDev(Configurable):
         mounted by several nodes at once. None: there is no such folder.""",
     ).tag(config=True)
     disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)
+    placeholder_image = Unicode(
+        "registry.k8s.io/pause:3.10",
+        help="""Image of the pods that ask an autoscaler for a node, where a GPU type has
+        `scale_up`; one that does nothing.""",
+    ).tag(config=True)
     pod_home = Unicode(POD_HOME, help="Where the disk is mounted in a server's pod.").tag(
         config=True
     )
@@ -242,6 +247,7 @@ class GpuDev(Configurable):
             "snapshot_class": self.snapshot_class or None,
             "shared_storage_class": self.shared_storage_class or None,
             "disk_size_gb": self.disk_size_gb,
+            "placeholder_image": self.placeholder_image,
         }
         try:
             return KubernetesSettings.model_validate(values)

@@ -306,6 +306,7 @@ class KubernetesSettings(Setting):
     snapshot_class: str | None = None
     shared_storage_class: str | None = None
     disk_size_gb: int = Field(default=10, ge=1)
+    placeholder_image: str = "registry.k8s.io/pause:3.10"
 
 
 class Settings(Setting):

@@ -29,6 +29,9 @@ class GpuType(Answer):
     default_hours: float
     maintenance: str | None = None
     simulated: bool = False
+    added_within_minutes: float | None = Field(
+        default=None, description="How long it takes to add a node where none is free, if any."
+    )
     images: list[str] = Field(
         default=[],
         description="Patterns of container images that the caller may ask for in place of the "

@@ -7,6 +7,18 @@ Never here: who holds what (the store knows) and who gets what (the planner deci
 from .base import Fleet, FleetAway, Share, View
 from .kubernetes import KubernetesFleet
 from .nvml import NvmlFleet
+from .scaling import Coming, free_from, is_coming
 from .static import StaticFleet
 
-__all__ = ["Fleet", "FleetAway", "KubernetesFleet", "NvmlFleet", "Share", "StaticFleet", "View"]
+__all__ = [
+    "Coming",
+    "Fleet",
+    "FleetAway",
+    "KubernetesFleet",
+    "NvmlFleet",
+    "Share",
+    "StaticFleet",
+    "View",
+    "free_from",
+    "is_coming",
+]

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from gpudev_service.settings import GpuTypeSpec, NodeSpec
 
+from .scaling import Coming
+
 
 class FleetAway(Exception):  # noqa: N818 - a state of the world
     """Where nodes come from cannot be asked at the moment."""
@@ -61,6 +63,18 @@ class Fleet(Protocol):
         """
         ...
 
+    def coming(self, gpu_type: str, most: int) -> Sequence[Coming]:
+        """Up to `most` nodes that could be added to a type when somebody needs them."""
+        ...
+
+    async def ask_for(self, wanted: Mapping[str, int]) -> None:
+        """Sees to it that so many nodes of each type are being added, and no more.
+
+        Raises:
+            FleetAway: it does not answer.
+        """
+        ...
+
     def share(self, node: str, units: int) -> Share | None:
         """What goes with `units` units of a node; None where servers take what they need."""
         ...
@@ -78,6 +92,13 @@ class Unchanging:
     async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
         del nodes
         return {}
+
+    def coming(self, gpu_type: str, most: int) -> Sequence[Coming]:
+        del gpu_type, most
+        return ()
+
+    async def ask_for(self, wanted: Mapping[str, int]) -> None:
+        del wanted
 
     def share(self, node: str, units: int) -> Share | None:
         del node, units

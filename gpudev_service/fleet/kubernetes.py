@@ -1,11 +1,13 @@
 """The nodes of a Kubernetes cluster, as its watches show them.
 
-Verbs that this needs, for the whole cluster: `nodes` and `pods`: get, list, watch.
+Verbs that this needs, for the whole cluster: `nodes` and `pods`: get, list, watch. Where a type can
+scale up: `pods`: create and delete in the namespace of the servers, for placeholders.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -13,8 +15,10 @@ from gpudev_service.kube import Cluster, KubeAway, KubeRefused
 from gpudev_service.kube.objects import CPU, MEMORY, Node
 from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
 
+from . import scaling
 from .base import FleetAway, Share, View
 from .parts import LEAST_CPUS, LEAST_MEMORY, Kind, overhead, parts, resolved, usual
+from .scaling import Coming
 
 #: Nodes asked for at the same time before a start.
 _AT_ONCE = 16
@@ -30,6 +34,7 @@ class KubernetesFleet:
         self, settings: Settings, cluster: Cluster, news: Callable[[], None] = lambda: None
     ) -> None:
         self._cluster, self._news = cluster, news
+        self._image = settings.kubernetes.placeholder_image
         self._kinds = [Kind(t, t.kubernetes) for t in settings.gpu_types.values() if t.kubernetes]
         self._resources = frozenset(kind.resource for kind in self._kinds if kind.resource)
         self._types = {kind.spec.name: kind.spec for kind in self._kinds}
@@ -83,6 +88,40 @@ class KubernetesFleet:
 
         said = await asyncio.gather(*(one(name) for name in nodes))
         return {name: why for name, why in zip(nodes, said, strict=True) if why is not None}
+
+    def coming(self, gpu_type: str, most: int) -> Sequence[Coming]:
+        self._settle()
+        there = len(self._of_kind.get(gpu_type, ()))
+        return scaling.coming(self._types[gpu_type], there, most)
+
+    async def ask_for(self, wanted: Mapping[str, int]) -> None:
+        """A placeholder has done its work when it has a node that is ready; it must be gone before
+        a server comes there."""
+        try:
+            for kind in self._kinds:
+                if kind.kubernetes.scale_up is not None:
+                    await self._placeholders(kind.spec.name, wanted.get(kind.spec.name, 0))
+        except (KubeAway, KubeRefused) as error:
+            raise FleetAway(str(error)) from error
+
+    async def _placeholders(self, gpu_type: str, wanted: int) -> None:
+        waiting = []
+        for pod in self._cluster.placeholders():
+            node = self._cluster.nodes.get(pod.node or "")
+            if pod.placeholder != gpu_type or pod.leaving:
+                continue
+            if pod.over or (node is not None and node.ready):
+                await self._cluster.kube.delete(pod.path, {"gracePeriodSeconds": 0})
+            else:
+                waiting.append(pod)
+        for pod in waiting[wanted:]:
+            await self._cluster.kube.delete(pod.path, {"gracePeriodSeconds": 0})
+        existing = self._of_kind[gpu_type]
+        for _ in range(wanted - len(waiting)):
+            name = f"{scaling.placeholder_prefix(gpu_type)}{secrets.token_hex(4)}"
+            pod_made = scaling.placeholder(self._types[gpu_type], name, self._image, existing)
+            path = f"/api/v1/namespaces/{self._cluster.namespace}/pods"
+            self._cluster.learn_pod(await self._cluster.kube.create(path, pod_made))
 
     def share(self, node: str, units: int) -> Share | None:
         """Proportional, and never more than is left: pods of others may have come since."""

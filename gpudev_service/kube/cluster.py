@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from gpudev_service.settings import Settings
 
-from .connection import Kube, KubeRefused
+from .connection import Kube, KubeRefused, Object
 from .objects import Node, Pod, node_reader, pod_reader
 from .watch import Timing, Watched
 
@@ -86,6 +86,11 @@ class Cluster:
     def reservations(self) -> dict[str, list[Pod]]:
         """gpudev's own pods by reservation."""
         return {key: list(pods.values()) for key, pods in self._of.items()}
+
+    def learn_pod(self, made: Object) -> None:
+        """A pod that was just made, before the watch tells of it."""
+        metadata = made["metadata"]
+        self._pods.learn(f"{metadata['namespace']}/{metadata['name']}", made)
 
     def placeholders(self) -> list[Pod]:
         return [pod for pod in self._pods.items.values() if pod.placeholder]

@@ -151,7 +151,15 @@ class Kube(ApiClient):
                 raise await _refusal(answer)
             yield answer
         finally:
-            answer.close()
+            end(answer)
+
+
+def end(answer: aiohttp.ClientResponse) -> None:
+    """Lets go of an answer; the connection of one that is not at its end is of no more use."""
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    answer.close()
 
 
 class _ConnectionLost(KubeAway):
@@ -215,9 +223,12 @@ async def connect(settings: Settings) -> AsyncIterator[Kube]:
         raise NoCredentials(f"{where}: {error}") from error
     configuration.connection_pool_maxsize = CONNECTIONS
     kube = Kube(configuration)
+    connector: aiohttp.BaseConnector | None = kube.rest_client.pool_manager.connector
     try:
         yield kube
     finally:
+        # Encrypted connections would otherwise say goodbye, after their event loop has ended.
+        if connector is not None:
+            await connector.close(abort_ssl=True)
         await kube.close()
-        # aiohttp closes connections with TLS a moment after its session.
         await asyncio.sleep(0)

@@ -131,7 +131,8 @@ def pod_reader(namespace: str, resources: frozenset[str]) -> Callable[[Object], 
         reservation = labels.get(LABEL_RESERVATION) if ours else None
         over = status.get("phase") in {"Succeeded", "Failed"}
         node = spec.get("nodeName")
-        if reservation is None and (over or not node):
+        placeholder = labels.get(LABEL_PLACEHOLDER) if ours else None
+        if reservation is None and placeholder is None and (over or not node):
             return None
         return Pod(
             namespace=metadata["namespace"],
@@ -141,7 +142,7 @@ def pod_reader(namespace: str, resources: frozenset[str]) -> Callable[[Object], 
             requests=requests(spec, counted),
             reservation=reservation,
             rank=_rank(labels.get(LABEL_RANK)),
-            placeholder=labels.get(LABEL_PLACEHOLDER) if ours else None,
+            placeholder=placeholder,
             system=_system(metadata),
             over=over,
             leaving="deletionTimestamp" in metadata,

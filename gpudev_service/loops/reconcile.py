@@ -25,6 +25,7 @@ from gpudev_client.limits import is_reservation_id
 from gpudev_client.states import LIVE, WAITING, State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
+from gpudev_service.fleet import is_coming
 from gpudev_service.hub import HubAway, HubRefused, HubServer
 from gpudev_service.operations import planning, snapshots, views
 from gpudev_service.operations.transitions import note
@@ -134,7 +135,13 @@ async def _unplanned(ctx: Context) -> None:
         waiting = await session.execute(
             select(row.gpu_type, row.planned_nodes).where(row.state.in_(WAITING)).distinct()
         )
-        types = sorted({kind for kind, planned in waiting if not planned or set(planned) - nodes})
+        types = sorted(
+            {
+                kind
+                for kind, planned in waiting
+                if not planned or any(n not in nodes and not is_coming(n) for n in planned)
+            }
+        )
     if types:
         outcome = await ctx.store.run(
             lambda session: planning.replan(ctx, session, ctx.clock.now(), types)

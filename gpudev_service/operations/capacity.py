@@ -23,6 +23,7 @@ from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import not_found
 from gpudev_service.events import Owner
+from gpudev_service.fleet import is_coming
 from gpudev_service.settings import GpuTypeSpec, NodeSpec
 from gpudev_service.store.models import (
     LeaseUnitRow,
@@ -64,8 +65,14 @@ def _type_view(
         default_hours=min(policy.default_hours, longest),
         maintenance=messages.get(spec.name) or spec.maintenance,
         simulated=_simulated(ctx, spec.name),
+        added_within_minutes=_minutes(spec),
         images=limits.images,
     )
+
+
+def _minutes(spec: GpuTypeSpec) -> float | None:
+    scale_up = spec.kubernetes.scale_up if spec.kubernetes else None
+    return scale_up.minutes if scale_up else None
 
 
 def _simulated(ctx: Context, gpu_type: str) -> bool:
@@ -95,8 +102,9 @@ def _availability(
     hours: float,
 ) -> Availability:
     now_ms = planning.to_ms(ctx.clock.now())
-    nodes = [node for node in current.nodes if node.pool == spec.name]
-    names = {node.name for node in nodes}
+    possible = [node for node in current.nodes if node.pool == spec.name]
+    nodes = [node for node in possible if not is_coming(node.name)]
+    names = {node.name for node in possible}
     used = sum(len(units) for name, units in current.taken.items() if name in names)
     drained = sum(
         node.units - len(current.taken.get(node.name, ())) for node in nodes if not node.available
@@ -105,7 +113,7 @@ def _availability(
     closed = messages.get(spec.name) or spec.maintenance
     holds = [h for h in current.holds if names & set(h.units)]
     demands = [d for d in current.demands if d.pool == spec.name]
-    asked = planner.World(nodes, holds, demands, planning.rules(ctx), now_ms)
+    asked = planner.World(possible, holds, demands, planning.rules(ctx), now_ms)
     starts = [
         asked.what_if(planning.question(ctx, spec, gpus, hours_to_duration(hours), now_ms))
         for gpus in spec.valid_counts

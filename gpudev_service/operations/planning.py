@@ -7,7 +7,7 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +19,7 @@ from gpudev_client.states import LEASED, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
+from gpudev_service.fleet import free_from, is_coming
 from gpudev_service.settings import GpuTypeSpec, NodeSpec
 from gpudev_service.store.models import (
     HistoryRow,
@@ -33,6 +34,8 @@ from .transitions import note, telling, transition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+#: A node is asked for by so much earlier than it takes to come.
+_SOON = timedelta(minutes=1)
 #: What it takes to carry out a start that is due; nobody calls that late.
 _PUNCTUAL = timedelta(seconds=1)
 
@@ -118,7 +121,49 @@ async def world(
         if key in rows
     ]
     demands = [_demand(row, turnover, now) for row in rows.values() if State(row.state) in WAITING]
+    names = [name for name in types if wanted is None or name in wanted]
+    for node, hold in _to_come(ctx, names, demands, to_ms(now)):
+        nodes.append(node)
+        holds.append(hold)
     return World(nodes, holds, demands, rows, taken, specs)
+
+
+def _to_come(
+    ctx: Context, gpu_types: Sequence[str], demands: Sequence[planner.Demand], now_ms: int
+) -> Iterator[tuple[planner.Node, planner.Hold]]:
+    """Nodes that an autoscaler can add, each held by nobody until it can be there: so a start is
+    promised for then, and none is made before."""
+    for gpu_type in gpu_types:
+        here = [demand for demand in demands if demand.pool == gpu_type]
+        most = sum(demand.nodes for demand in here) + ctx.fleet.types()[gpu_type].max_nodes
+        for one in ctx.fleet.coming(gpu_type, most):
+            promised = [
+                demand.promise.start_ms
+                for demand in here
+                if demand.promise is not None and one.name in demand.promise.nodes
+            ]
+            until = free_from(promised, one.minutes, now_ms)
+            yield (
+                planner.Node(one.name, gpu_type, one.units),
+                planner.Hold(f"coming:{one.name}", {one.name: one.units}, until),
+            )
+
+
+async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> dict[str, int]:
+    """How many nodes of each type are to be added: those on which somebody is promised a start
+    that is not further away than a node takes to come."""
+    found: dict[str, set[str]] = {}
+    row = ReservationRow
+    query = select(row.gpu_type, row.planned_start, row.planned_nodes)
+    for gpu_type, start, planned in await session.execute(query.where(row.state.in_(WAITING))):
+        names = {name for name in planned or () if is_coming(name)}
+        if not names or gpu_type not in ctx.fleet.types():
+            continue
+        kubernetes = ctx.fleet.types()[gpu_type].kubernetes
+        scale_up = kubernetes.scale_up if kubernetes else None
+        if scale_up and start <= now + timedelta(minutes=scale_up.minutes) + _SOON:
+            found.setdefault(gpu_type, set()).update(names)
+    return {gpu_type: len(names) for gpu_type, names in found.items()}
 
 
 def _end(row: ReservationRow) -> datetime:
@@ -279,7 +324,7 @@ def _promise(
 ) -> list[HistoryRow]:
     """Stores a slot. Improvements are told but fill no history; a broken promise stands in it."""
     start, nodes = from_ms(slot.start_ms), list(slot.nodes)
-    before = row.planned_start
+    before, places = row.planned_start, row.planned_nodes or []
     if before == start and row.planned_nodes == nodes:
         return []
     again = before is None and row.first_promise is not None
@@ -290,7 +335,9 @@ def _promise(
             return [_promised_again(session, row, start, now)]
         # The first promise is told with the submission.
         return [] if before in {None, start} else [live_promise(row, now)]
-    reason = f"The promised start had to move: {_CAUSES[moved_later]}."
+    late = any(is_coming(place) for place in places)
+    cause = "the node that was to be added is not there yet" if late else _CAUSES[moved_later]
+    reason = f"The promised start had to move: {cause}."
     data = {"from": before.isoformat() if before else None, "to": start.isoformat()}
     return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
 

@@ -116,6 +116,16 @@ class Things(RequestHandler):
         else:
             self._list(query)
 
+    def post(self) -> None:
+        if self._wrong():
+            return
+        made = json.loads(self.request.body)
+        made["metadata"]["namespace"] = self.request.path.split("/")[4]
+        made["metadata"]["uid"] = f"uid-{made['metadata']['name']}"
+        self.moody.set(made)
+        self.set_status(201)
+        self.write(self.moody.things[self.kind][made["metadata"]["name"]])
+
     def _list(self, query: dict[str, str]) -> None:
         if self._wrong():
             return
@@ -220,7 +230,9 @@ class Thing(Things):
             self.set_status(404)
             self.write({"reason": "NotFound"})
             return
-        if options.get("preconditions", {}).get("uid") != thing["metadata"].get("uid"):
+        if options.get("preconditions", thing["metadata"]).get("uid") != thing["metadata"].get(
+            "uid"
+        ):
             self.set_status(409)
             self.write({"reason": "Conflict"})
             return

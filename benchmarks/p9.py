@@ -1,0 +1,159 @@
+"""A big fleet at rest: CPU, memory and API requests of the service with 5,000 nodes of Kubernetes.
+
+The nodes and the servers' pods are kwok's, in the cluster of the tests: they send what real ones
+send at rest. One GPU of each node is leased; whoever waits wants a whole node. The service's
+loops run without its HTTP side and without a Hub. `SIZE=small`: 200 nodes for a minute, else 5,000
+for half an hour. Needs root; `GPUDEV_CLUSTER` names a cluster that runs already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from gpudev_client.kubernetes import LABEL_RANK, LABEL_RESERVATION, worker_name
+from tools.cluster import fleet as crowd
+from tools.cluster.cluster import Cluster
+from tools.cluster.place import Place, default_place
+
+SMALL = os.environ.get("SIZE") == "small"
+NODES, SECONDS = (200, 60) if SMALL else (5_000, 1_800)
+#: Share of a core, MB, requests a second.
+GOALS = (0.02, 350.0, 0.2)
+#: After everything is planned, before anything is measured.
+SETTLE = 5 if SMALL else 60
+#: How many pods one call makes.
+BATCH = 500
+GPU = "nvidia.com/gpu"
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """The cluster that runs, or one for this benchmark."""
+    elsewhere = os.environ.get("GPUDEV_CLUSTER")
+    found = Cluster(Place(Path(elsewhere)) if elsewhere else default_place())
+    was_up = found.is_up
+    found.up()
+    try:
+        yield found
+    finally:
+        if not was_up:
+            found.down()
+
+
+def server(key: str, node: str) -> dict[str, Any]:
+    """A server's pod on a node that only seems to run it."""
+    labels = {LABEL_RESERVATION: key, LABEL_RANK: "0"}
+    container = {"name": "notebook", "image": "no.such/image:1"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": worker_name(key, 0), "labels": labels},
+        "spec": {
+            "nodeName": node,
+            "containers": [{**container, "resources": {"limits": {GPU: "1"}}}],
+            "tolerations": [{"operator": "Exists"}],
+        },
+    }
+
+
+def requests(audit: Path, begun: float) -> dict[str, int]:
+    """What the service has asked since then, by verb and resource, from the server's audit log."""
+    found: dict[str, int] = {}
+    with audit.open() as lines:
+        for line in lines:
+            entry = json.loads(line)
+            began = entry.get("requestReceivedTimestamp", "")
+            if entry.get("userAgent") == "gpudev" and entry["stage"] == "ResponseStarted":
+                began = entry["stageTimestamp"]
+            elif entry.get("userAgent") != "gpudev" or entry["stage"] != "ResponseComplete":
+                continue
+            elif entry["verb"] == "watch":
+                continue  # told at its start
+            if seconds(began) >= begun:
+                what = f"{entry['verb']} {entry.get('objectRef', {}).get('resource', '?')}"
+                found[what] = found.get(what, 0) + 1
+    return found
+
+
+def seconds(stamp: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def expect(stream: IO[str] | None, word: str) -> None:
+    line = stream.readline().strip() if stream else ""
+    if line != word:
+        raise RuntimeError(f"the service said {line!r} instead of {word!r}")
+
+
+def measure(there: Cluster, folder: Path) -> tuple[float, float, float]:
+    group = f"rest-{secrets.token_hex(3)}"
+    command = [sys.executable, "-m", "benchmarks.fleet_at_rest", str(there.place.kubeconfig)]
+    command += [str(folder), group, group, str(NODES), str(NODES)]
+    inside = there.kubectl.within(group)
+    there.kubectl("create", "namespace", group)
+    try:
+        there.add_nodes(NODES, group, resources={GPU: "8"})
+        inside.wait("serviceaccount/default", "create")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as service:
+            assert service.stdin is not None
+            try:
+                expect(service.stdout, "filled")
+                ids = (folder / "leases").read_text().split()
+                for first in range(0, NODES, BATCH):
+                    numbers = range(first, min(NODES, first + BATCH))
+                    inside.apply(*(server(ids[n], f"{group}-{n}") for n in numbers))
+                there.kubectl.wait("node", "Ready", selector=f"{crowd.GROUP}={group}", seconds=900)
+                service.stdin.write("\n")
+                service.stdin.flush()
+                expect(service.stdout, "planned")
+                return watch(there, psutil.Process(service.pid))
+            finally:
+                service.kill()
+    finally:
+        there.kubectl("delete", "namespace", group, "--wait=false")
+        there.remove_nodes(group)
+
+
+def watch(there: Cluster, process: psutil.Process) -> tuple[float, float, float]:
+    time.sleep(SETTLE)
+    begun, before, highest = time.time(), sum(process.cpu_times()[:2]), 0.0
+    while time.time() - begun < SECONDS:
+        time.sleep(1)
+        highest = max(highest, process.memory_info().rss / 2**20)
+    took = time.time() - begun
+    share = (sum(process.cpu_times()[:2]) - before) / took
+    asked = requests(there.place.audit_log, begun)
+    told = ", ".join(f"{count} {what}" for what, count in sorted(asked.items()))
+    print(f"{took:.0f} s at rest: {told}")
+    return share, highest, sum(asked.values()) / took
+
+
+def main() -> int:
+    with cluster() as there, tempfile.TemporaryDirectory() as folder:
+        share, memory, rate = measure(there, Path(folder))
+    met = all(got <= goal for got, goal in zip((share, memory, rate), GOALS, strict=True))
+    print(
+        f"P9 nodes={NODES} live={NODES} waiting={NODES} cpu={share:.1%} rss={memory:.0f}MB "
+        f"requests={rate:.3f}/s goal 2%,350MB,0.2/s {'met' if met else 'missed'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
