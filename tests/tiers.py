@@ -29,6 +29,7 @@ REQUIRED = "GPUDEV_REQUIRE_TIERS"
 #: Names the `.artifacts/cluster` of another tree whose running cluster the tests are to use.
 CLUSTER = "GPUDEV_CLUSTER"
 _OLDEST_NODE = 20
+_PROPERTY = "tier"
 _SYSTEM = "`make test SYSTEM=1` installs it on Debian, as root"
 
 
@@ -168,6 +169,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for tier in _CHECKS:
         if item.get_closest_marker(tier) is None:
             continue
+        item.user_properties.append((_PROPERTY, tier))
         reason = obstacle(tier)
         if reason is not None and tier in required():
             pytest.fail(f"the tier {tier} must run here, but {reason}", pytrace=False)
@@ -189,5 +191,7 @@ def _outcomes(reporter: pytest.TerminalReporter, tier: str) -> Iterator[str]:
     words = {"passed": "ran", "failed": "failed", "error": "failed", "skipped": "skipped"}
     for category, word in words.items():
         for report in reporter.stats.get(category, ()):
-            if tier in getattr(report, "keywords", ()):
+            properties = getattr(report, "user_properties", ())
+            # Not its keywords: they hold the names of its folders, too.
+            if any(tuple(pair) == (_PROPERTY, tier) for pair in properties):
                 yield word

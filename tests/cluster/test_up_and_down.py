@@ -30,6 +30,9 @@ from tools.cluster.place import ClusterError, Place
 
 cluster = Cluster(Place(Path(sys.argv[1])))
 
+def points():
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
 def seen():
     "What the machine has, without asking our own code."
     def said(*command):
@@ -37,7 +40,8 @@ def seen():
     return {
         "links": said("ip", "-brief", "link"),
         "rules": [line for line in said("iptables-save").splitlines() if line[0] == "-"],
-        "mounts": Path("/proc/self/mountinfo").read_text(),
+        # Others' mounts may go meanwhile: the kernel takes them where their folder is removed.
+        "mounts": [point for point in points() if point.startswith((sys.argv[1], "/run", "/var"))],
         "run": sorted(map(str, Path("/run").iterdir())),
         "lib": sorted(map(str, Path("/var/lib").iterdir())),
         "forward": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
@@ -119,6 +123,6 @@ def _nothing_is_left(place: Place) -> None:
     for process in Path("/proc").glob("[0-9]*/environ"):
         try:
             assert mine.encode() not in process.read_bytes(), process.parent.name
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended meanwhile
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # ended meanwhile, or the machine's own
     assert not list(Path("/sys/fs/cgroup").glob(f"**/{node.cgroup(place)}"))
