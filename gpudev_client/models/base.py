@@ -18,16 +18,20 @@ Note = Annotated[str, StringConstraints(max_length=limits.NOTE_MAX, strip_whites
 Hours = Annotated[float, Field(gt=0, le=limits.HOURS_MAX, allow_inf_nan=False)]
 
 
+# Validators are built when a model is first used, not at its import (`defer_build`): a command
+# and a server's start need few of the models.
+
+
 class Request(BaseModel):
     """Base of everything a caller sends: nothing unknown passes."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False, defer_build=True)
 
 
 class Answer(BaseModel):
     """Base of everything the service says."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 def hours_to_duration(hours: float) -> timedelta:

@@ -39,14 +39,14 @@ _REPORT_SHARE = 0.2
 _NAMED = 20
 
 
-class SaveRequest(BaseModel):
+class SaveRequest(BaseModel, defer_build=True):
     """Asks all open tabs to save; a tab answers with the same id."""
 
     id: str
     until: datetime
 
 
-class Saved(BaseModel):
+class Saved(BaseModel, defer_build=True):
     """What one tab has saved."""
 
     id: str

@@ -31,7 +31,7 @@ POINTS = 180
 NO_FIGURES = "There are no GPU figures on this machine."
 
 
-class GpuUse(BaseModel):
+class GpuUse(BaseModel, defer_build=True):
     """One GPU at one moment. None where the driver does not say."""
 
     name: str
@@ -40,7 +40,7 @@ class GpuUse(BaseModel):
     memory_total: int | None
 
 
-class Point(BaseModel):
+class Point(BaseModel, defer_build=True):
     """All GPUs of the lease together, over some seconds: `at` in seconds since 1970, the mean use
     and the highest share of memory in percent."""
 
@@ -49,7 +49,7 @@ class Point(BaseModel):
     memory: int
 
 
-class GpuFigures(BaseModel):
+class GpuFigures(BaseModel, defer_build=True):
     """What the panel shows. `unavailable` is a sentence, and then there are no figures."""
 
     gpus: list[GpuUse] = []

@@ -13,21 +13,21 @@ from .gpu import GpuFigures
 from .link import Link
 
 
-class Visitor(BaseModel):
+class Visitor(BaseModel, defer_build=True):
     """Who looks. The service decides what they may do; this only says what to offer."""
 
     name: str
     owner: bool
 
 
-class Ssh(BaseModel):
+class Ssh(BaseModel, defer_build=True):
     """How this server is reached by SSH; None of it is secret."""
 
     host: str | None
     folder: str
 
 
-class Lease(BaseModel):
+class Lease(BaseModel, defer_build=True):
     """Everything that the panel shows.
 
     `reservation` is None on a server that stands on none, or until the service has answered for the
