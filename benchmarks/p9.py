@@ -68,19 +68,18 @@ def server(key: str, node: str) -> dict[str, Any]:
     }
 
 
-def requests(audit: Path, begun: float) -> dict[str, int]:
-    """What the service has asked since then, by verb and resource, from the server's audit log."""
+def requests(audit: Path, begun: float, process: int) -> dict[str, int]:
+    """What a process of gpudev has asked since then, by verb and resource, from the server's audit
+    log."""
     found: dict[str, int] = {}
     with audit.open() as lines:
         for line in lines:
             entry = json.loads(line)
             began = entry.get("requestReceivedTimestamp", "")
-            if entry.get("userAgent") == "gpudev" and entry["stage"] == "ResponseStarted":
-                began = entry["stageTimestamp"]
-            elif entry.get("userAgent") != "gpudev" or entry["stage"] != "ResponseComplete":
+            # A watch is told at its start, everything else at its end.
+            stage = "ResponseStarted" if entry["verb"] == "watch" else "ResponseComplete"
+            if entry.get("userAgent") != f"gpudev (process {process})" or entry["stage"] != stage:
                 continue
-            elif entry["verb"] == "watch":
-                continue  # told at its start
             if seconds(began) >= begun:
                 what = f"{entry['verb']} {entry.get('objectRef', {}).get('resource', '?')}"
                 found[what] = found.get(what, 0) + 1
@@ -138,7 +137,7 @@ def watch(there: Cluster, process: psutil.Process) -> tuple[float, float, float]
         highest = max(highest, process.memory_info().rss / 2**20)
     took = time.time() - begun
     share = (sum(process.cpu_times()[:2]) - before) / took
-    asked = requests(there.place.audit_log, begun)
+    asked = requests(there.place.audit_log, begun, process.pid)
     told = ", ".join(f"{count} {what}" for what, count in sorted(asked.items()))
     print(f"{took:.0f} s at rest: {told}")
     return share, highest, sum(asked.values()) / took

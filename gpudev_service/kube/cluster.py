@@ -16,6 +16,8 @@ from .objects import Node, Pod, node_reader, pod_reader
 from .watch import Timing, Watched
 
 _NOT_FOUND = 404
+#: Seconds for the look at a node before a start: somebody waits for it.
+LOOK = 5.0
 #: Seconds that the start of the service waits for the first view; after that it goes on without.
 FIRST_VIEW = 10.0
 DEFAULT = Timing()
@@ -109,7 +111,7 @@ class Cluster:
             KubeAway, KubeRefused: it could not be asked for.
         """
         try:
-            found = await self.kube.get(f"/api/v1/nodes/{quote(name, safe='')}")
+            found = await self.kube.get(f"/api/v1/nodes/{quote(name, safe='')}", within=LOOK)
         except KubeRefused as refusal:
             if refusal.status != _NOT_FOUND:
                 raise

@@ -33,6 +33,8 @@ CONNECT = 4.0
 READS = 2
 #: Most connections at once.
 CONNECTIONS = 32
+#: Who asks, in the API server's audit log.
+AGENT = f"gpudev (process {os.getpid()})"
 #: Statuses by which the API server says that it cannot answer now.
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ERRORS_FROM = 400
@@ -130,7 +132,7 @@ class Kube(ApiClient):
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"Accept": "application/json", "Content-Type": kind}
         await self.update_params_for_auth(headers, [], ["BearerToken"])
-        headers["User-Agent"] = "gpudev"
+        headers["User-Agent"] = AGENT
         try:
             answer = await self.rest_client.pool_manager.request(
                 method,

@@ -176,11 +176,12 @@ class Watched(Generic[T]):
         """
         if self._version is None or self._expired:
             await self._list()
-        window, loop = self._timing.window, asyncio.get_running_loop()
+        # After a failure a short one tells soon whether all is well again.
+        window, loop = 1 if self.trouble else self._timing.window, asyncio.get_running_loop()
         begun, self._repeated = loop.time(), False
         try:
             async with asyncio.timeout(window + self._timing.limit / 4):
-                await self._watch()
+                await self._watch(window)
         except TimeoutError:
             raise KubeAway("the watch stands still") from None
         if loop.time() - begun < window - _PUNCTUAL:
@@ -245,13 +246,13 @@ class Watched(Generic[T]):
 
     # --- watch --------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
+    async def _watch(self, window: int) -> None:
         query: dict[str, str | int] = {
             **self._query,
             "watch": 1,
             "allowWatchBookmarks": "true",
             "resourceVersion": str(self._version),
-            "timeoutSeconds": self._timing.window,
+            "timeoutSeconds": window,
         }
         try:
             async with self._kube.lines(self._path, query) as lines:
