@@ -16,6 +16,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -96,9 +97,7 @@ async def _processes(ctx: Context) -> None:
     _raise(failures)
 
 
-async def _changed(
-    ctx: Context, leases: Iterable[ReservationRow], running: set[str]
-) -> dict[str, Seen]:
+async def _changed(ctx: Context, leases: Iterable[Active], running: set[str]) -> dict[str, Seen]:
     """Whose server is another than is known: gone, or back."""
     changed = {}
     for row in leases:
@@ -235,16 +234,27 @@ async def _hub_servers(ctx: Context, servers: list[HubServer]) -> None:
             return
 
 
-async def _active(ctx: Context) -> list[ReservationRow]:
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What is looked at of a lease whose server should run. Whole rows of thousands of leases would
+    cost more than everything else that the service does at rest."""
+
+    id: str
+    user: str
+    server_name: str
+    server_handle: dict[str, Any] | None
+    server_lost_at: datetime | None
+
+
+async def _active(ctx: Context) -> list[Active]:
+    row = ReservationRow
+    query = select(row.id, row.user, row.server_name, row.server_handle, row.server_lost_at)
     async with ctx.store.reading() as session:
-        return list(
-            await session.scalars(
-                select(ReservationRow).where(ReservationRow.state == State.ACTIVE)
-            )
-        )
+        found = await session.execute(query.where(row.state == State.ACTIVE))
+        return [Active(*values) for values in found]
 
 
-async def _forgotten(ctx: Context, active: list[ReservationRow], servers: list[HubServer]) -> None:
+async def _forgotten(ctx: Context, active: list[Active], servers: list[HubServer]) -> None:
     """Starts servers again that run while the Hub does not know of them.
 
     A Hub that is killed between a server's start and writing it down cannot find it again, so that
