@@ -18,7 +18,8 @@ _NONE: Mapping[int, Window] = {}
 class Calendar:
     """Free units over time for each node of a pool; nodes go by their place in the pool's list.
 
-    `open_nodes` says on which something new may be placed; only these are searched.
+    `open_nodes` says on which something new may be placed; only these are searched. A search may be
+    narrowed to some nodes (`among`); few different such sets are expected.
     """
 
     def __init__(self, since: int, units: Sequence[int], open_nodes: Sequence[bool]) -> None:
@@ -28,6 +29,7 @@ class Calendar:
         self.open = list(open_nodes)
         self.profiles = Profiles(since, units)
         self._indexes: dict[int, Windows] = {}  # by number of units
+        self._narrow: dict[tuple[int, frozenset[int]], Windows] = {}  # of some nodes only
         self._least = FOREVER  # no search is for less time than this
 
     def take(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
@@ -40,6 +42,9 @@ class Calendar:
             self.profiles.change(node, start, end, -units)
             if index is not None:
                 index.took(node, start)
+            for (level, among), narrow in self._narrow.items():
+                if level == units and node in among:
+                    narrow.took(node, start)
 
     def give(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
         """Gives back what was taken with the same arguments."""
@@ -53,6 +58,9 @@ class Calendar:
                 for level, index in self._indexes.items():
                     if low < level <= high + units:
                         index.update(node, is_open=True)
+                for (level, among), narrow in self._narrow.items():
+                    if node in among and low < level <= high + units:
+                        narrow.update(node, is_open=True)
 
     def fits(self, nodes: Sequence[int], start: int, end: int, units: int) -> bool:
         """Whether all `nodes` are open and have `units` free throughout [start, end)."""
@@ -67,13 +75,14 @@ class Calendar:
         earliest: int,
         before: int = FOREVER,
         own: Mapping[int, Window] = _NONE,
+        among: frozenset[int] | None = None,
     ) -> tuple[int, tuple[int, ...]] | None:
         """The first start in [earliest, before) for `units` on `count` nodes, and the nodes.
 
         `own`: windows, by node, that there would be if the asker's own slot were not (see
-        `freed_by`); they are searched as well.
+        `freed_by`); they are searched as well. `among`: the nodes that may be used.
         """
-        index = self._indexes.get(units) or self._new_index(units)
+        index = self._index(units, among)
         if count > 1:
             return index.together(count, duration, earliest, before, own)
         if not own:
@@ -96,15 +105,23 @@ class Calendar:
             # In powers of two, so that it happens a few times at most.
             self._least = 1 << (duration.bit_length() - 1)
             self._indexes.clear()
+            self._narrow.clear()
 
     def index_of(self, nodes: Iterable[int], units: int) -> Windows:
         """An index of the windows on some nodes only. It is the caller's to keep up to date."""
         open_nodes = [node for node in nodes if self.open[node]]
         return Windows(self.profiles, units, self._least, open_nodes)
 
-    def _new_index(self, units: int) -> Windows:
-        index = self._indexes[units] = self.index_of(range(len(self.open)), units)
-        return index
+    def _index(self, units: int, among: frozenset[int] | None) -> Windows:
+        if among is None:
+            index = self._indexes.get(units)
+            if index is None:
+                index = self._indexes[units] = self.index_of(range(len(self.open)), units)
+            return index
+        narrow = self._narrow.get((units, among))
+        if narrow is None:
+            narrow = self._narrow[units, among] = self.index_of(sorted(among), units)
+        return narrow
 
     def freed_by(self, nodes: Sequence[int], start: int, end: int, units: int) -> dict[int, Window]:
         """The wider windows, up to `end`, that `nodes` would have if [start, end) were given back.
@@ -123,3 +140,6 @@ class Calendar:
         self.open[node] = is_open
         for index in self._indexes.values():
             index.update(node, is_open)
+        for (_, among), narrow in self._narrow.items():
+            if node in among:
+                narrow.update(node, is_open)

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     TOO_MANY_UNITS = "too_many_units"  # no node of the pool has so many units
     TOO_FEW_NODES = "too_few_nodes"  # nodes have the units, but there are not so many nodes
     DRAINED = "drained"  # it would fit if enough of the drained nodes came back
+    ELSEWHERE = "elsewhere"  # it would fit, but only on nodes that it must not be on
     QUOTA_TOO_SMALL = "quota_too_small"  # more at once than its quota will ever allow
     BOOKED_START_TAKEN = "booked_start_taken"  # no room at exactly the booked start
 
@@ -80,7 +81,8 @@ class Demand:
     `duration_ms` includes the turnover. A booking has `booked_start_ms` and starts exactly then.
     `promise` is the slot that was promised before; None for one that has no promise yet. Lower
     `order` comes first among equal `priority`; higher priority comes first. `label` is the
-    caller's; the planner does not look at it.
+    caller's; the planner does not look at it. With `among` it is placed on nodes with these names
+    only.
     """
 
     id: str
@@ -95,6 +97,7 @@ class Demand:
     promise: Slot | None = None
     label: str | None = None
     quota_keys: tuple[str, ...] = ()
+    among: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.units_per_node < 1 or self.duration_ms < 1:

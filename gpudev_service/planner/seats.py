@@ -22,11 +22,15 @@ Place = tuple[int, tuple[int, ...]]
 class Seat:
     """A demand and where it sits: [start, end) on `nodes`, which is empty while it has no place."""
 
-    __slots__ = ("demand", "end", "key", "nodes", "not_before", "quotas", "start")
+    __slots__ = ("among", "demand", "end", "key", "nodes", "not_before", "quotas", "start")
 
-    def __init__(self, demand: Demand, quotas: tuple[Usage, ...]) -> None:
+    def __init__(
+        self, demand: Demand, quotas: tuple[Usage, ...], among: frozenset[int] | None
+    ) -> None:
         self.demand = demand
         self.quotas = quotas
+        #: The numbers of the nodes that it may use; None: all.
+        self.among = among
         #: Its place in the queue.
         self.key = queue_key(demand)
         #: Before this it may not start, whatever is free; 0 if nothing is said.
@@ -47,7 +51,8 @@ class Seating:
         self.names = [(node.name,) for node in self.nodes]
         self.number = {node.name: at for at, node in enumerate(self.nodes)}
         self._usage = {key: Usage(limit, now) for key, limit in rules.max_units_at_once.items()}
-        self._possible: dict[tuple[int, int], Reason | None] = {}
+        self._possible: dict[tuple[int, int, frozenset[int] | None], Reason | None] = {}
+        self._areas: dict[frozenset[str], frozenset[int]] = {}
         self._least = FOREVER
         #: What has been given back, for whoever looks who might gain from it.
         self.fresh = Fresh()
@@ -71,7 +76,16 @@ class Seating:
         if demand.duration_ms < self._least:
             self._least = demand.duration_ms
             self.calendar.expect(self._least)
-        return Seat(demand, self.quotas(demand.quota_keys))
+        return Seat(demand, self.quotas(demand.quota_keys), self._area(demand.among))
+
+    def _area(self, names: frozenset[str] | None) -> frozenset[int] | None:
+        if names is None:
+            return None
+        area = self._areas.get(names)
+        if area is None:
+            numbers = [self.number[name] for name in names if name in self.number]
+            area = self._areas[names] = frozenset(numbers)
+        return area
 
     def take_lease(self, hold: Hold, start: int, end: int) -> None:
         """Takes a lease's units over [start, end)."""
@@ -131,7 +145,12 @@ class Seating:
         demand = seat.demand
         if not seat.quotas:
             return self.calendar.find(
-                demand.nodes, demand.units_per_node, demand.duration_ms, earliest, before
+                demand.nodes,
+                demand.units_per_node,
+                demand.duration_ms,
+                earliest,
+                before,
+                among=seat.among,
             )
         return self._find_in_quota(seat, earliest, before)
 
@@ -152,6 +171,7 @@ class Seating:
                 earliest,
                 seat.start,
                 own,
+                seat.among,
             )
         units = demand.units_per_node * demand.nodes
         self._use(seat, -units)
@@ -166,7 +186,7 @@ class Seating:
     def impossible(self, seat: Seat) -> Reason | None:
         """Why the fleet can never hold the demand, even with nothing else on it; None if it can."""
         demand = seat.demand
-        shape = demand.nodes, demand.units_per_node
+        shape = demand.nodes, demand.units_per_node, seat.among
         if shape not in self._possible:
             self._possible[shape] = self._why_impossible(*shape)
         why = self._possible[shape]
@@ -193,7 +213,9 @@ class Seating:
         if available:
             self.fresh.note((at,), ())
 
-    def _why_impossible(self, count: int, units: int) -> Reason | None:
+    def _why_impossible(
+        self, count: int, units: int, among: frozenset[int] | None
+    ) -> Reason | None:
         if not self.nodes:
             return Reason.NO_SUCH_POOL
         big_enough = [node for node in self.nodes if node.units >= units]
@@ -201,6 +223,10 @@ class Seating:
             return Reason.TOO_MANY_UNITS
         if len(big_enough) < count:
             return Reason.TOO_FEW_NODES
+        if among is not None:
+            big_enough = [node for node in big_enough if self.number[node.name] in among]
+            if len(big_enough) < count:
+                return Reason.ELSEWHERE
         if sum(node.available for node in big_enough) < count:
             return Reason.DRAINED
         return None
@@ -213,7 +239,13 @@ class Seating:
         start = self._quota_start(seat, earliest)
         while start < before:
             place = self.calendar.find(
-                demand.nodes, demand.units_per_node, demand.duration_ms, start, before, own or {}
+                demand.nodes,
+                demand.units_per_node,
+                demand.duration_ms,
+                start,
+                before,
+                own or {},
+                seat.among,
             )
             if place is None:
                 return None

@@ -503,3 +503,40 @@ def test_in_a_long_queue_each_start_is_the_earliest_beside_those_ahead() -> None
     for each in queue:
         assert found.slots[each.id].start_ms == earliest_start(state, ahead, each)
         ahead[each.id] = found.slots[each.id]
+
+
+# Nodes that are not for everybody.
+
+
+def test_a_demand_that_may_use_some_nodes_only_waits_for_one_of_them() -> None:
+    here = frozenset({"n1"})
+    state = State(
+        fleet(3),
+        [lease("running", "n1", 7)],
+        [demand("bound", among=here, order=1), demand("free", order=2)],
+    )
+    assert starts(state) == {"bound": 7, "free": 0}
+    assert plan(*state.args).slots["bound"].nodes == ("n1",)
+
+
+def test_several_nodes_at_once_are_all_of_those_that_may_be_used() -> None:
+    here = frozenset({"n1", "n3"})
+    found = plan(*State(fleet(4), [], [demand("pair", nodes=2, among=here)]).args)
+    assert found.slots["pair"].nodes == ("n1", "n3")
+
+
+def test_what_fits_only_on_nodes_that_it_must_not_use_is_told_so() -> None:
+    bound = demand("bound", nodes=2, among=frozenset({"n0", "elsewhere"}))
+    assert plan(*State(fleet(3), [], [bound]).args).impossible == {"bound": Reason.ELSEWHERE}
+    drained = [Node("n0", "h100", 8, available=False), *fleet(3)[1:]]
+    alone = demand("alone", among=frozenset({"n0"}))
+    assert plan(*State(drained, [], [alone]).args).impossible == {"alone": Reason.DRAINED}
+
+
+def test_a_promise_on_a_node_that_has_become_out_of_reach_is_planned_again() -> None:
+    promise = Slot(NOW + 1, ("n0",), 8)
+    bound = demand("bound", promise=promise, among=frozenset({"n1"}))
+    state = State(fleet(2), [lease("running", "n1", 3)], [bound])
+    found = plan(*state.args)
+    assert found.slots["bound"] == Slot(NOW + 3, ("n1",), 8)
+    assert found.moved_later == {"bound": Reason.ELSEWHERE}

@@ -55,6 +55,7 @@ def demand(
     promise: Slot | None = None,
     pool: str = "h100",
     keys: tuple[str, ...] = (),
+    among: frozenset[str] | None = None,
 ) -> Demand:
     return Demand(
         id=name,
@@ -68,6 +69,7 @@ def demand(
         booked_start_ms=booked,
         promise=promise,
         quota_keys=keys,
+        among=among,
     )
 
 
@@ -118,7 +120,14 @@ def demands_of(
         booked=NOW + draw(st.integers(0, 20)) if kind == 0 else None,
         not_before=NOW + draw(st.integers(-3, 10)) if kind == 1 else None,
         keys=draw(keys),
+        among=draw(_AREAS),
     )
+
+
+#: Mostly anywhere; some of the names may be of no node.
+_AREAS = st.sampled_from(
+    [None, None, None, frozenset({"n0"}), frozenset({"n1", "n2"}), frozenset({"n0", "n1", "n3"})]
+)
 
 
 def newcomer(state: State, name: str = "new", order: int = 10_000) -> st.SearchStrategy[Demand]:
@@ -212,6 +221,7 @@ def _ill_served(state: State, plan: Plan, each: Demand) -> list[str]:
         "has the wrong shape": len(set(slot.nodes)) != each.nodes
         or slot.units_per_node != each.units_per_node,
         "on a drained node": not available.issuperset(slot.nodes),
+        "on a node of others": each.among is not None and not each.among.issuperset(slot.nodes),
         "in the past": slot.start_ms < state.now and each.promise is None,
         "before its time": each.not_before_ms is not None and slot.start_ms < each.not_before_ms,
         "not at its booked start": booked is not None
@@ -239,7 +249,8 @@ def _is_free(state: State, taken: Iterable[Span], each: Demand, start: int) -> b
             sum(s.units for s in near if s.node == node.name and s.start <= moment < s.end)
             for moment in moments
         )
-        free += node.available and node.units - most >= each.units_per_node
+        usable = node.available and (each.among is None or node.name in each.among)
+        free += usable and node.units - most >= each.units_per_node
     mine = each.units_per_node * each.nodes
     for key, limit in state.rules.max_units_at_once.items():
         if key in each.quota_keys:
