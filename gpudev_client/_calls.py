@@ -299,15 +299,23 @@ def disk(name: str, user: str | None = None) -> Flow[models.Disk]:
     return fetch(Call("GET", _disk(name), params(user=user)), models.Disk)
 
 
-def create_disk(name: str, user: str | None = None) -> Flow[models.Disk]:
-    """A new, empty disk."""
-    request = models.DiskRequest(name=name)
+def create_disk(
+    name: str, user: str | None = None, size_gb: int | None = None
+) -> Flow[models.Disk]:
+    """A new, empty disk; with a size where disks have sizes of their own."""
+    request = models.DiskRequest(name=name, size_gb=size_gb)
     return fetch(Call("POST", "/disks", params(user=user), body(request)), models.Disk)
 
 
 def rename_disk(name: str, new_name: str, user: str | None = None) -> Flow[models.Disk]:
     """Give a disk another name."""
-    request = models.DiskRequest(name=new_name)
+    request = models.DiskChange(name=new_name)
+    return fetch(Call("PATCH", _disk(name), params(user=user), body(request)), models.Disk)
+
+
+def resize_disk(name: str, size_gb: int, user: str | None = None) -> Flow[models.Disk]:
+    """Make a disk larger, where disks have sizes of their own."""
+    request = models.DiskChange(size_gb=size_gb)
     return fetch(Call("PATCH", _disk(name), params(user=user), body(request)), models.Disk)
 
 
@@ -364,7 +372,7 @@ def disk_contents(
 ) -> Listed[models.DiskEntry]:
     """The names in one directory of a disk, or of one of its snapshots."""
     query = params(snapshot=snapshot, path=path or None, user=user)
-    return Listed(Call("GET", f"{_disk(name)}/contents", query), models.Page[models.DiskEntry])
+    return Listed(Call("GET", f"{_disk(name)}/contents", query), models.DiskContents)
 
 
 def _reservation(reservation_id: str) -> str:

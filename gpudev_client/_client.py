@@ -201,6 +201,7 @@ class _Calls:
     disk = _OneCall(_calls.disk)
     create_disk = _OneCall(_calls.create_disk)
     rename_disk = _OneCall(_calls.rename_disk)
+    resize_disk = _OneCall(_calls.resize_disk)
     delete_disk = _OneCall(_calls.delete_disk)
     restore_disk = _OneCall(_calls.restore_disk)
     clone_disk = _OneCall(_calls.clone_disk)

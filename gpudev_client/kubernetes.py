@@ -19,6 +19,10 @@ LABEL_DISK = "hub.jupyter.org/gpudev-disk"
 LABEL_SNAPSHOT = "hub.jupyter.org/gpudev-snapshot"
 #: On a pod that only asks for a node to be added: its value is the GPU type.
 LABEL_PLACEHOLDER = "hub.jupyter.org/gpudev-placeholder"
+#: What a claim, a VolumeSnapshot or a pod of the service's own is for, where that is not plain.
+LABEL_STATE = "hub.jupyter.org/gpudev-state"
+#: The state of pods that list what is in a snapshot: they need no network.
+STATE_INDEX = "index"
 #: On every object that gpudev makes.
 LABEL_MANAGED = "app.kubernetes.io/managed-by"
 MANAGED_BY = "gpudev"
@@ -28,16 +32,6 @@ POD_HOME = "/home/jovyan"
 
 #: The highest rank that a name has room for.
 RANK_MAX = 9999
-
-
-def claim_name(disk_id: str) -> str:
-    """The PersistentVolumeClaim of a disk."""
-    return f"gpudev-{_checked(disk_id)}"
-
-
-def snapshot_name(snapshot_id: str) -> str:
-    """The VolumeSnapshot of a snapshot."""
-    return f"gpudev-{_checked(snapshot_id)}"
 
 
 def service_name(reservation_id: str) -> str:

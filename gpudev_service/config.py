@@ -108,15 +108,25 @@ class GpuDev(Configurable):
         help="""Image of the pods that ask an autoscaler for a node, where a GPU type has
         `scale_up`; one that does nothing.""",
     ).tag(config=True)
+    index_image = Unicode(
+        None,
+        allow_none=True,
+        help="""An image that has gpudev in it, such as the service's own: short-lived pods of it
+        list the files of snapshots. None: what is on a volume is not listed.""",
+    ).tag(config=True)
+    index_uid = Integer(
+        1000, min=1, help="The account that people's files belong to in their servers' pods."
+    ).tag(config=True)
     pod_home = Unicode(POD_HOME, help="Where the disk is mounted in a server's pod.").tag(
         config=True
     )
     policy = Dict(
         help="""Limits: a dict with min_hours, default_hours, default (for everybody) and groups (by
         Hub group). Limits are max_hours, max_extension_hours, max_total_hours, max_reservations,
-        max_gpus, max_disks, priority, disk_retention_days, snapshots_kept, images (patterns of
-        container images that may be asked for, where servers are pods). A user in several groups
-        gets the most generous of each; None means no limit. `idle` is a dict for leases that nobody
+        max_gpus, max_disks, max_disk_gb (where disks are volumes), priority, disk_retention_days,
+        snapshots_kept, images (patterns of container images that may be asked for, where servers
+        are pods). A user in several groups gets the most generous of each; None means no limit.
+        `idle` is a dict for leases that nobody
         uses: action (nothing, warn, release), after_minutes, grace_minutes (between the warning and
         the release), keep_hours and keeps (for how long, and how often, somebody may say "keep
         it"). Without it nothing is judged.
@@ -248,6 +258,8 @@ class GpuDev(Configurable):
             "shared_storage_class": self.shared_storage_class or None,
             "disk_size_gb": self.disk_size_gb,
             "placeholder_image": self.placeholder_image,
+            "index_image": self.index_image or None,
+            "index_uid": self.index_uid,
         }
         try:
             return KubernetesSettings.model_validate(values)

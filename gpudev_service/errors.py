@@ -29,6 +29,7 @@ CODES: Mapping[str, int] = MappingProxyType(
         "disk_in_use": 409,
         "disk_busy": 409,
         "disk_full": 507,
+        "not_listed": 409,
         "name_taken": 409,
         "server_in_use": 409,
         "wrong_state": 409,

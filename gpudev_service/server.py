@@ -20,11 +20,13 @@ from .api.service import Service
 from .clock import SteadyClock
 from .config import ConfigurationError, GpuDevWeb
 from .context import Context
+from .disks.base import DiskBackend
 from .disks.directories import DirectoryDisks
 from .fleet import Fleet, KubernetesFleet, NvmlFleet, StaticFleet
 from .hub import Hub
-from .kube import Cluster, NoCredentials, connect, watched
+from .kube import Cluster, Kube, NoCredentials, connect, watched
 from .loops import Runner
+from .operations.listings import volume_disks
 from .pages import routes as page_routes
 from .servers import LocalServers, PodServers
 from .settings import Settings
@@ -59,52 +61,63 @@ class Kinds:
     disks: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a context is put together from."""
+
+    store: Store
+    disks: DiskBackend
+    cluster: Cluster | None
+
+
+def _disks(kind: str, settings: Settings, store: Store, kube: Kube | None) -> DiskBackend:
+    if kind == "volumes" and kube is not None:
+        return volume_disks(kube, settings, store)
+    return DirectoryDisks(settings.data_dir / "disks")
+
+
 @asynccontextmanager
 async def context(
     settings: Settings, kinds: Kinds, db_url: str, hub: HubAccess
 ) -> AsyncIterator[Context]:
     """The parts of the service on a migrated database; closed at the end of the block."""
     async with AsyncExitStack() as stack:
-        cluster = None
-        if "kubernetes" in {kinds.fleet, kinds.servers}:
+        kube = cluster = None
+        if {"kubernetes", "volumes"} & {kinds.fleet, kinds.servers, kinds.disks}:
             try:
                 kube = await stack.enter_async_context(connect(settings))
             except NoCredentials as error:
                 raise ConfigurationError(f"GpuDev.kubeconfig: {error}") from None
             cluster = await stack.enter_async_context(watched(kube, settings))
-        wake = Wake()
-        yield await stack.enter_async_context(_context(settings, kinds, db_url, hub, cluster, wake))
+        store = Store(db_url)
+        stack.push_async_callback(store.close)
+        disks = _disks(kinds.disks, settings, store, kube)
+        stack.push_async_callback(asyncio.to_thread, disks.close)
+        parts = _Parts(store, disks, cluster)
+        yield await stack.enter_async_context(_context(settings, kinds, hub, parts))
 
 
 @asynccontextmanager
 async def _context(
-    settings: Settings,
-    kinds: Kinds,
-    db_url: str,
-    hub: HubAccess,
-    cluster: Cluster | None,
-    wake: Wake,
+    settings: Settings, kinds: Kinds, hub: HubAccess, parts: _Parts
 ) -> AsyncIterator[Context]:
-    store = Store(db_url)
-    disks = DirectoryDisks(settings.data_dir / "disks")
+    cluster, wake = parts.cluster, Wake()
     hub_client = Hub(hub.api_url, hub.token, patience=settings.times.hub_patience)
     try:
-        revision = await migrate.upgrade(store)
+        revision = await migrate.upgrade(parts.store)
         log.info("database at revision %s", revision)
         yield Context(
             settings=settings,
-            store=store,
+            store=parts.store,
             clock=SteadyClock(),
             fleet=_fleet(kinds.fleet, settings, cluster, wake),
-            disks=disks,
+            disks=parts.disks,
             servers=PodServers(cluster) if cluster and _are_pods(kinds) else LocalServers(),
             hub=hub_client,
             wake=wake,
         )
     finally:
         await hub_client.close()
-        await store.close()
-        await asyncio.to_thread(disks.close)
 
 
 async def serve(ctx: Context, options: GpuDevWeb, hub_auth: HubOAuth, prefix: str) -> None:

@@ -189,6 +189,7 @@ class PolicyRule(Setting):
     max_reservations: int | None = Field(default=None, ge=0)
     max_gpus: int | None = Field(default=None, ge=0)
     max_disks: int | None = Field(default=None, ge=0)
+    max_disk_gb: int | None = Field(default=None, ge=1)
     priority: int | None = Field(default=None, ge=-1000, le=1000)
     disk_retention_days: int | None = Field(default=None, ge=0)
     snapshots_kept: int | None = Field(default=None, ge=1)
@@ -206,6 +207,7 @@ class Policy(Setting):
         max_extension_hours=24,
         max_total_hours=48,
         priority=0,
+        max_disk_gb=100,
         disk_retention_days=30,
         snapshots_kept=10,
     )
@@ -243,6 +245,7 @@ class Policy(Setting):
             max_reservations=whole("max_reservations", None),
             max_gpus=whole("max_gpus", None),
             max_disks=whole("max_disks", None),
+            max_disk_gb=whole("max_disk_gb", None),
             priority=whole("priority", 0) or 0,
             disk_retention_days=whole("disk_retention_days", 30) or 0,
             snapshots_kept=whole("snapshots_kept", 10) or 1,
@@ -297,6 +300,8 @@ class KubernetesSettings(Setting):
     `namespace` is where pods and volumes are. Without `kubeconfig` the pod's own service account is
     used, or else ~/.kube/config. Without `storage_class` and `snapshot_class` the cluster's default
     ones are; `shared_storage_class` is one for a folder that all nodes of a reservation see.
+    `index_image` has gpudev in it, and lists the files of snapshots as `index_uid`, to whom
+    people's files belong; without it they are not listed.
     """
 
     namespace: str = Field(default="default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
@@ -307,6 +312,8 @@ class KubernetesSettings(Setting):
     shared_storage_class: str | None = None
     disk_size_gb: int = Field(default=10, ge=1)
     placeholder_image: str = "registry.k8s.io/pause:3.10"
+    index_image: str | None = None
+    index_uid: int = Field(default=1000, ge=1)
 
 
 class Settings(Setting):

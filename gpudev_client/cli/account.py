@@ -140,6 +140,7 @@ def _about(client: Client, me: models.Me) -> list[tuple[str, str | None]]:
         ("reservations", limit(policy.max_reservations)),
         ("GPUs", limit(policy.max_gpus)),
         ("disks", limit(policy.max_disks)),
+        ("GB of a disk", limit(policy.max_disk_gb)),
         ("deleted disks kept", f"{policy.disk_retention_days} days"),
     ]
 

@@ -44,12 +44,19 @@ def list_(app: App, deleted: bool, user: str | None, as_json: bool) -> None:
 
 @disk.command()
 @click.argument("name")
+@click.option(
+    "--size",
+    "size_gb",
+    type=click.IntRange(min=1),
+    metavar="GB",
+    help="Its size, where disks have sizes of their own.",
+)
 @verbs.of_user
 @verbs.as_json
 @pass_app
-def create(app: App, name: str, user: str | None, as_json: bool) -> None:
+def create(app: App, name: str, size_gb: int | None, user: str | None, as_json: bool) -> None:
     """Create an empty disk."""
-    made = app.client.create_disk(_checked(name), user)
+    made = app.client.create_disk(_checked(name), user, size_gb)
     emit_json(made) if as_json else app.tell(f"Disk {made.name} is there.")
 
 
@@ -63,6 +70,21 @@ def rename(app: App, name: str, new_name: str, user: str | None, as_json: bool) 
     """Give a disk another name."""
     changed = app.client.rename_disk(name, _checked(new_name), user)
     emit_json(changed) if as_json else app.tell(f"Disk {name} is now called {changed.name}.")
+
+
+@disk.command()
+@click.argument("name")
+@click.argument("size_gb", type=click.IntRange(min=1), metavar="GB")
+@verbs.of_user
+@verbs.as_json
+@pass_app
+def resize(app: App, name: str, size_gb: int, user: str | None, as_json: bool) -> None:
+    """Make a disk larger. It cannot be made smaller again."""
+    changed = app.client.resize_disk(name, size_gb, user)
+    emit_json(changed) if as_json else app.tell(
+        f"Disk {changed.name} has {changed.size_gb} GB now. A server that runs may see the room "
+        "only at its next start."
+    )
 
 
 @disk.command()
@@ -183,10 +205,19 @@ def list_content(
 ) -> None:
     """List a directory of a disk as it is now, or as it was in a snapshot.
 
-    No server has to run for it.
+    No server has to run for it. What is on a volume is known as of its newest snapshot.
     """
     chosen = _snapshot_id(app, name, snapshot, user)
-    found = app.client.disk_contents(name, path, chosen, user).all()
+    listing = app.client.disk_contents(name, path, chosen, user)
+    page = listing.page()
+    found = list(page.items)
+    as_of = getattr(page, "as_of", None)
+    while page.next_cursor is not None:
+        page = listing.page(cursor=page.next_cursor)
+        found += page.items
+    if as_of is not None and chosen is None:
+        when = words.moment(as_of, app.now(), app.zone)
+        note(f"As at the disk's newest snapshot that was listed, {when}.", app.error_width)
     if as_json:
         emit_json(found)
     elif not found:

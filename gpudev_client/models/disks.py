@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
-from .base import Answer, DiskName, Note, Request
+from .base import Answer, DiskName, Note, Page, Request
 
 
 class Disk(Answer):
@@ -25,9 +25,35 @@ class Disk(Answer):
     purged_after: AwareDatetime | None = None
     busy: str | None = Field(default=None, description="Long work under way, with its progress.")
 
+    size_gb: int | None = Field(
+        default=None, description="Its own size, where disks have one; more cannot be written."
+    )
+    zones: list[str] = Field(
+        default=[], description="Where it can be used; empty: anywhere, or not known yet."
+    )
+
+
+SizeGb = Annotated[int, Field(ge=1, le=1_000_000)]
+
 
 class DiskRequest(Request):
     name: DiskName
+    size_gb: SizeGb | None = Field(
+        default=None, description="Where disks have sizes of their own; default: the operator's."
+    )
+
+
+class DiskChange(Request):
+    """A new name, a larger size, or both."""
+
+    name: DiskName | None = None
+    size_gb: SizeGb | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.name is None and self.size_gb is None:
+            raise ValueError("a name or a size_gb")
+        return self
 
 
 class Snapshot(Answer):
@@ -71,3 +97,10 @@ class DiskEntry(Answer):
     kind: Literal["file", "directory", "symlink", "other"]
     size_bytes: int
     modified_at: AwareDatetime
+
+
+class DiskContents(Page[DiskEntry]):
+    """A page of a directory. Where a disk cannot be looked at without a server, its present state
+    is shown as its newest snapshot had it, and `as_of` says when that was."""
+
+    as_of: AwareDatetime | None = None

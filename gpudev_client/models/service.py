@@ -34,6 +34,9 @@ class PolicyView(Answer):
     max_reservations: int | None
     max_gpus: int | None
     max_disks: int | None
+    max_disk_gb: int | None = Field(
+        default=None, description="The largest disk, where disks have sizes of their own."
+    )
     priority: int
     disk_retention_days: int
     snapshots_kept: int

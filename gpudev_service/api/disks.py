@@ -10,7 +10,8 @@ from pydantic import Field
 from gpudev_client.models import (
     CloneRequest,
     Disk,
-    DiskEntry,
+    DiskChange,
+    DiskContents,
     DiskRequest,
     Page,
     RestoreRequest,
@@ -55,7 +56,7 @@ async def listing(call: Call[DisksQuery, None]) -> Page[Disk]:
 async def create(call: Call[UserQuery, DiskRequest]) -> Disk:
     owner = _owner(call)
     groups = await _groups(call)
-    return await disks.create(call.ctx, owner.user, call.body.name, groups, call.actor)
+    return await disks.create(call.ctx, owner.user, call.body, groups, call.actor)
 
 
 async def created(call: Call[Any, Any], made: Mapping[str, list[str]]) -> Disk:
@@ -69,13 +70,15 @@ async def show(call: Call[UserQuery, None]) -> Disk:
     return await disks.get(call.ctx, _owner(call).user, call.path["name"])
 
 
-async def rename(call: Call[UserQuery, DiskRequest]) -> Disk:
+async def change(call: Call[UserQuery, DiskChange]) -> Disk:
+    groups = await _groups(call)
     user, name = _owner(call).user, call.path["name"]
-    return await disks.rename(call.ctx, user, name, call.body.name, call.actor)
+    return await disks.change(call.ctx, user, name, call.body, groups, call.actor)
 
 
-async def renamed(call: Call[Any, Any], made: Mapping[str, list[str]]) -> Disk:
-    return await disks.get(call.ctx, _owner(call).user, call.body.name)
+async def changed(call: Call[Any, Any], made: Mapping[str, list[str]]) -> Disk:
+    """The disk that an interrupted call has renamed; a size is the same when set again."""
+    return await disks.get(call.ctx, _owner(call).user, call.body.name or call.path["name"])
 
 
 async def delete(call: Call[UserQuery, None]) -> Disk:
@@ -125,7 +128,7 @@ async def taken(call: Call[Any, Any], made: Mapping[str, list[str]]) -> Snapshot
     raise not_found("snapshot")
 
 
-async def contents(call: Call[ContentsQuery, None]) -> Page[DiskEntry]:
+async def contents(call: Call[ContentsQuery, None]) -> DiskContents:
     query = call.query
     return await disks.contents(
         call.ctx,
@@ -178,7 +181,7 @@ ROUTES = (
         body=DiskRequest,
         answer=Disk,
         status=201,
-        errors=("name_taken", "quota", "disk_full"),
+        errors=("name_taken", "quota", "disk_full", "policy_limit"),
         recall=created,
     ),
     Route(
@@ -192,17 +195,17 @@ ROUTES = (
         answer=Disk,
     ),
     Route(
-        "rename_disk",
+        "change_disk",
         "PATCH",
         "/disks/{name}",
         Access.DISK_WRITE,
-        rename,
-        "Give a disk another name.",
+        change,
+        "Give a disk another name, or make it larger.",
         query=UserQuery,
-        body=DiskRequest,
+        body=DiskChange,
         answer=Disk,
-        errors=("name_taken",),
-        recall=renamed,
+        errors=("name_taken", "policy_limit", "disk_busy"),
+        recall=changed,
     ),
     Route(
         "delete_disk",
@@ -261,8 +264,8 @@ ROUTES = (
         contents,
         "One directory of a disk or of a snapshot, without a running server.",
         query=ContentsQuery,
-        answer=Page[DiskEntry],
-        errors=("disk_full",),
+        answer=DiskContents,
+        errors=("disk_full", "not_listed"),
     ),
     Route(
         "clone_disk",

@@ -10,7 +10,9 @@ The errors, all of them safe to show to a person (no path of the machine in the 
      ├─ SnapshotExists
      ├─ DiskBusy             other work holds the disk or the snapshot; try again later
      ├─ DiskFull             no space or no inodes left, or a quota of the file system is reached
-     ├─ DiskFailure          the file system refused; the cause is chained
+     ├─ DiskFailure          the file system or the storage refused; the cause is chained
+     ├─ NothingToKeep        a snapshot of a disk that nobody has used yet
+     ├─ ContentsUnknown      the files are not known without a server; the message says why
      ├─ InvalidCursor
      └─ PathError
          ├─ InvalidPath      NUL bytes, a wrong escape
@@ -24,7 +26,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
+
+from gpudev_service.disks.reach import Reach
 
 #: Called with (files done, bytes done) while long work runs; in the event loop, never in a thread.
 #: Numbers never go down; the last call has the totals (a file that shrinks while it is copied may
@@ -70,6 +74,14 @@ class DiskFailure(DiskError):
     """The file system refused. The cause is chained, for the log."""
 
 
+class NothingToKeep(DiskError):
+    """The disk has no bytes yet of which a snapshot could be taken."""
+
+
+class ContentsUnknown(DiskError):
+    """What is on the disk cannot be told (yet) where it cannot be looked at directly."""
+
+
 class InvalidCursor(DiskError):
     """A cursor that no listing has handed out."""
 
@@ -99,14 +111,15 @@ class SnapshotInfo:
     the number of regular files. What could not be kept is counted, never silent: `skipped` are
     sockets, FIFOs, devices and what is mounted inside; `vanished` went away during the copy;
     `unreadable` forbid reading to the account of the service; `changed` were still being written
-    when they were copied, so that the copy may mix two states.
+    when they were copied, so that the copy may mix two states. Sizes and numbers are None where the
+    storage does not tell them: `index` finds them out later.
     """
 
     id: str
     taken_at: datetime
-    size_bytes: int
-    new_bytes: int
-    files: int
+    size_bytes: int | None
+    new_bytes: int | None
+    files: int | None
     skipped: int = 0
     vanished: int = 0
     unreadable: int = 0
@@ -117,8 +130,8 @@ class SnapshotInfo:
 class CopyInfo:
     """What `clone` or `restore` copied; the counts mean what they mean in `SnapshotInfo`."""
 
-    size_bytes: int
-    files: int
+    size_bytes: int | None
+    files: int | None
     skipped: int = 0
     vanished: int = 0
     unreadable: int = 0
@@ -140,9 +153,21 @@ class Entry:
     modified_at: datetime
 
 
+class Listing(NamedTuple):
+    """One page of a directory: `following` is the cursor of the next one, None after the last.
+
+    `as_of` is the time of the state that is shown where that is not the present one: a backend that
+    cannot look into a disk shows what its newest snapshot that was listed had.
+    """
+
+    entries: list[Entry]
+    following: str | None
+    as_of: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the live state of a disk takes.
+    """What the live state of a disk takes, or took at its newest snapshot.
 
     `size_bytes` is apparent (what `ls` adds up to), `allocated_bytes` what the file system set
     aside, directories included. A file with several names counts once. `files` are regular ones.
@@ -170,8 +195,17 @@ class DiskBackend(Protocol):
     next file (or piece of a large file), removes what it began, and then raises CancelledError.
     """
 
-    async def create(self, disk_id: str) -> None:
-        """Make an empty disk. Raises DiskExists, DiskFull."""
+    #: Whether disks have sizes of their own, which can be asked for and which refuse more.
+    takes_sizes: bool
+
+    async def create(self, disk_id: str, size_gb: int | None = None) -> None:
+        """Make an empty disk, of that size where sizes are taken. Raises DiskExists, DiskFull."""
+
+    async def resize(self, disk_id: str, size_gb: int) -> None:
+        """Make a disk larger; a server that uses it sees the room at once or at its next start.
+
+        Raises DiskNotFound, DiskFailure (a smaller size, or the storage does not do that).
+        """
 
     async def exists(self, disk_id: str) -> bool:
         """Whether the disk is there."""
@@ -183,6 +217,13 @@ class DiskBackend(Protocol):
         DiskFailure.
         """
 
+    async def claim(self, disk_id: str) -> str | None:
+        """The PersistentVolumeClaim that the disk is now; None where disks are directories. It is
+        another one after each restoration. Raises DiskNotFound."""
+
+    async def reach(self, disk_id: str) -> Reach | None:
+        """Where the disk can be used; None: everywhere (yet). Raises DiskNotFound."""
+
     async def purge(self, disk_id: str) -> None:
         """Remove the disk and all its snapshots for good. Raises DiskNotFound, DiskBusy."""
 
@@ -192,11 +233,18 @@ class DiskBackend(Protocol):
         """Copy the live state. What has not changed since the newest snapshot costs no space.
 
         A server may run on the disk. Raises DiskNotFound, SnapshotExists, DiskBusy (another
-        snapshot of the disk is being taken), DiskFull.
+        snapshot of the disk is being taken), DiskFull, NothingToKeep.
         """
 
     async def snapshots(self, disk_id: str) -> Sequence[SnapshotInfo]:
         """All complete snapshots in the order in which they were taken. Raises DiskNotFound."""
+
+    async def index(self, disk_id: str, snapshot_id: str) -> SnapshotInfo | None:
+        """Have the files of a snapshot listed, where they cannot be looked at, for `contents` and
+        `usage`. None where there is nothing to do, or nothing to do it with. May be repeated.
+
+        Raises DiskNotFound, SnapshotNotFound, DiskBusy, DiskFailure.
+        """
 
     async def delete_snapshot(self, disk_id: str, snapshot_id: str) -> None:
         """Remove one snapshot; the others stay as they are.
@@ -232,17 +280,17 @@ class DiskBackend(Protocol):
         *,
         limit: int = 100,
         cursor: str | None = None,
-    ) -> tuple[list[Entry], str | None]:
+    ) -> Listing:
         """One page of a directory of the live state or of a snapshot, by name (as bytes).
 
         `path` is relative, its parts written as `Entry.name` gives them; "" is the top. `cursor`
         is None for the first page, then what the page before returned; None after the last.
         Raises DiskNotFound, SnapshotNotFound, InvalidPath, PathOutsideDisk, PathNotFound,
-        InvalidCursor.
+        InvalidCursor, ContentsUnknown.
         """
 
     async def usage(self, disk_id: str) -> Usage:
-        """Measure the live state. Raises DiskNotFound."""
+        """Measure the live state. Raises DiskNotFound, ContentsUnknown."""
 
     async def clean_up(self) -> CleanUp:
         """Remove what killed processes left, complete a restoration that was decided.

@@ -19,12 +19,14 @@ from gpudev_service.disks.base import (
     DiskFull,
     DiskNotFound,
     Entry,
+    Listing,
     Progress,
     SnapshotExists,
     SnapshotInfo,
     Usage,
 )
 from gpudev_service.disks.copying import Tally, TreeCopy
+from gpudev_service.disks.reach import Reach
 from gpudev_service.disks.steps import OnStep, Step, nothing_listens
 from gpudev_service.disks.storage import (
     DiskPlace,
@@ -51,6 +53,8 @@ class DirectoryDisks:
     the owner of a new home (root keeps owners in copies).
     """
 
+    takes_sizes = False
+
     def __init__(
         self,
         root: Path,
@@ -76,9 +80,21 @@ class DirectoryDisks:
     async def exists(self, disk_id: str) -> bool:
         return await asyncio.to_thread(self._storage.disk(disk_id).top.is_dir)
 
-    async def create(self, disk_id: str) -> None:
+    async def create(self, disk_id: str, size_gb: int | None = None) -> None:
         disk = self._storage.disk(disk_id)
         await self._short(lambda: self._create(disk))
+
+    async def resize(self, disk_id: str, size_gb: int) -> None:
+        raise DiskFailure("a directory has no size of its own")
+
+    async def claim(self, disk_id: str) -> str | None:
+        return None
+
+    async def reach(self, disk_id: str) -> Reach | None:
+        return None
+
+    async def index(self, disk_id: str, snapshot_id: str) -> SnapshotInfo | None:
+        return None  # its files can be looked at
 
     async def purge(self, disk_id: str) -> None:
         disk = self._storage.disk(disk_id)
@@ -123,10 +139,11 @@ class DirectoryDisks:
         *,
         limit: int = 100,
         cursor: str | None = None,
-    ) -> tuple[list[Entry], str | None]:
+    ) -> Listing:
         disk = self._storage.disk(disk_id)
         snapshot = None if snapshot_id is None else disk.snapshot(snapshot_id)
-        return await self._short(lambda: _contents(disk, snapshot, path, limit, cursor))
+        entries, more = await self._short(lambda: _contents(disk, snapshot, path, limit, cursor))
+        return Listing(entries, more)
 
     async def usage(self, disk_id: str) -> Usage:
         disk = self._storage.disk(disk_id)

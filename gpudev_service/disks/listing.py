@@ -103,7 +103,7 @@ def _entry(fd: int, name: bytes) -> Entry | None:
         name=names.shown(os.fsdecode(name)),
         kind=_kind(status.st_mode),
         size_bytes=status.st_size,
-        modified_at=_moment(status.st_mtime_ns),
+        modified_at=moment(status.st_mtime_ns),
     )
 
 
@@ -115,7 +115,8 @@ def _kind(mode: int) -> EntryKind:
     return "symlink" if stat.S_ISLNK(mode) else "other"
 
 
-def _moment(nanoseconds: int) -> datetime:
+def moment(nanoseconds: int) -> datetime:
+    """A file's time; one that no datetime can hold is moved to the nearest that one can."""
     try:
         moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:

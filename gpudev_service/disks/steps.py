@@ -34,8 +34,33 @@ class Step(StrEnum):
     DIRECTORY_REMOVED = "directory-removed"
 
 
+class VolumeStep(StrEnum):
+    """What has just happened to a disk that is a volume."""
+
+    CREATED = "created"
+    SNAPSHOT_BEGUN = "snapshot-begun"
+    SNAPSHOT_READY = "snapshot-ready"
+    SOURCE_BEGUN = "source-begun"
+    SOURCE_READY = "source-ready"
+    CLONE_BEGUN = "clone-begun"
+    CLONE_FILLED = "clone-filled"
+    CLONE_PUBLISHED = "clone-published"
+    RESTORE_BEGUN = "restore-begun"
+    RESTORE_FILLED = "restore-filled"
+    RESTORE_PUBLISHED = "restore-published"
+    RESTORE_OLD_REMOVED = "restore-old-removed"
+    DELETE_BEGUN = "delete-begun"
+    PURGE_MARKED = "purge-marked"
+    PURGE_SNAPSHOTS_GONE = "purge-snapshots-gone"
+    PURGE_CLAIMS_GONE = "purge-claims-gone"
+    INDEX_BEGUN = "index-begun"
+    INDEX_READ = "index-read"
+    INDEX_STORED = "index-stored"
+
+
 OnStep = Callable[[Step], None]
+OnVolumeStep = Callable[[VolumeStep], None]
 
 
-def nothing_listens(step: Step) -> None:
+def nothing_listens(step: StrEnum) -> None:
     """What the service runs with."""

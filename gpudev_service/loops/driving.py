@@ -24,7 +24,7 @@ from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.hub import HubAway, HubRefused
-from gpudev_service.operations import disks, planning, servers, snapshots, views
+from gpudev_service.operations import disks, places, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
 from gpudev_service.operations.transitions import note, transition
 from gpudev_service.servers import ServersAway
@@ -141,6 +141,8 @@ async def end(ctx: Context, key: str) -> None:
     scratch = servers.scratch(ctx, key)
     if not row.disk_id and scratch.exists():
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    if row.disk_id:
+        await _locate(ctx, row.disk_id)
     await _finish(ctx, key, snapshot)
     # What never came up stays for a while, so that the Hub's page can say why.
     came_up = row.target != State.FAILED or row.active_at is not None
@@ -148,6 +150,14 @@ async def end(ctx: Context, key: str) -> None:
         await _forget_server(ctx, row)
     if row.disk_id:
         await disks.measure(ctx, row.disk_id)
+
+
+async def _locate(ctx: Context, disk_id: str) -> None:
+    """Where a disk can be used is decided by its first use; its next reservation has to know."""
+    try:
+        await places.locate(ctx, disk_id)
+    except backend.DiskError as error:
+        log.warning("where disk %s is could not be found out: %s", disk_id, error)
 
 
 async def _let_close(ctx: Context, row: ReservationRow) -> None:
@@ -252,7 +262,7 @@ async def _finish(ctx: Context, key: str, snapshot: SnapshotRow | None) -> None:
         entries = []
         if snapshot is not None:
             said = (
-                f"Snapshot taken: {words.size(snapshot.size_bytes or 0)}."
+                _taken(snapshot)
                 if snapshot.state == "ready"
                 else f"No snapshot: {snapshot.note} The disk itself is as you left it."
             )
@@ -266,6 +276,11 @@ async def _finish(ctx: Context, key: str, snapshot: SnapshotRow | None) -> None:
         return entries
 
     await views.publish(ctx, await ctx.store.run(work))
+
+
+def _taken(snapshot: SnapshotRow) -> str:
+    size = snapshot.size_bytes
+    return "Snapshot taken." if size is None else f"Snapshot taken: {words.size(size)}."
 
 
 async def _forget_server(ctx: Context, row: ReservationRow) -> None:

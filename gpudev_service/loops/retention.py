@@ -89,7 +89,8 @@ def _names(top: Path) -> list[str]:
 
 
 async def _snapshots(ctx: Context, disk: DiskRow, now: datetime) -> None:
-    """Removes the snapshots that policy no longer keeps; the newest always stays."""
+    """Removes the snapshots that policy no longer keeps; the newest always stays. Where its files
+    could not be listed when it was taken, that is tried again."""
     policy = ctx.settings.policy.of(disk.groups)
     async with ctx.store.reading() as session:
         found = list(
@@ -101,8 +102,14 @@ async def _snapshots(ctx: Context, disk: DiskRow, now: datetime) -> None:
         )
     records = [SnapshotRecord(id=row.id, taken_at=row.taken_at) for row in found]
     keep = RetentionPolicy(policy.snapshots_kept, policy.disk_retention_days)
-    for key in to_delete(records, keep, now):
+    gone = to_delete(records, keep, now)
+    for key in gone:
         await _remove(ctx, disk.id, key)
+    left = [row for row in found if row.id not in gone]
+    newest = max(left, key=lambda row: (row.taken_at, row.id), default=None)
+    if newest is not None and newest.files is None:
+        key = f"index:{newest.id}"
+        ctx.background.start(key, snapshots.index(ctx, disk.id, newest.id))
 
 
 async def _remove(ctx: Context, disk_id: str, snapshot_id: str) -> None:

@@ -21,6 +21,8 @@ _KEY = "sizes"
 async def run(ctx: Context) -> datetime | None:
     """Measures the disks of running leases that were not measured since the lease's start, or for
     `times.measure`. In the background and one after the other: a large tree takes its time."""
+    if ctx.disks.takes_sizes:
+        return None  # nobody can look at a volume that is in use, and it refuses what does not fit
     if ctx.settings.disk_limit_gb is None or ctx.background.running(_KEY):
         return None
     since = ctx.clock.now() - timedelta(seconds=ctx.settings.times.measure)

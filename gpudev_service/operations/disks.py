@@ -12,7 +12,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.ids import new_id
-from gpudev_client.models import Disk, DiskEntry, Page, ReservationRequest
+from gpudev_client.models import (
+    Disk,
+    DiskChange,
+    DiskContents,
+    DiskEntry,
+    DiskRequest,
+    Page,
+    ReservationRequest,
+)
 from gpudev_client.states import LIVE
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
@@ -20,7 +28,7 @@ from gpudev_service.disks import base as backend
 from gpudev_service.errors import Refusal, not_found
 from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow, SnapshotRow
 
-from . import cursors, fullness
+from . import cursors, fullness, places, sizes
 from . import views as reservation_views
 
 # --- for reservations -------------------------------------------------------------------------
@@ -95,11 +103,13 @@ async def claim(
 
 
 async def ensure(ctx: Context, disk_id: str) -> None:
-    """Makes the directory of a disk that has only a row so far."""
+    """Makes the bytes of a disk that has only a row so far."""
     if await ctx.disks.exists(disk_id):
         return
+    async with ctx.store.reading() as session:
+        row = await session.get(DiskRow, disk_id)
     try:
-        await ctx.disks.create(disk_id)
+        await ctx.disks.create(disk_id, None if row is None else row.size_gb)
     except backend.DiskExists:
         return
     except backend.DiskFull as error:
@@ -156,14 +166,24 @@ async def get(ctx: Context, user: str, name: str) -> Disk:
         return (await views(ctx, session, [row]))[0]
 
 
-async def create(ctx: Context, user: str, name: str, groups: tuple[str, ...], actor: Actor) -> Disk:
+async def create(
+    ctx: Context, user: str, request: DiskRequest, groups: tuple[str, ...], actor: Actor
+) -> Disk:
     """A new, empty disk."""
-    await ensure(ctx, await create_row(ctx, user, name, groups, busy=None))
-    return await get(ctx, user, name)
+    sizes.check(ctx, request.size_gb, groups)
+    made = await create_row(ctx, user, request.name, groups, busy=None, size_gb=request.size_gb)
+    await ensure(ctx, made)
+    return await get(ctx, user, request.name)
 
 
 async def create_row(
-    ctx: Context, user: str, name: str, groups: tuple[str, ...], *, busy: str | None
+    ctx: Context,
+    user: str,
+    name: str,
+    groups: tuple[str, ...],
+    *,
+    busy: str | None,
+    size_gb: int | None = None,
 ) -> str:
     """Writes a disk down and returns its id; `busy` while its bytes are still to come."""
 
@@ -171,7 +191,7 @@ async def create_row(
         await _name_free(session, user, name)
         await _room_for_disk(ctx, session, user, groups)
         row = _new(user, name, groups, ctx.clock.now())
-        row.busy = busy
+        row.busy, row.size_gb = busy, size_gb
         session.add(row)
         await _flush(session, _taken(name))
         return row.id
@@ -186,6 +206,38 @@ async def forget(session: AsyncSession, row: DiskRow) -> None:
     )
     await session.execute(sql_delete(SnapshotRow).where(SnapshotRow.disk_id == row.id))
     await session.delete(row)
+
+
+async def change(
+    ctx: Context, user: str, name: str, request: DiskChange, groups: tuple[str, ...], actor: Actor
+) -> Disk:
+    """Renames a disk, makes it larger, or both."""
+    if request.size_gb is not None:
+        await _grow(ctx, user, name, request.size_gb, groups)
+    if request.name is not None:
+        return await rename(ctx, user, name, request.name, actor)
+    return await get(ctx, user, name)
+
+
+async def _grow(ctx: Context, user: str, name: str, size_gb: int, groups: tuple[str, ...]) -> None:
+    """First the volume, then the row: repeated after a crash in between it does the same."""
+    sizes.check(ctx, size_gb, groups)
+    async with ctx.store.reading() as session:
+        row = await require(session, user, name)
+    if row.busy:
+        raise Refusal("disk_busy", f"The disk {name!r} is {row.busy} at the moment.")
+    sizes.refuse_smaller(ctx, row, size_gb)
+    await ensure(ctx, row.id)
+    try:
+        await ctx.disks.resize(row.id, size_gb)
+    except backend.DiskError as error:
+        raise Refusal("invalid_input", str(error), field="size_gb") from error
+
+    async def work(session: AsyncSession) -> None:
+        now = await require(session, user, name)
+        now.size_gb = size_gb
+
+    await ctx.store.run(work)
 
 
 async def rename(ctx: Context, user: str, name: str, to: str, actor: Actor) -> Disk:
@@ -251,16 +303,16 @@ async def contents(
     path: str,
     limit: int,
     cursor: str | None,
-) -> Page[DiskEntry]:
+) -> DiskContents:
     """One directory of a disk, or of one of its snapshots (`latest` is the newest)."""
     async with ctx.store.reading() as session:
         row = await require(session, user, name)
         chosen = await _snapshot_id(session, row.id, snapshot) if snapshot else None
     await ensure(ctx, row.id)
     try:
-        entries, following = await ctx.disks.contents(
-            row.id, chosen, path, limit=limit, cursor=cursor
-        )
+        found = await ctx.disks.contents(row.id, chosen, path, limit=limit, cursor=cursor)
+    except backend.ContentsUnknown as error:
+        raise Refusal("not_listed", str(error)) from error
     except backend.PathNotFound as error:
         raise Refusal(
             "not_found", "There is no such directory on the disk.", field="path"
@@ -273,18 +325,19 @@ async def contents(
         raise not_found("snapshot") from error
     items = [
         DiskEntry(name=e.name, kind=e.kind, size_bytes=e.size_bytes, modified_at=e.modified_at)
-        for e in entries
+        for e in found.entries
     ]
-    return Page(items=items, next_cursor=following)
+    return DiskContents(items=items, next_cursor=found.following, as_of=found.as_of)
 
 
 async def measure(ctx: Context, disk_id: str) -> list[HistoryRow]:
     """Takes the disk's size anew and stores it; what that means to the lease that runs on the disk
     is added to its history, and returned."""
+    await places.locate(ctx, disk_id)
     try:
         usage = await ctx.disks.usage(disk_id)
-    except backend.DiskNotFound:
-        return []  # it has only a row so far
+    except (backend.DiskNotFound, backend.ContentsUnknown):
+        return []  # it has only a row so far, or nobody can look at what is on it
 
     async def work(session: AsyncSession) -> list[HistoryRow]:
         row = await session.get(DiskRow, disk_id)
@@ -317,7 +370,7 @@ async def views(ctx: Context, session: AsyncSession, rows: Sequence[DiskRow]) ->
         .group_by(SnapshotRow.disk_id)
     )
     snapshots = {disk: (count, newest) for disk, count, newest in counted}
-    limit = fullness.limit_bytes(ctx)
+    limits = {row.id: fullness.limit_bytes(ctx, row) for row in rows}
     return [
         Disk(
             name=row.name,
@@ -326,8 +379,10 @@ async def views(ctx: Context, session: AsyncSession, rows: Sequence[DiskRow]) ->
             last_used_at=row.last_used_at,
             size_bytes=row.size_bytes,
             size_measured_at=row.size_measured_at,
-            limit_bytes=limit,
-            over_limit=fullness.is_over(row.size_bytes, limit),
+            limit_bytes=limits[row.id],
+            over_limit=fullness.is_over(row.size_bytes, limits[row.id]),
+            size_gb=sizes.of(ctx, row),
+            zones=sorted((row.reach or {}).get("zones") or []),
             in_use_by=holders.get(row.id),
             snapshots=snapshots.get(row.id, (0, None))[0],
             last_snapshot_at=snapshots.get(row.id, (0, None))[1],

@@ -17,6 +17,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.settings import GpuTypeSpec
 from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow
 
+from . import sizes
 from .transitions import note
 
 GB = 10**9
@@ -24,9 +25,9 @@ GB = 10**9
 LEVELS = (90, 100)
 
 
-def limit_bytes(ctx: Context) -> int | None:
-    """How large a disk may become: what the configuration says at this moment."""
-    limit = ctx.settings.disk_limit_gb
+def limit_bytes(ctx: Context, row: DiskRow) -> int | None:
+    """How large a disk may become: its own size, or what the configuration says at this moment."""
+    limit = sizes.of(ctx, row) or ctx.settings.disk_limit_gb
     return None if limit is None else limit * GB
 
 
@@ -37,7 +38,9 @@ def is_over(size: int | None, limit: int | None) -> bool:
 def refuse_over(ctx: Context, row: DiskRow, gpu_type: str) -> None:
     """Refuses GPUs to a disk over its limit, where there is another way to clear it up: a type
     without GPUs. Without such a type its owner could not delete a file any more."""
-    limit = limit_bytes(ctx)
+    if ctx.disks.takes_sizes:
+        return  # a volume refuses what does not fit
+    limit = limit_bytes(ctx, row)
     types = ctx.fleet.types()
     ways = _without_gpus(types)
     if not is_over(row.size_bytes, limit) or gpu_type in ways or not ways:
@@ -61,7 +64,7 @@ async def measured(
 ) -> list[HistoryRow]:
     """What the disk's new size means to the lease that runs on it: an entry in its history where
     the size has passed a level since the entry before, up or down."""
-    limit = limit_bytes(ctx)
+    limit = limit_bytes(ctx, disk)
     if limit is None or disk.size_bytes is None:
         return []
     lease = await session.scalar(

@@ -19,9 +19,11 @@ from gpudev_client.states import LEASED, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
+from gpudev_service.disks.reach import Reach
 from gpudev_service.fleet import free_from, is_coming
 from gpudev_service.settings import GpuTypeSpec, NodeSpec
 from gpudev_service.store.models import (
+    DiskRow,
     HistoryRow,
     LeaseUnitRow,
     NodeDrainRow,
@@ -29,6 +31,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
+from . import places
 from .admission import Admitted
 from .transitions import note, telling, transition
 
@@ -57,6 +60,7 @@ _CAUSES = {
     planner.Reason.QUOTA_LOWERED: "a limit was lowered",
     planner.Reason.STARTED_LATE: "the start was missed while the service was away",
     planner.Reason.QUEUE_PLANNED_AGAIN: "capacity was lost and the queue was planned again",
+    planner.Reason.ELSEWHERE: "the disk cannot be used on a node that was promised",
 }
 
 
@@ -66,6 +70,7 @@ WHY_NOT = {
     planner.Reason.TOO_MANY_UNITS: "no node has so many GPUs",
     planner.Reason.TOO_FEW_NODES: "there are not so many nodes",
     planner.Reason.DRAINED: "the nodes that could hold it are out of service",
+    planner.Reason.ELSEWHERE: "the nodes that could hold it are not where the disk is",
     planner.Reason.QUOTA_TOO_SMALL: "it is more than the quota allows",
     planner.Reason.BOOKED_START_TAKEN: "there is no room at that time",
 }
@@ -120,7 +125,12 @@ async def world(
         for key, units in held.items()
         if key in rows
     ]
-    demands = [_demand(row, turnover, now) for row in rows.values() if State(row.state) in WAITING]
+    areas = await places.areas(session, list(specs.values()), wanted)
+    demands = [
+        _demand(row, turnover, now, areas.get(row.id))
+        for row in rows.values()
+        if State(row.state) in WAITING
+    ]
     names = [name for name in types if wanted is None or name in wanted]
     for node, hold in _to_come(ctx, names, demands, to_ms(now)):
         nodes.append(node)
@@ -187,7 +197,9 @@ async def _held(
     return held, taken
 
 
-def _demand(row: ReservationRow, turnover: timedelta, now: datetime) -> planner.Demand:
+def _demand(
+    row: ReservationRow, turnover: timedelta, now: datetime, among: frozenset[str] | None
+) -> planner.Demand:
     # A booking whose time has come is due like any promise; only a future one is fixed in time. One
     # that has lost its place starts as soon as it can from its time on.
     booked = row.booked_for if row.booked_for and row.booked_for > now else None
@@ -210,6 +222,7 @@ def _demand(row: ReservationRow, turnover: timedelta, now: datetime) -> planner.
         booked_start_ms=to_ms(booked) if booked and not lost else None,
         not_before_ms=to_ms(booked) if booked and lost else None,
         promise=promise,
+        among=among,
     )
 
 
@@ -368,11 +381,16 @@ def live_promise(row: ReservationRow, now: datetime) -> HistoryRow:
     return telling(row, "promise", "The start is now earlier.", actor=SERVICE.name, now=now)
 
 
-def hypothetical(ctx: Context, admitted: Admitted, priority: int, now: datetime) -> planner.Demand:
+def hypothetical(
+    ctx: Context, admitted: Admitted, disk: DiskRow | None, priority: int, now: datetime
+) -> planner.Demand:
     """A request that is not stored, as the planner takes it; last among its equals."""
     demand = question(ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now))
     booked = to_ms(admitted.booked_for) if admitted.booked_for else None
-    return replace(demand, priority=priority, booked_start_ms=booked)
+    among = None
+    if disk is not None and disk.reach is not None:
+        among = places.area(Reach.from_json(disk.reach), ctx.fleet.nodes())
+    return replace(demand, priority=priority, booked_start_ms=booked, among=among)
 
 
 def question(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpudev_client.kubernetes import claim_name
 from gpudev_client.models import PodLaunch
 from gpudev_service.fleet import Share
 from gpudev_service.fleet.parts import tolerations
@@ -18,7 +17,7 @@ def pod_launch(
     units: int,
     shares: Sequence[Share | None],
     *,
-    disk_id: str | None,
+    claim: str | None,
     image: str | None,
 ) -> PodLaunch:
     """`hosts` by rank, with `units` on each and what each has for them. All pods of a reservation
@@ -36,7 +35,7 @@ def pod_launch(
         node_selector=dict(kubernetes.node_selector),
         runtime_class=kubernetes.runtime_class,
         profiling=kubernetes.profiling,
-        claim=claim_name(disk_id) if disk_id else None,
+        claim=claim,
         image=image,
     )
 

@@ -12,13 +12,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client import limits
+from gpudev_client import limits, words
 from gpudev_client.ids import new_id
 from gpudev_client.models import HistoryEntry, Page, Plan, Reservation, ReservationRequest
 from gpudev_client.states import FINAL, LEASED, LIVE, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
+from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 from gpudev_service.store.models import (
@@ -28,7 +29,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, cursors, disks, planning, sharing, verdicts, views
+from . import admission, cursors, disks, places, planning, sharing, verdicts, views
 from .extension import offer_in
 from .rows import load
 from .transitions import begin, transition
@@ -77,7 +78,8 @@ async def submit(
             entries = [await begin(session, row, state, actor=actor.name, now=now)]
         outcome = await planning.replan(ctx, session, now, [row.gpu_type])
         if row.id in outcome.impossible:
-            raise _impossible(admitted, outcome.impossible[row.id])
+            disk = await session.get(DiskRow, row.disk_id) if row.disk_id else None
+            raise _impossible(ctx, admitted, outcome.impossible[row.id], disk)
         await session.flush()
         return await views.reservation(ctx, session, row), entries + outcome.entries
 
@@ -94,10 +96,10 @@ async def preview(
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
         admitted = await _admit(ctx, session, user, request, owner_groups, now)
-        await disks.check(ctx, session, user, request, owner_groups)
+        disk = await disks.check(ctx, session, user, request, owner_groups)
         current = await planning.world(ctx, session, now, [admitted.spec.name])
     priority = ctx.settings.policy.of(owner_groups).priority
-    demand = planning.hypothetical(ctx, admitted, priority, now)
+    demand = planning.hypothetical(ctx, admitted, disk, priority, now)
     answer = planner.what_if(
         current.nodes,
         current.holds,
@@ -107,7 +109,7 @@ async def preview(
         demand,
     )
     if not isinstance(answer, planner.Slot):
-        raise _impossible(admitted, answer)
+        raise _impossible(ctx, admitted, answer, disk)
     starts_at = max(now, planning.from_ms(answer.start_ms))
     starts_now = answer.start_ms <= planning.to_ms(now)
     ahead = sum(
@@ -226,7 +228,11 @@ async def _races() -> AsyncIterator[None]:
         raise
 
 
-def _impossible(admitted: admission.Admitted, why: planner.Reason) -> Refusal:
+def _impossible(
+    ctx: Context, admitted: admission.Admitted, why: planner.Reason, disk: DiskRow | None
+) -> Refusal:
+    if why is planner.Reason.ELSEWHERE and disk is not None and disk.reach is not None:
+        return _elsewhere(ctx, admitted, disk, Reach.from_json(disk.reach))
     if admitted.booked_for:
         return Refusal(
             "impossible",
@@ -241,6 +247,22 @@ def _impossible(admitted: admission.Admitted, why: planner.Reason) -> Refusal:
         else f"The fleet has no room for {admitted.gpus} {admitted.spec.name}, even when empty."
     )
     return Refusal("impossible", message, field="gpu_type" if drained else "gpus")
+
+
+def _elsewhere(ctx: Context, admitted: admission.Admitted, disk: DiskRow, reach: Reach) -> Refusal:
+    """A disk stays where its bytes are; a clone of it may begin elsewhere."""
+    near = places.area(reach, ctx.fleet.nodes())
+    types = sorted({spec.gpu_type for spec in ctx.fleet.nodes() if spec.name in near})
+    where = f" (in {' or '.join(reach.zones)})" if reach.zones else ""
+    what = words.gpus(admitted.gpus, admitted.spec.name, admitted.nodes)
+    instead = f" With this disk you can have {' or '.join(types)}." if types else ""
+    return Refusal(
+        "impossible",
+        f"No node that could give you {what} is where the disk {disk.name!r} is{where}. "
+        f"Clone the disk and reserve with the clone, which can begin anywhere.{instead}",
+        field="disk",
+        accepted={"clone": disk.name, "gpu_types": types},
+    )
 
 
 async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:

@@ -57,7 +57,7 @@ async def launch(ctx: Context, reservation_id: str) -> ServerLaunch:
             reservation=view,
             environment=environment(ctx, view),
             home=ctx.settings.kubernetes.home,
-            pods=_pods(ctx, view, row),
+            pods=await _pods(ctx, view, row),
         )
     home: Path
     if row.disk_id:
@@ -68,7 +68,7 @@ async def launch(ctx: Context, reservation_id: str) -> ServerLaunch:
     return ServerLaunch(reservation=view, environment=environment(ctx, view), home=str(home))
 
 
-def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaunch:
+async def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaunch:
     machines = {node.name: node.machine for node in ctx.fleet.nodes()}
     places = [place.node for place in view.placement]
     return pods.pod_launch(
@@ -76,7 +76,7 @@ def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaunch:
         [machines.get(name, name) for name in places],
         row.units_per_node,
         [ctx.fleet.share(name, row.units_per_node) for name in places],
-        disk_id=row.disk_id,
+        claim=await ctx.disks.claim(row.disk_id) if row.disk_id else None,
         image=row.image,
     )
 

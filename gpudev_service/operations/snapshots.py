@@ -188,7 +188,7 @@ async def _give_up(ctx: Context, disk_id: str, *, drop: bool) -> None:
 
 async def purge(ctx: Context, disk_id: str) -> bool:
     """Removes a deleted disk for good, first the bytes, then the rows. False where it was restored
-    meanwhile. Called again after a crash it goes on."""
+    meanwhile, or is still needed. Called again, also after a crash, it goes on."""
 
     async def mark(session: AsyncSession) -> bool:
         row = await session.get(DiskRow, disk_id)
@@ -202,7 +202,10 @@ async def purge(ctx: Context, disk_id: str) -> bool:
     try:
         await ctx.disks.purge(disk_id)
     except backend.DiskNotFound:
-        log.info("disk %s had no directory", disk_id)
+        log.info("disk %s had no bytes", disk_id)
+    except backend.DiskBusy as error:
+        log.warning("disk %s stays for now: %s", disk_id, error)
+        return False
     await _settle(ctx, disk_id, drop=True)
     return True
 
@@ -247,6 +250,28 @@ async def _copy(
         row.size_bytes, row.new_bytes, row.files = info.size_bytes, info.new_bytes, info.files
 
     await ctx.store.run(finish)
+    if info is not None and info.files is None:
+        ctx.background.start(f"index:{snapshot_id}", index(ctx, disk_id, snapshot_id))
+
+
+async def index(ctx: Context, disk_id: str, snapshot_id: str) -> None:
+    """Has the files of a snapshot listed that cannot be looked at; beside everything else, since it
+    takes its time. One that fails is tried again by the retention loop."""
+    try:
+        info = await ctx.disks.index(disk_id, snapshot_id)
+    except backend.DiskError as error:
+        log.warning("snapshot %s could not be listed: %s", snapshot_id, error)
+        return
+    if info is None:
+        return
+
+    async def finish(session: AsyncSession) -> None:
+        row = await session.get(SnapshotRow, snapshot_id)
+        if row is not None:
+            row.size_bytes, row.new_bytes, row.files = info.size_bytes, info.new_bytes, info.files
+
+    await ctx.store.run(finish)
+    await disks.measure(ctx, disk_id)
 
 
 async def _bytes(ctx: Context, disk_id: str, snapshot_id: str) -> backend.SnapshotInfo:

@@ -28,6 +28,8 @@ class DiskCard:
     user: str
     size: str
     over: bool
+    size_gb: int | None
+    zones: list[str]
     snapshots: str
     last_snapshot: datetime | None
     last_used: datetime | None
@@ -55,6 +57,8 @@ def disk_card(disk: Disk) -> DiskCard:
         user=disk.user,
         size=size,
         over=disk.over_limit,
+        size_gb=disk.size_gb,
+        zones=disk.zones,
         snapshots=words.counted(disk.snapshots, "snapshot"),
         last_snapshot=disk.last_snapshot_at,
         last_used=disk.last_used_at,

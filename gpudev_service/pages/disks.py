@@ -8,7 +8,16 @@ from urllib.parse import urlencode
 from pydantic import Field
 
 from gpudev_client import limits, words
-from gpudev_client.models import CloneRequest, DiskRequest, Page, RestoreRequest, Snapshot
+from gpudev_client.models import (
+    CloneRequest,
+    DiskChange,
+    DiskRequest,
+    Page,
+    Request,
+    RestoreRequest,
+    SizeGb,
+    Snapshot,
+)
 from gpudev_client.models import SnapshotRequest as TakeRequest
 from gpudev_service.api import access
 from gpudev_service.api import disks as api
@@ -29,6 +38,12 @@ class ChosenSnapshot(UserPageQuery):
     """Which snapshot a page is about."""
 
     snapshot: str = Field(min_length=1, max_length=64)
+
+
+class NewSize(Request):
+    """How large a disk is to become."""
+
+    size_gb: SizeGb
 
 
 class DiskPage(PageHandler):
@@ -76,6 +91,8 @@ class Disks(DiskPage):
             deleted=deleted,
             more=self.addresses.page("disks", user=user, cursor=following) if following else None,
             forms=forms,
+            sized=self.service.ctx.disks.takes_sizes,
+            usual_gb=self.service.ctx.settings.kubernetes.disk_size_gb,
             **self.common(owner),
         )
 
@@ -166,8 +183,19 @@ class Rename(_Action):
 
     async def work(self, name: str, owner: Owner) -> Done:
         body = self.read_form(DiskRequest)
-        disk = await api.rename(self.call(path={"name": name}, body=body, owner=owner))
+        changed = DiskChange(name=body.name)
+        disk = await api.change(self.call(path={"name": name}, body=changed, owner=owner))
         return Done(f"{name} is called {disk.name} now.", self.at(owner, disk.name))
+
+
+class Resize(_Action):
+    form = "resize"
+
+    async def work(self, name: str, owner: Owner) -> Done:
+        body = self.read_form(NewSize)
+        changed = DiskChange(size_gb=body.size_gb)
+        disk = await api.change(self.call(path={"name": name}, body=changed, owner=owner))
+        return Done(f"{name} has {disk.size_gb} GB now.", self.at(owner, name))
 
 
 class Take(_Action):
@@ -290,6 +318,7 @@ class Contents(DiskPage):
             "contents.html",
             disk_name=name,
             snapshot=query.snapshot,
+            as_of=page.as_of,
             crumbs=views.crumbs(name, query.path),
             entries=views.entry_rows(page.items, query.path),
             address=address,

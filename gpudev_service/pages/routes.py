@@ -34,6 +34,7 @@ _PAGES: tuple[tuple[str, type[PageHandler]], ...] = (
     ("disks", disks.Disks),
     (f"disks/{_PART}", disks.OneDisk),
     (f"disks/{_PART}/rename", disks.Rename),
+    (f"disks/{_PART}/resize", disks.Resize),
     (f"disks/{_PART}/snapshots", disks.Take),
     (f"disks/{_PART}/clone", disks.Clone),
     (f"disks/{_PART}/delete", disks.Delete),

@@ -86,6 +86,7 @@ class _Behind:
                 and junior.key > seat.key
                 and begin > start
                 and all(is_open[node] for node in junior.nodes)
+                and seat.may_use(junior.nodes[: demand.nodes])
                 and self._seating.in_quota(seat, begin, begin + demand.duration_ms)
             ):
                 return (begin, junior.nodes[: demand.nodes]), [junior]
@@ -103,7 +104,7 @@ def _room(
     end = start + demand.duration_ms
     if not seating.in_quota(seat, start, end):
         return (), []
-    nodes = _free(seating, demand.nodes - 1, start, end, demand.units_per_node)
+    nodes = _free(seating, seat, demand.nodes - 1, start, end)
     giving: list[Seat] = []
     lacks: dict[int, list[_Lack]] = {}
     asked: dict[int, list[Seat]] = {}
@@ -114,7 +115,8 @@ def _room(
         if not now < junior.start < end or junior.end <= start or not junior.nodes:
             continue
         for node in junior.nodes:
-            if node in nodes or not calendar.open[node] or len(nodes) == demand.nodes:
+            useless = node in nodes or not calendar.open[node] or not seat.may_use((node,))
+            if useless or len(nodes) == demand.nodes:
                 continue
             if node not in lacks:
                 lacks[node] = _lack(seating, node, demand.units_per_node, start, end)
@@ -128,13 +130,14 @@ def _room(
     return tuple(sorted(nodes)), list(dict.fromkeys(giving))
 
 
-def _free(seating: Seating, count: int, start: int, end: int, units: int) -> list[int]:
-    """Up to `count` nodes that have room as it is."""
+def _free(seating: Seating, seat: Seat, count: int, start: int, end: int) -> list[int]:
+    """Up to `count` nodes that have room for the seat as it is."""
     found: list[int] = []
+    units = seat.demand.units_per_node
     for node in range(len(seating.nodes)):
         if len(found) == count:
             break
-        if seating.calendar.fits((node,), start, end, units):
+        if seat.may_use((node,)) and seating.calendar.fits((node,), start, end, units):
             found.append(node)
     return found
 

@@ -121,7 +121,7 @@ class Pool:
         nodes = tuple(number for number in numbers if number is not None)
         if len(nodes) < len(numbers):
             return Reason.NODE_GONE
-        if seat.among is not None and not seat.among.issuperset(nodes):
+        if not seat.may_use(nodes):
             return Reason.ELSEWHERE
         if not all(self.seating.nodes[number].available for number in nodes):
             return Reason.NODE_DRAINED

@@ -41,6 +41,10 @@ class Seat:
         self.end = 0
         self.nodes: tuple[int, ...] = ()
 
+    def may_use(self, nodes: tuple[int, ...]) -> bool:
+        """Whether the demand may be on all of these nodes."""
+        return self.among is None or self.among.issuperset(nodes)
+
 
 class Seating:
     """The calendar and the quotas of one pool at one moment."""

@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -260,6 +261,9 @@ class DiskRow(Base):
     purge_after: Mapped[datetime | None]
     busy: Mapped[str | None] = mapped_column(String(32))
     version: Mapped[int] = mapped_column(Integer, default=1)
+    #: Its own size, where disks have one; where it can be used (`Reach`), None for everywhere.
+    size_gb: Mapped[int | None] = mapped_column(Integer)
+    reach: Mapped[dict[str, Any] | None]
 
     __mapper_args__ = {"version_id_col": version}
     __table_args__ = (
@@ -296,6 +300,33 @@ class SnapshotRow(Base):
         CheckConstraint("state IN ('taking', 'ready', 'failed')", name="state_known"),
         Index("ix_snapshots_disk_id", "disk_id", "taken_at"),
     )
+
+
+class ListingRow(Base):
+    """The index of the files of a snapshot that cannot be looked at. It comes and goes with the
+    bytes and not with the rows of disks and snapshots, to which it refers by id only."""
+
+    __tablename__ = "listings"
+
+    snapshot_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    disk_id: Mapped[str] = mapped_column(String(16))
+    taken_at: Mapped[datetime]
+    #: The place of the snapshot among those of its disk.
+    sequence: Mapped[int] = mapped_column(Integer)
+    summary: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index("ix_listings_disk_id", "disk_id", "sequence"),)
+
+
+class ListingPageRow(Base):
+    """A piece of an index, compressed; `first` is the key at which it begins."""
+
+    __tablename__ = "listing_pages"
+
+    snapshot_id: Mapped[str] = mapped_column(ForeignKey("listings.snapshot_id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    first: Mapped[bytes] = mapped_column(LargeBinary)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class NodeDrainRow(Base):

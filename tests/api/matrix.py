@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from gpudev_client.models import CloneRequest, DiskRequest, ReservationRequest
+from gpudev_client.models import CloneRequest, DiskChange, DiskRequest, ReservationRequest
 from gpudev_service.api.route import Route
 from tests.fixtures.hub import ADMIN, LEADER, RunningHub
 
@@ -207,7 +207,7 @@ class Matrix:
         """A valid body."""
         if route.body is ReservationRequest:
             return self.request(owner)
-        if route.body in {DiskRequest, CloneRequest}:
+        if route.body in {DiskRequest, DiskChange, CloneRequest}:
             return {"name": f"disk-{next(self._numbers)}"}
         return _BODIES.get(route.name)
 

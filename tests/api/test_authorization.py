@@ -60,7 +60,7 @@ async def _tidy(matrix: Matrix) -> None:
         ("replace_ssh_keys", Access.READ),
         ("list_ssh_keys", Access.READ),
         ("drain_node", Access.READ),
-        ("rename_disk", Access.DISK_READ),
+        ("change_disk", Access.DISK_READ),
         ("me", Access.PUBLIC),
     ],
 )

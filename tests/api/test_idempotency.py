@@ -120,7 +120,7 @@ CREATING = [
     ("create_disk", "POST", "/disks", {"name": "made"}, "/disks"),
     ("take_snapshot", "POST", "/disks/home/snapshots", {}, "/disks/home/snapshots"),
     ("clone_disk", "POST", "/disks/home/clones", {"name": "copy"}, "/disks"),
-    ("rename_disk", "PATCH", "/disks/home", {"name": "renamed"}, "/disks"),
+    ("change_disk", "PATCH", "/disks/home", {"name": "renamed"}, "/disks"),
     ("delete_disk", "DELETE", "/disks/home", None, "/disks?deleted=true"),
 ]
 
@@ -146,7 +146,7 @@ async def test_a_crash_between_effect_and_answer_is_no_double_effect(
         after_it = len((await site.call("GET", listing, ada)).json()["items"])
     assert retried.status_code == route(name).status, retried.text
     assert (again.status_code, again.content) == (retried.status_code, retried.content)
-    made = 0 if name in {"rename_disk", "delete_disk"} else 1
+    made = 0 if name in {"change_disk", "delete_disk"} else 1
     assert after_it == before_it + made
 
 

@@ -110,7 +110,7 @@ async def test_special_files_are_left_out_and_counted(disks: DirectoryDisks, roo
     info = await disks.snapshot("d1", "s1")
     assert (info.files, info.skipped) == (1, left_out)
     assert [path.name for path in snapshot_tree(root, "d1", "s1").iterdir()] == ["file"]
-    entries, _ = await disks.contents("d1")
+    entries, _, _ = await disks.contents("d1")
     assert [entry.kind for entry in entries] == ["other", "file", "other"]
 
 
@@ -150,7 +150,7 @@ async def test_a_deep_tree_needs_few_open_files(disks: DirectoryDisks) -> None:
         await disks.restore("d1", "s2")
         assert (await disks.usage("d1")).files == 1
         deepest = "/".join(["directory"] * depth)
-        entries, _ = await disks.contents("d1", "s2", deepest)
+        entries, _, _ = await disks.contents("d1", "s2", deepest)
         assert [entry.name for entry in entries] == ["bottom"]
         await disks.purge("d1")
     finally:
@@ -210,7 +210,7 @@ async def test_cancelled_work_ends_and_leaves_nothing(root: Path) -> None:
     work = asyncio.create_task(disks.snapshot("d1", "s1"))
     assert await asyncio.to_thread(begun.wait, 60)
     # The loop is free while a thread copies.
-    entries, _ = await disks.contents("d1")
+    entries, _, _ = await disks.contents("d1")
     assert len(entries) == 5
     work.cancel()
     await asyncio.sleep(0)

@@ -52,10 +52,10 @@ class BrokenDisks(DirectoryDisks):
     broken: Exception | None = None
     no_room = False
 
-    async def create(self, disk_id: str) -> None:
+    async def create(self, disk_id: str, size_gb: int | None = None) -> None:
         if self.no_room:
             raise DiskFull("there is no room left for disks")
-        await super().create(disk_id)
+        await super().create(disk_id, size_gb)
 
     async def snapshot(
         self, disk_id: str, snapshot_id: str, progress: Progress | None = None

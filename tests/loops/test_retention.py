@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from gpudev_client.models import CloneRequest, Reservation
+from gpudev_client.models import CloneRequest, DiskRequest, Reservation
 from gpudev_service.actor import Actor
 from gpudev_service.disks.base import DiskFailure
 from gpudev_service.disks.directories import DirectoryDisks
@@ -43,7 +43,7 @@ async def test_a_disk_that_cannot_be_purged_keeps_no_other(
     world.ctx.disks = backend = BadDisks(tmp_path / "disks")
     keys = {}
     for name in ("a", "b", "c", "d"):
-        await disks.create(world.ctx, "ada", name, (), ADA)
+        await disks.create(world.ctx, "ada", DiskRequest(name=name), (), ADA)
         keys[name] = await key_of(world, name)
         await disks.delete(world.ctx, "ada", name, (), ADA)
     backend.bad = frozenset(keys[name] for name in bad)
@@ -99,7 +99,7 @@ async def test_work_on_disks_that_is_just_beginning_is_not_taken_for_interrupted
     world: World,
 ) -> None:
     """A look between the writing down of a clone and its begin gave the new disk up."""
-    await disks.create(world.ctx, "ada", "work", (), ADA)
+    await disks.create(world.ctx, "ada", DiskRequest(name="work"), (), ADA)
     (world.ctx.disks.path(await key_of(world, "work")) / "a.txt").write_text("mine")
     real_exists = world.ctx.disks.exists
     begun: list[str] = []
@@ -127,7 +127,7 @@ async def test_work_on_disks_that_is_just_beginning_is_not_taken_for_interrupted
 
 
 async def test_a_clone_is_begun_at_once(world: World) -> None:
-    await disks.create(world.ctx, "ada", "work", (), ADA)
+    await disks.create(world.ctx, "ada", DiskRequest(name="work"), (), ADA)
     made = await snapshots.clone(world.ctx, "ada", "work", CloneRequest(name="copy"), (), ADA)
     assert made.busy
     await world.ctx.background.settle()

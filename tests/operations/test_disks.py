@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_client.models import CloneRequest, Disk, RestoreRequest
+from gpudev_client.models import CloneRequest, Disk, DiskChange, DiskRequest, RestoreRequest
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import retention
@@ -19,7 +19,7 @@ ADA = Actor("ada")
 
 
 async def create(world: World, name: str = "work") -> Disk:
-    return await disks.create(world.ctx, "ada", name, (), ADA)
+    return await disks.create(world.ctx, "ada", DiskRequest(name=name), (), ADA)
 
 
 async def folder(world: World, name: str = "work") -> Path:
@@ -178,7 +178,7 @@ async def test_a_person_has_as_many_disks_as_policy_allows(store: Store, tmp_pat
     assert refused.value.code == "quota"
     with pytest.raises(Refusal):
         await world.reserve("ada", disk="second", create_disk=True)
-    await disks.create(world.ctx, "ada", "second", ("big",), ADA)
+    await disks.create(world.ctx, "ada", DiskRequest(name="second"), ("big",), ADA)
 
 
 async def test_the_row_of_a_purged_disk_leaves_the_reservations_history(world: World) -> None:
@@ -193,3 +193,16 @@ async def test_the_row_of_a_purged_disk_leaves_the_reservations_history(world: W
     assert any("Snapshot taken" in r for r in await world.reasons(got))
     async with world.ctx.store.reading() as session:
         assert await session.get(DiskRow, "none") is None
+
+
+async def test_a_directory_has_no_size_of_its_own(world: World) -> None:
+    sized = DiskRequest(name="large", size_gb=50)
+    with pytest.raises(Refusal) as refused:
+        await disks.create(world.ctx, "ada", sized, (), ADA)
+    assert (refused.value.code, refused.value.field) == ("invalid_input", "size_gb")
+    assert "100 GB" in refused.value.message
+    assert await names(world) == []
+    await create(world)
+    with pytest.raises(Refusal):
+        await disks.change(world.ctx, "ada", "work", DiskChange(size_gb=50), (), ADA)
+    assert (await disks.get(world.ctx, "ada", "work")).size_gb is None

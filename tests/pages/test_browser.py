@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gpudev_client import words
-from gpudev_client.models import CollaboratorRequest
+from gpudev_client.models import CollaboratorRequest, DiskRequest
 from gpudev_service.actor import Actor
 from gpudev_service.operations import (
     capacity,
@@ -52,7 +52,7 @@ async def lived_in(site: Site) -> Site:
     await reservations.cancel(world.ctx, over.id, ADA, "done early")
     await world.sweep()
     for name in ("data", "old"):
-        await disks.create(world.ctx, "ada", name, (), ADA)
+        await disks.create(world.ctx, "ada", DiskRequest(name=name), (), ADA)
     await disks.delete(world.ctx, "ada", "old", (), ADA)
     for user, role in (("linus", "use"), ("joan", "view")):
         request = CollaboratorRequest.model_validate({"role": role})

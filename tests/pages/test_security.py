@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpudev_client.models import DiskRequest
 from gpudev_service.actor import Actor
 from gpudev_service.operations import disks, snapshots
 from gpudev_service.pages import base, reservations, routes
@@ -246,6 +247,6 @@ async def test_no_address_takes_an_unknown_method(site: Site) -> None:
     for method in ("PUT", "DELETE", "PATCH"):
         answer = await ada.http.request(method, f"{PREFIX}disks", headers={"X-XSRFToken": "x"})
         assert answer.status_code in {403, 405}
-    await disks.create(site.world.ctx, "ada", "work", (), Actor("ada"))
+    await disks.create(site.world.ctx, "ada", DiskRequest(name="work"), (), Actor("ada"))
     answer = await ada.http.request("DELETE", f"{PREFIX}disks/work")
     assert answer.status_code in {403, 405}

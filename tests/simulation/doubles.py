@@ -199,10 +199,10 @@ class TroubledDisks(DirectoryDisks):
         super().__init__(root)
         self._chance = chance
 
-    async def create(self, disk_id: str) -> None:
+    async def create(self, disk_id: str, size_gb: int | None = None) -> None:
         if self._chance.strikes(0.05):
             raise DiskFull("there is no room left for disks")
-        await super().create(disk_id)
+        await super().create(disk_id, size_gb)
 
     async def snapshot(
         self, disk_id: str, snapshot_id: str, progress: Progress | None = None

@@ -1,0 +1,48 @@
+"""Sizes of disks that have one: what may be asked for. A directory has none; its limit is the
+operator's, for all disks alike."""
+
+from __future__ import annotations
+
+from gpudev_service.context import Context
+from gpudev_service.errors import Refusal
+from gpudev_service.store.models import DiskRow
+
+
+def of(ctx: Context, row: DiskRow) -> int | None:
+    """A disk's own size in GB; None where disks have none."""
+    if not ctx.disks.takes_sizes:
+        return None
+    return row.size_gb or ctx.settings.kubernetes.disk_size_gb
+
+
+def check(ctx: Context, size_gb: int | None, groups: tuple[str, ...]) -> None:
+    """Refuses a size that may not be asked for."""
+    if size_gb is None:
+        return
+    if not ctx.disks.takes_sizes:
+        limit = ctx.settings.disk_limit_gb
+        same = "no limit" if limit is None else f"the same limit, {limit} GB"
+        raise Refusal(
+            "invalid_input",
+            f"Disks have no sizes of their own here: all have {same}. Leave the size out.",
+            field="size_gb",
+        )
+    most = ctx.settings.policy.of(groups).max_disk_gb
+    if most is not None and size_gb > most:
+        raise Refusal(
+            "policy_limit",
+            f"You asked for a disk of {size_gb} GB, and {most} GB is your limit.",
+            field="size_gb",
+            accepted={"min": 1, "max": most},
+        )
+
+
+def refuse_smaller(ctx: Context, row: DiskRow, size_gb: int) -> None:
+    now = of(ctx, row)
+    if now is not None and size_gb < now:
+        raise Refusal(
+            "invalid_input",
+            f"The disk {row.name!r} has {now} GB, and a disk cannot be made smaller.",
+            field="size_gb",
+            accepted={"min": now},
+        )

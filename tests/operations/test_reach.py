@@ -1,0 +1,97 @@
+"""A disk that can be used in one zone only: it steers where its reservation goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpudev_client.models import ReservationRequest
+from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
+from gpudev_service.operations import disks, reservations
+from gpudev_service.settings import NodeSpec
+from gpudev_service.store.engine import Store
+from gpudev_service.store.models import DiskRow
+from tests.fixtures.world import World, make_world
+
+ADA = Actor("ada")
+NODES = (
+    NodeSpec(name="a1", gpu_type="t4", simulated=True, zone="a"),
+    NodeSpec(name="b1", gpu_type="t4", simulated=True, zone="b", host="machine-7"),
+    NodeSpec(name="h1", gpu_type="h100", simulated=True, zone="b"),
+)
+
+
+@pytest.fixture
+async def zones(store: Store, tmp_path: Path) -> AsyncIterator[World]:
+    world = make_world(store, tmp_path, nodes=NODES)
+    yield world
+    await world.ctx.background.close()
+    world.ctx.disks.close()
+
+
+async def put(world: World, reach: dict[str, Any] | None) -> None:
+    """A free disk of ada's, with its bytes where `reach` says."""
+    first = await world.reserve(gpu_type="t4", gpus=1, disk="work", create_disk=True)
+    await reservations.cancel(world.ctx, first.id, ADA)
+    await world.sweep()
+    async with world.ctx.store.reading() as session:
+        key = (await disks.require(session, "ada", "work")).id
+
+    async def work(session: Any) -> None:
+        (await session.get_one(DiskRow, key)).reach = reach
+
+    await world.ctx.store.run(work)
+
+
+@pytest.mark.parametrize(
+    ("reach", "node"),
+    [
+        (None, "a1"),
+        ({"zones": ["b"], "hosts": None}, "b1"),
+        ({"zones": ["b", "c"], "hosts": ["machine-7"]}, "b1"),
+    ],
+)
+async def test_a_reservation_goes_where_its_disk_is(
+    zones: World, reach: dict[str, Any] | None, node: str
+) -> None:
+    await put(zones, reach)
+    request = ReservationRequest(gpu_type="t4", hours=1, gpus=1, disk="work")
+    asked = await reservations.preview(zones.ctx, ADA, request, ())
+    got = await zones.reserve(gpu_type="t4", gpus=1, disk="work")
+    assert asked.nodes == [node]
+    assert [place.node for place in got.placement] == [node]
+
+
+async def test_it_waits_for_a_node_where_its_disk_is(zones: World) -> None:
+    await put(zones, {"zones": ["b"], "hosts": None})
+    others = [await zones.reserve("bob", gpu_type="t4", gpus=4, hours=2) for _ in range(2)]
+    waits = await zones.reserve(gpu_type="t4", gpus=1, disk="work")
+    assert waits.starts_at is None
+    [first] = [o for o in others if o.placement[0].node == "a1"]
+    await reservations.cancel(zones.ctx, first.id, Actor("bob"))
+    await zones.sweep()
+    assert (await zones.look(waits)).state == "queued"
+    [second] = [o for o in others if o.placement[0].node == "b1"]
+    await reservations.cancel(zones.ctx, second.id, Actor("bob"))
+    await zones.sweep()
+    assert [p.node for p in (await zones.look(waits)).placement] == ["b1"]
+
+
+async def test_a_disk_that_is_elsewhere_is_offered_as_a_clone(zones: World) -> None:
+    await put(zones, {"zones": ["a"], "hosts": None})
+    request = ReservationRequest(gpu_type="h100", hours=1, gpus=1, disk="work")
+    for call in (
+        reservations.preview(zones.ctx, ADA, request, ()),
+        reservations.submit(zones.ctx, ADA, request, ()),
+    ):
+        with pytest.raises(Refusal) as refused:
+            await call
+        assert refused.value.code == "impossible"
+        assert refused.value.field == "disk"
+        assert refused.value.accepted == {"clone": "work", "gpu_types": ["t4"]}
+        assert "(in a)" in refused.value.message
+        assert "Clone" in refused.value.message
