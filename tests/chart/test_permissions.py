@@ -15,32 +15,31 @@ pytestmark = pytest.mark.chart
 MAY: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
     "gpudev": (
         {
-            *((verb, "pods") for verb in ("create", "get", "list", "watch", "delete")),
+            *((verb, "pods") for verb in ("create", "get", "list", "delete")),
             ("get", "pods/log"),
-            *((verb, "events") for verb in ("get", "list", "watch")),
+            ("list", "events"),
             *(
                 (verb, kind)
                 for kind in ("persistentvolumeclaims", "snapshot.storage.k8s.io/volumesnapshots")
-                for verb in ("create", "get", "list", "watch", "patch", "delete")
+                for verb in ("create", "get", "list", "patch", "delete")
             ),
         },
         {
             *((verb, "nodes") for verb in ("get", "list", "watch")),
             *((verb, "pods") for verb in ("list", "watch")),
             ("get", "persistentvolumes"),
-            *(
-                (verb, f"storage.k8s.io/{kind}")
-                for kind in ("storageclasses", "csinodes")
-                for verb in ("get", "list")
-            ),
+            *((verb, "storage.k8s.io/storageclasses") for verb in ("get", "list")),
         },
     ),
     "hub": (
         {
             *((verb, "pods") for verb in ("create", "get", "list", "watch", "delete")),
-            *((verb, "events") for verb in ("get", "list", "watch")),
-            *((verb, kind) for kind in ("services", "secrets") for verb in ("create", "delete")),
-            *((verb, "networking.k8s.io/networkpolicies") for verb in ("create", "delete")),
+            *((verb, "events") for verb in ("list", "watch")),
+            *(
+                (verb, kind)
+                for kind in ("services", "secrets", "networking.k8s.io/networkpolicies")
+                for verb in ("create", "delete")
+            ),
         },
         set(),
     ),
