@@ -8,6 +8,7 @@ for half an hour. Needs root; `GPUDEV_CLUSTER` names a cluster that runs already
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -23,6 +24,8 @@ from typing import IO, Any
 import psutil
 
 from gpudev_client.kubernetes import LABEL_RANK, LABEL_RESERVATION, worker_name
+from gpudev_service.kube import connect
+from gpudev_service.settings import KubernetesSettings, Settings
 from tools.cluster import fleet as crowd
 from tools.cluster.cluster import Cluster
 from tools.cluster.place import Place, default_place
@@ -33,8 +36,8 @@ NODES, SECONDS = (200, 60) if SMALL else (5_000, 1_800)
 GOALS = (0.02, 350.0, 0.2)
 #: After everything is planned, before anything is measured.
 SETTLE = 5 if SMALL else 60
-#: How many pods one call makes.
-BATCH = 500
+#: How many pods are made at the same time.
+AT_ONCE = 8
 GPU = "nvidia.com/gpu"
 
 
@@ -66,6 +69,21 @@ def server(key: str, node: str) -> dict[str, Any]:
             "tolerations": [{"operator": "Exists"}],
         },
     }
+
+
+async def start(there: Cluster, folder: Path, namespace: str, ids: list[str]) -> None:
+    """A pod for each lease, as its spawner would make it; kubectl would take minutes."""
+    where = KubernetesSettings(kubeconfig=there.place.kubeconfig, namespace=namespace)
+    settings = Settings(gpu_types={}, data_dir=folder, kubernetes=where)
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    turns = asyncio.Semaphore(AT_ONCE)
+    async with connect(settings) as kube:
+
+        async def one(number: int, key: str) -> None:
+            async with turns:
+                await kube.create(path, server(key, f"{namespace}-{number}"))
+
+        await asyncio.gather(*(one(number, key) for number, key in enumerate(ids)))
 
 
 def requests(audit: Path, begun: float, process: int) -> dict[str, int]:
@@ -114,9 +132,7 @@ def measure(there: Cluster, folder: Path) -> tuple[float, float, float]:
             try:
                 expect(service.stdout, "filled")
                 ids = (folder / "leases").read_text().split()
-                for first in range(0, NODES, BATCH):
-                    numbers = range(first, min(NODES, first + BATCH))
-                    inside.apply(*(server(ids[n], f"{group}-{n}") for n in numbers))
+                asyncio.run(start(there, folder, group, ids))
                 there.kubectl.wait("node", "Ready", selector=f"{crowd.GROUP}={group}", seconds=900)
                 service.stdin.write("\n")
                 service.stdin.flush()
