@@ -1,0 +1,183 @@
+"""The chart, installed: a lease to its end, an upgrade, and what an uninstall leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gpudev_client import Client
+from gpudev_client import kubernetes as names
+from gpudev_client.models import Reservation, ReservationRequest
+from gpudev_client.states import State
+from tests.chart.rendering import render
+from tests.chart.test_permissions import accounts
+from tools.cluster.cluster import Cluster
+from tools.cluster.kubectl import Manifest
+
+from . import installation, recipes
+from .installation import Installation, reach, until
+from .pods import claim
+
+pytestmark = [pytest.mark.cluster, pytest.mark.chart, pytest.mark.slow]
+
+#: What Kubernetes itself makes in every namespace.
+_ALWAYS = {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
+_DISK_VERBS = ("create", "get", "list", "patch", "delete")
+#: Granted for what no test of this file does: disks, a Hub that is away, several nodes.
+_NEEDLESS = {
+    "gpudev": {
+        *((verb, "persistentvolumeclaims") for verb in _DISK_VERBS),
+        *((verb, "snapshot.storage.k8s.io/volumesnapshots") for verb in _DISK_VERBS),
+        ("get", "persistentvolumes"),
+        *((verb, "storage.k8s.io/storageclasses") for verb in ("get", "list")),
+        *((verb, "pods") for verb in ("create", "get", "delete")),
+        *(("get", "pods/log"), ("list", "events")),
+    },
+    "hub": {
+        ("get", "pods"),
+        *(
+            (verb, kind)
+            for kind in ("services", "secrets", "networking.k8s.io/networkpolicies")
+            for verb in ("create", "delete")
+        ),
+    },
+}
+_DISK = "gpudev-" + "a" * 16
+#: What the chart, the Hub and the service make, besides pods and volume claims.
+_KINDS = (
+    *("services", "secrets", "configmaps", "deployments", "statefulsets", "jobs"),
+    *("networkpolicies", "roles", "rolebindings", "serviceaccounts", "poddisruptionbudgets"),
+)
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Iterator[Installation]:
+    """One installation for all tests of this file, which go from its beginning to its end."""
+    recipes.load(cluster, installation.IMAGES)
+    with installation.restricted_namespace(cluster) as kubectl:
+        made = Installation(cluster, kubectl)
+        made.install()
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture(scope="module")
+def ada(installed: Installation) -> Client:
+    return installed.person("ada")
+
+
+def request(**fields: Any) -> ReservationRequest:
+    return ReservationRequest.model_validate({"gpu_type": "gpu", "gpus": 1, "hours": 2, **fields})
+
+
+def lab(installed: Installation, client: Client, lease: Reservation) -> None:
+    """The lease's JupyterLab answers its owner through the proxy; the Hub adds the route to it when
+    the lease has just begun."""
+    token = client.environment["GPUDEV_TOKEN"]
+    path = f"/user/ada/{lease.server_name}/lab"
+
+    def answers() -> bool:
+        answer = installed.page(path, token)
+        return answer.status_code == 200 and "jupyter-config-data" in answer.text
+
+    until(answers, "JupyterLab answers")
+
+
+def test_the_notes_say_what_to_do_next(installed: Installation) -> None:
+    said = installed.upgrade()
+    assert "rollout status deployment/hub" in said
+    assert "The authenticator is `dummy`" in said
+    assert "one for trials" in said
+
+
+def test_a_lease_on_a_gpu_in_a_pod(installed: Installation, ada: Client) -> None:
+    lease = reach(ada, ada.reserve(request()).id, State.ACTIVE)
+    (pod,) = installed.pods(lease.id)
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["spec"].get("automountServiceAccountToken") is False
+    lab(installed, ada, lease)
+
+
+def test_an_upgrade_takes_no_lease(installed: Installation, ada: Client) -> None:
+    (before,) = ada.reservations(states=[State.ACTIVE]).all()
+    (pod,) = installed.pods(before.id)
+    old = installed.kubectl.get("pods", "--selector=app.kubernetes.io/name=gpudev")
+    installed.upgrade({"policy": {"default": {"max_hours": 12}}})
+    new = installed.kubectl.get("pods", "--selector=app.kubernetes.io/component=service")
+    names = {each["metadata"]["name"] for each in new["items"]}
+    assert not names & {each["metadata"]["name"] for each in old["items"]}
+    after = ada.reservation(before.id)
+    assert (after.state, after.expires_at) == (State.ACTIVE, before.expires_at)
+    (same,) = installed.pods(before.id)
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert same["status"]["containerStatuses"][0]["restartCount"] == 0
+    lab(installed, ada, after)
+    ada.extend(before.id, 1)
+
+
+def test_a_lease_ends_on_time_and_its_pod_with_it(installed: Installation, ada: Client) -> None:
+    lease = reach(ada, ada.reserve(request(gpu_type="cpu", gpus=0, hours=0.02)).id, State.ACTIVE)
+    assert lease.expires_at is not None
+    ended = None
+    for event in ada.events(lease.id):
+        ended = event.reservation
+    assert ended is not None
+    assert ended.state is State.EXPIRED
+    until(lambda: not installed.pods(lease.id), "the pod is gone")
+
+
+def test_no_part_asked_for_what_it_may_not(installed: Installation) -> None:
+    """The apiserver's own record: what was refused, and what is granted and was never needed."""
+    asked: dict[str, set[tuple[str, str]]] = {}
+    refused = []
+    for line in installed.cluster.place.audit_log.read_text().splitlines():
+        entry = json.loads(line)
+        user = entry["user"]["username"]
+        account = user.removeprefix(f"system:serviceaccount:{installed.namespace}:")
+        if account == user or "objectRef" not in entry:
+            continue
+        what = entry["objectRef"]
+        kind = "/".join(
+            filter(None, [what.get("apiGroup"), what.get("resource"), what.get("subresource")])
+        )
+        asked.setdefault(account, set()).add((entry["verb"], kind))
+        if entry.get("responseStatus", {}).get("code") == 403:
+            refused.append((account, entry["verb"], kind))
+    assert refused == []
+    assert {"gpudev", "hub"} <= asked.keys()
+    granted = accounts(render(*installation.values()).manifests)
+    for account, needless in _NEEDLESS.items():
+        here, everywhere = granted[account]
+        unused = (here | everywhere) - asked[account]
+        assert unused <= needless, f"{account} may what it never does: {unused - needless}"
+
+
+def test_an_uninstall_leaves_people_their_disks_and_nothing_else(
+    installed: Installation, ada: Client
+) -> None:
+    assert ada.reservations(states=[State.ACTIVE]).all()
+    installed.kubectl.apply(_disk("a" * 16))
+    installed.uninstall()
+    until(lambda: not installed.pods(), "no pod of a lease is left")
+    until(lambda: not installed.kubectl.get("pods")["items"], "no pod of the installation is left")
+    left = {
+        (each["kind"], each["metadata"]["name"])
+        for each in installed.kubectl.get(",".join(_KINDS))["items"]
+    } - _ALWAYS
+    # The trial database's volume would not open without its password.
+    assert left == {("Secret", "gpudev-database")}
+    claims = installed.kubectl.get("persistentvolumeclaims")["items"]
+    assert {each["metadata"]["name"] for each in claims} >= {_DISK, "data-gpudev-database-0"}
+
+
+def _disk(disk_id: str) -> Manifest:
+    """A disk's claim, with the labels that the service gives it."""
+    labels = {names.LABEL_DISK: disk_id, names.LABEL_MANAGED: names.MANAGED_BY}
+    made = claim(_DISK)
+    return {**made, "metadata": {**made["metadata"], "labels": labels}}
