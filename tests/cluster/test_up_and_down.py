@@ -103,6 +103,33 @@ assert seen() == before, (before, seen())
     assert (place.last_logs / "kubelet.log").exists()
 
 
+def test_what_a_killed_cluster_left_is_taken_away_by_the_next(place: Place) -> None:
+    _apart(
+        place,
+        """
+import shutil
+from tools.cluster import processes
+cluster.up()
+cluster.kubectl.apply(pod("lives", "exec sleep 1000"))
+cluster.kubectl.wait("pod/lives", "Ready")
+processes.kill(processes.marked(cluster.place))
+next_home = Path(sys.argv[1] + "-next")
+next_home.mkdir()
+(next_home / "bin").symlink_to(cluster.place.bin)
+(next_home / "images").symlink_to(cluster.place.images)
+following = Cluster(Place(next_home))
+try:
+    following.up()
+    assert not processes.marked(cluster.place) and not cluster.place.run.exists()
+    following.down()
+finally:
+    shutil.rmtree(next_home)
+assert seen() == before, (before, seen())
+""",
+    )
+    _nothing_is_left(place)
+
+
 def _apart(place: Place, script: str) -> None:
     """Runs Python in namespaces of its own."""
     prepare = 'ip link set lo up; mount -t tmpfs none /run; mount -t tmpfs none /var/lib; exec "$@"'

@@ -49,9 +49,7 @@ class Cluster:
             return
         holder = network.owner()
         if holder not in {None, str(self.place.run)[:255]}:
-            raise ClusterError(
-                f"Another cluster runs on this machine, from {holder}. End it first."
-            )
+            self._clear(Path(str(holder)))
         self.down()
         if foreign := network.leftovers():
             raise ClusterError(
@@ -172,6 +170,14 @@ class Cluster:
     def remove_nodes(self, group: str) -> None:
         """Takes the nodes of a group away."""
         fleet.remove(self.place, self._state(), group)
+
+    def _clear(self, run: Path) -> None:
+        """Takes away what another tree's cluster left whose processes are all gone."""
+        other = Cluster(Place(run.parent))
+        if processes.marked(other.place):
+            raise ClusterError(f"Another cluster runs on this machine, from {run}. End it first.")
+        other.down()
+        network.down(None)  # its folder may be gone as well
 
     def _start(self) -> None:
         state = State.new(self.place)

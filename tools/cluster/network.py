@@ -56,21 +56,26 @@ def up(place: Place, state: State) -> None:
     _run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     _run(["ip", "link", "set", BRIDGE, "alias", str(place.run)[:255], "up"])
     _run(["ip", "address", "add", f"{GATEWAY}/16", "dev", BRIDGE])
+    # kube-proxy changes the address of what is under way; without any route it would not even be.
+    _run(["ip", "route", "add", SERVICES, "dev", BRIDGE])
     for name, value in _SWITCHES.items():
         (_SYS / name).write_text(value)
     for table, chain, rule in _RULES:
         _run(_iptables(table, "-I", chain, rule))
 
 
-def down(state: State) -> None:
+def down(state: State | None) -> None:
     """Takes away what `up` and kube-proxy made; what is gone already is fine."""
     for table, chain, rule in _RULES:
         while _run(_iptables(table, "-D", chain, rule), check=False).returncode == 0:
             pass  # once more, in case a start that failed had made it twice
     _remove_kubernetes_chains()
     if owner() is not None:
+        ports = json.loads(_run(["ip", "-json", "link", "show", "master", BRIDGE]).stdout or "[]")
+        for port in ports:  # of pods whose end nobody saw to
+            _run(["ip", "link", "delete", port["ifname"]], check=False)
         _run(["ip", "link", "delete", BRIDGE])
-    for name, value in (state.noted("switches") or {}).items():
+    for name, value in ((state and state.noted("switches")) or {}).items():
         if (_SYS / name).read_text().strip() != value:
             (_SYS / name).write_text(value)
 

@@ -8,7 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from . import node
+import psutil
+
+from . import node, processes
 from .place import ClusterError, Place, State
 
 #: Folders with paths that programs do not let be chosen; removed unless they were there before.
@@ -31,6 +33,7 @@ def note(state: State) -> None:
 
 def remove(place: Place, state: State) -> None:
     """Unmounts and removes everything; keeps the logs for a look at them."""
+    _end_containers(place)
     for mount in mounts(place):
         _unmount(mount)
     foreign = set(state.noted("foreign") or [])
@@ -66,6 +69,18 @@ def mounts(place: Place) -> list[Path]:
         if point.startswith(inside):
             points.append(Path(point))
     return sorted(points, key=lambda path: len(path.parts), reverse=True)
+
+
+def _end_containers(place: Place) -> None:
+    """Kills what still runs in containers, as it does when containerd's shims were killed."""
+    pids: set[int] = set()
+    for group in _groups(place):
+        pids |= {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
+    left = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
+    processes.kill(left)
 
 
 def _groups(place: Place) -> list[Path]:
