@@ -26,7 +26,7 @@ from .store import migrate
 from .store.backup import backup_sqlite
 from .store.engine import Store
 from .store.errors import StoreError, StoreMisconfigured
-from .takeover import Occupied, lock
+from .takeover import Occupied, Unwritable, lock
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         app.start()
     except (ConfigurationError, TraitError, StoreMisconfigured) as error:
         sys.exit(_say(error, WRONG_CONFIGURATION))
-    except (Occupied, StoreError) as error:
+    except (Occupied, Unwritable, StoreError) as error:
         sys.exit(_say(error, FAILED))
 
 

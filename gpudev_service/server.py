@@ -26,6 +26,7 @@ from .fleet import Fleet, KubernetesFleet, NvmlFleet, StaticFleet
 from .hub import Hub
 from .kube import Cluster, Kube, NoCredentials, connect, watched
 from .loops import Runner
+from .operations import status
 from .operations.listings import volume_disks
 from .pages import routes as page_routes
 from .servers import LocalServers, PodServers
@@ -126,7 +127,7 @@ async def serve(ctx: Context, options: GpuDevWeb, hub_auth: HubOAuth, prefix: st
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = Runner(ctx)
+    runner = Runner(ctx, behind=await status.clock_behind(ctx))
     shared = web.service(
         ctx,
         hub_auth,

@@ -28,16 +28,19 @@ class Occupied(Exception):  # noqa: N818 - says what is the matter
     """Another service has the data directory and does not end."""
 
 
+class Unwritable(Exception):  # noqa: N818 - says what is the matter
+    """The data directory cannot be used."""
+
+
 @contextlib.contextmanager
 def lock(data_dir: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     """Holds `service.lock` in `data_dir`.
 
     Raises:
         Occupied: the holder has not ended within `patience` seconds.
+        Unwritable: nothing can be written there.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = data_dir / "service.lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = _open(data_dir)
     try:
         if not _try(handle):
             _take_over(handle, patience)
@@ -46,6 +49,17 @@ def lock(data_dir: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _open(data_dir: Path) -> int:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(data_dir / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unwritable(
+            f"The data directory {data_dir} cannot be written: {error.strerror}. The service keeps "
+            "its database and disks there."
+        ) from error
 
 
 def _take_over(handle: int, patience: float) -> None:

@@ -21,7 +21,7 @@ from tornado.web import HTTPError
 
 from gpudev_client.models import ErrorAnswer, ErrorBody
 from gpudev_service.errors import CODES, Refusal, not_found
-from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.errors import StoreBroken, StoreUnavailable
 
 from . import access, streams, validation
 from .answered import Answered
@@ -170,6 +170,10 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
                 await self._dispatch(raw)
         except Refusal as refusal:
             self.refuse(refusal)
+        except StoreBroken as error:
+            log.warning("request %s: %s", self.request_id, error)
+            said = "The database cannot be used until an administrator has put it right."
+            self.refuse(Refusal("unavailable", said))
         except StoreUnavailable:
             log.warning("request %s: the database is away", self.request_id)
             self.refuse(Refusal("unavailable", "The database is away for a moment. Try again."))

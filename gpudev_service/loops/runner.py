@@ -15,9 +15,11 @@ from types import MappingProxyType
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client import words
 from gpudev_client.models import LoopHealth
 from gpudev_service.context import Context
 from gpudev_service.settings import Times
+from gpudev_service.store.errors import StoreError
 from gpudev_service.store.models import LoopRunRow
 
 from . import driving, expiry, fleet, idle, reconcile, retention, shares, sizes, starts, warnings
@@ -72,7 +74,7 @@ async def run_once(ctx: Context, name: str) -> datetime | None:
         message = None
         return due
     except Exception as error:
-        message = f"{type(error).__name__}"
+        message = _told(error)
         raise
     finally:
         await _store(ctx, name, started, message)
@@ -94,10 +96,15 @@ async def _store(ctx: Context, name: str, started: datetime, message: str | None
 
 
 class Runner:
-    """Keeps one task per loop."""
+    """Keeps one task per loop.
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
+    Args:
+        behind: how far the clock, when it was read at the start, lay behind what had been written
+            down before.
+    """
+
+    def __init__(self, ctx: Context, *, behind: timedelta = timedelta(0)) -> None:
+        self._ctx, self._behind = ctx, behind
         self._tasks: list[asyncio.Task[None]] = []
         self._last: dict[str, LoopHealth] = {}
         self._stored: dict[str, tuple[datetime, bool]] = {}
@@ -105,6 +112,8 @@ class Runner:
         self._drift_told = timedelta(0)
 
     def start(self) -> None:
+        if self._behind > _DRIFT:
+            log.error("%s", _behind_words(self._behind))
         self._begun = self._ctx.clock.now()
         self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
 
@@ -131,6 +140,8 @@ class Runner:
     def _clock_health(self, now: datetime) -> LoopHealth:
         drift = self._ctx.clock.drift()
         message = _drift_words(drift) if abs(drift) > _DRIFT else None
+        if self._behind > _DRIFT:
+            message = _behind_words(self._behind)
         return LoopHealth(name="clock", last_run_at=now, ok=message is None, message=message)
 
     def _view_health(self, now: datetime) -> LoopHealth:
@@ -156,7 +167,7 @@ class Runner:
             except Exception as error:
                 failures += 1
                 log.exception("loop %s failed (%d in a row)", name, failures)
-                await self._ended(name, type(error).__name__)
+                await self._ended(name, _told(error))
             else:
                 await self._ended(name, None)
             self._tell_drift()
@@ -194,5 +205,18 @@ async def _wait(bell: asyncio.Event, seconds: float) -> None:
         return
 
 
+def _told(error: Exception) -> str:
+    """What readiness says of a failure: what the store says is meant for operators."""
+    return str(error) if isinstance(error, StoreError) else type(error).__name__
+
+
 def _drift_words(drift: timedelta) -> str:
     return f"the machine's clock was moved by {drift.total_seconds():+.0f} s since the start"
+
+
+def _behind_words(behind: timedelta) -> str:
+    return (
+        f"the machine's clock was {words.duration(behind.total_seconds())} behind the last entry of"
+        " the database when the service started, so leases last longer than they should: set the"
+        " clock and start the service again"
+    )

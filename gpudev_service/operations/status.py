@@ -13,7 +13,7 @@ from gpudev_client.states import LEASED, LIVE, State
 from gpudev_service.context import Context
 from gpudev_service.events import Owner
 from gpudev_service.store.errors import StoreUnavailable
-from gpudev_service.store.models import HistoryRow, ReservationRow
+from gpudev_service.store.models import HistoryRow, LoopRunRow, ReservationRow
 
 from . import views
 
@@ -45,6 +45,20 @@ async def counts(ctx: Context) -> Counts:
             .where(row.state.in_(LEASED), row.expires_at < late)
         )
     return Counts(states, overdue or 0)
+
+
+async def clock_behind(ctx: Context) -> timedelta:
+    """How far the present lies behind what has been written down before; never less than zero."""
+    async with ctx.store.reading() as session:
+        written = [
+            await session.scalar(select(func.max(LoopRunRow.finished_at))),
+            await session.scalar(select(HistoryRow.at).order_by(HistoryRow.id.desc()).limit(1)),
+        ]
+    now = ctx.clock.now()
+    return max(
+        (moment - now for moment in written if moment is not None and moment > now),
+        default=timedelta(0),
+    )
 
 
 async def database_answers(ctx: Context) -> bool:

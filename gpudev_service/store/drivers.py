@@ -122,7 +122,8 @@ def _sqlite(
         # SQLite would create the file readable for everybody; the journal takes its mode. A file
         # that is there must not be opened here: closing it again would take all of this process's
         # locks on it away (POSIX), and another process could change it under our transactions.
-        with contextlib.suppress(FileExistsError):
+        # What else is the matter, a read-only directory say, SQLite tells in its own way.
+        with contextlib.suppress(OSError):
             os.close(os.open(address.sqlite_file(url), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     @event.listens_for(engine.sync_engine, "connect")

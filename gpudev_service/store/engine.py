@@ -22,8 +22,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from . import address, drivers
-from .errors import OutcomeUnknown, StoreError, StoreUnavailable
-from .transient import is_transient, name_of, pause_after
+from .errors import OutcomeUnknown, StoreBroken, StoreError, StoreUnavailable
+from .transient import is_transient, lasting_cause, name_of, pause_after
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class Store:
             async with self._write(self._engines.write, attempt) as session:
                 yield session
         except (DBAPIError, PoolTimeoutError) as error:
-            if not is_transient(error):
-                raise
+            _raise_lasting(error)
             if await self._took_place(attempt, error):
                 return
             raise StoreUnavailable(_UNAVAILABLE) from error
@@ -107,8 +106,7 @@ class Store:
             async with self._session(self._engines.read) as session, session.begin():
                 yield session
         except (DBAPIError, PoolTimeoutError) as error:
-            if not is_transient(error):
-                raise
+            _raise_lasting(error)
             raise StoreUnavailable(_UNAVAILABLE) from error
 
     async def run(
@@ -123,6 +121,7 @@ class Store:
 
         Raises:
             StoreUnavailable: `attempts` have failed; chained to the last failure.
+            StoreBroken: waiting does not help, as on a full disk; not repeated.
             OutcomeUnknown: the connection broke while committing and nobody can tell.
             sqlalchemy.exc.IntegrityError: a constraint refused a row; never repeated.
         """
@@ -171,8 +170,7 @@ class Store:
                 async with self._write(engine, attempt) as session:
                     result = await work(session)
             except (DBAPIError, PoolTimeoutError) as error:
-                if not is_transient(error):
-                    raise
+                _raise_lasting(error)
                 if await self._took_place(attempt, error):
                     return result
                 if number == attempts:
@@ -240,6 +238,16 @@ class Store:
             log.warning("asking for the outcome of a commit, attempt %d of %d", number, ATTEMPTS)
             await _pause(number)
         raise OutcomeUnknown(_UNAVAILABLE) from error
+
+
+def _raise_lasting(error: DBAPIError | PoolTimeoutError) -> None:
+    """Returns only for a failure that may pass by itself."""
+    if is_transient(error):
+        return
+    cause = lasting_cause(error)
+    if cause is None:
+        raise error
+    raise StoreBroken(f"The database cannot be used: {cause}.") from error
 
 
 async def _pause(number: int) -> None:

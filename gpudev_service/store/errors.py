@@ -13,6 +13,10 @@ class StoreUnavailable(StoreError):  # noqa: N818 - says what is the matter
     """The database could not be used now; trying later may help. Chained to the driver's error."""
 
 
+class StoreBroken(StoreUnavailable):
+    """The database cannot be used until somebody puts something right; the message says what."""
+
+
 class OutcomeUnknown(StoreUnavailable):
     """The connection broke during a commit, and whether it took place could not be found out."""
 

@@ -1,4 +1,5 @@
-"""Which failures pass by themselves, and how long to wait before the next attempt."""
+"""Which failures pass by themselves, how long to wait before the next attempt, and what somebody
+has to put right where waiting does not help."""
 
 from __future__ import annotations
 
@@ -23,6 +24,25 @@ _PASSING = {
 }
 _CONNECTION_CLASS = "08"
 
+_FULL = "its disk is full"
+_DAMAGED = "it is damaged; restore a backup"
+#: What is the matter until somebody acts, by SQLite's primary codes and PostgreSQL's SQLSTATE.
+_LASTING: dict[int | str, str] = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_READONLY: "its file cannot be written",
+    sqlite3.SQLITE_PERM: "its file cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
+    sqlite3.SQLITE_IOERR: "its disk reports errors",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: "its file is not a SQLite database, or damaged; restore a backup",
+    "53100": _FULL,
+    "53200": "it has no memory left",
+    "25006": "it takes no changes, as a standby does",
+    "58030": "its disk reports errors",
+    "XX001": _DAMAGED,
+    "XX002": _DAMAGED,
+}
+
 
 def is_transient(error: BaseException) -> bool:
     """Whether repeating the whole transaction may help. A refused row never changes by that."""
@@ -39,9 +59,7 @@ def is_transient(error: BaseException) -> bool:
 
 def _driver_says_so(orig: BaseException | None) -> bool:
     if isinstance(orig, sqlite3.Error):
-        # Extended codes carry the primary one in their low byte.
-        primary = getattr(orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        return primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return _primary(orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     import psycopg
 
     if not isinstance(orig, psycopg.Error):
@@ -49,6 +67,21 @@ def _driver_says_so(orig: BaseException | None) -> bool:
     if orig.sqlstate is None:  # the driver's own failure, e.g. no connection was to be had
         return isinstance(orig, psycopg.OperationalError)
     return orig.sqlstate in _PASSING or orig.sqlstate.startswith(_CONNECTION_CLASS)
+
+
+def lasting_cause(error: BaseException) -> str | None:
+    """What has to be put right before the database can be used again, in words for an operator."""
+    if not isinstance(error, DBAPIError):
+        return None
+    if isinstance(error.orig, sqlite3.Error):
+        return _LASTING.get(_primary(error.orig))
+    return _LASTING.get(getattr(error.orig, "sqlstate", None) or "")
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """Extended codes carry the primary one in their low byte."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
 
 
 def name_of(error: BaseException) -> str:
