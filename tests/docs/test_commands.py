@@ -100,9 +100,12 @@ def _each(names: str | tuple[str, ...]) -> tuple[str, ...]:
 def test_make_has_the_targets() -> None:
     rules = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z0-9-]+):", rules, re.MULTILINE))
+    targets |= {path.stem for path in (ROOT / "benchmarks").glob("[pr][0-9]*.py")}
     lines = [line for _, line in shell()] + [code for page in PAGES for code in inline(page)]
     named = {
-        found[1] for line in lines if (found := re.search(r"(?:^|\s)make ([a-z-]+)", line.strip()))
+        found[1]
+        for line in lines
+        if (found := re.search(r"(?:^|\s)make ([a-z0-9-]+)", line.strip()))
     }
     assert {"demo", "test", "docs"} <= named
     assert not named - targets
