@@ -216,6 +216,7 @@ class GpuDev(Configurable):
             for name, value in self.gpu_types.items()
         }
         self._need_kubernetes(types)
+        self._need_fitting_disks()
         nodes = tuple(
             self._read("nodes", NodeSpec, value, str(value.get("name", index)))
             for index, value in enumerate(self.nodes)
@@ -265,6 +266,15 @@ class GpuDev(Configurable):
             return KubernetesSettings.model_validate(values)
         except ValidationError as error:
             raise _explained("GpuDev", error, KubernetesSettings) from None
+
+    def _need_fitting_disks(self) -> None:
+        """A pod with a directory of this machine for its disk would begin on an empty home."""
+        fitting = "volumes" if self.servers == "kubernetes" else "directories"
+        if self.disks != fitting:
+            raise ConfigurationError(
+                f"GpuDev.disks: {self.disks!r} cannot be the homes of servers where "
+                f"GpuDev.servers is {self.servers!r}. Accepted: {fitting!r}."
+            )
 
     def _times(self) -> Times:
         times: Times = self._read("times", Times, self.times)

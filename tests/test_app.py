@@ -95,6 +95,19 @@ def test_servers_and_disks_follow_a_fleet_of_kubernetes() -> None:
     assert kinds(servers="kubernetes") == ("kubernetes", "volumes")
 
 
+@pytest.mark.parametrize(
+    "traits",
+    [
+        {"fleet": "kubernetes", "disks": "directories"},
+        {"servers": "kubernetes", "disks": "directories"},
+        {"servers": "local", "disks": "volumes"},
+    ],
+)
+def test_disks_that_servers_cannot_have_are_refused(traits: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=r"GpuDev\.disks.*Accepted"):
+        settings(**traits)
+
+
 def test_what_the_nodes_have_may_be_left_out_on_kubernetes_but_not_where_they_are_to_come() -> None:
     found = settings(gpu_types={"h100": {"kubernetes": {}}}, namespace="lab").gpu_types["h100"]
     assert found.kubernetes.resource == "nvidia.com/gpu"

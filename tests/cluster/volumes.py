@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import stat
@@ -47,7 +48,10 @@ def load_image(cluster: Cluster, folder: Path) -> None:
         _SOURCES / "disks", package / "disks", ignore=shutil.ignore_patterns("__pycache__")
     )
     (folder / "Dockerfile").write_text(_DOCKERFILE)
-    cluster.load(images.build(cluster.place, folder, IMAGE))
+    # Test processes that share a cluster share its images.
+    with (cluster.place.home / "index-image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cluster.load(images.build(cluster.place, folder, IMAGE))
 
 
 @dataclass(frozen=True)
