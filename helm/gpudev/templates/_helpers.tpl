@@ -57,6 +57,7 @@ app.kubernetes.io/component: {{ .component }}
     "policy" .Values.policy
     "times" .Values.times
     "disk_size_gb" (.Values.disks.sizeGb | int)
+    "index_image" (include "gpudev.image" . | trim)
 }}
 {{- with .Values.publicUrl }}{{ $_ := set $gpudev "public_url" . }}{{ end }}
 {{- with .Values.disks.storageClass }}{{ $_ := set $gpudev "storage_class" . }}{{ end }}
