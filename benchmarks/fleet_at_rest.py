@@ -65,6 +65,10 @@ async def promised(ctx: Context) -> int:
         return int(await session.scalar(query) or 0)
 
 
+def ready(ctx: Context) -> int:
+    return sum(node.ready for node in ctx.fleet.nodes())
+
+
 async def main(kubeconfig: str, folder: str, namespace: str, group: str, *numbers: str) -> None:
     live, waiting = map(int, numbers)
     place = Path(folder)
@@ -86,7 +90,7 @@ async def main(kubeconfig: str, folder: str, namespace: str, group: str, *number
         runner = Runner(ctx)
         runner.start()
         try:
-            while await promised(ctx) < waiting:  # noqa: ASYNC110 - the loops plan
+            while await promised(ctx) < waiting or ready(ctx) < live:  # noqa: ASYNC110 - the loops plan
                 await asyncio.sleep(1)
             say("planned")
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)

@@ -26,7 +26,6 @@ import psutil
 from gpudev_client.kubernetes import LABEL_RANK, LABEL_RESERVATION, worker_name
 from gpudev_service.kube import connect
 from gpudev_service.settings import KubernetesSettings, Settings
-from tools.cluster import fleet as crowd
 from tools.cluster.cluster import Cluster
 from tools.cluster.place import Place, default_place
 
@@ -133,7 +132,6 @@ def measure(there: Cluster, folder: Path) -> tuple[float, float, float]:
                 expect(service.stdout, "filled")
                 ids = (folder / "leases").read_text().split()
                 asyncio.run(start(there, folder, group, ids))
-                there.kubectl.wait("node", "Ready", selector=f"{crowd.GROUP}={group}", seconds=900)
                 service.stdin.write("\n")
                 service.stdin.flush()
                 expect(service.stdout, "planned")
