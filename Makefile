@@ -33,7 +33,7 @@ FOR_service = pyproject.toml --extra service --extra kubernetes -c requirements/
 FOR_singleuser = pyproject.toml --extra lab -c requirements/hub5.txt
 FOR_hub = pyproject.toml --extra hub --extra kubernetes -c requirements/hub5.txt
 
-.PHONY: help setup demo cluster cluster-down test check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
+.PHONY: help setup demo cluster cluster-down test retest check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ test: ## everything that can run here; SYSTEM=1 (as root on Debian) installs wha
 	@python -m tools.cluster prepare
 	@$(MAKE) lint types contracts
 	@$(PYTEST)
+
+retest: ## what failed the last time, one after the other
+	@$(PYTEST) -n 0 --last-failed --last-failed-no-failures none
 
 lint: setup ## ruff: rules and formatting
 	@ruff check --quiet --output-format concise .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -32,6 +33,38 @@ def test_help_tells_every_target_in_one_line() -> None:
 def test_a_script_is_readable_and_stops_at_the_first_error(script: str) -> None:
     output("bash", "-n", script)
     assert "\nset -euo pipefail\n" in (ROOT / script).read_text()
+
+
+#: Stands for the tests: these have failed, and the second run ends as it is told.
+FAILED = """test:
+\t@mkdir -p .pytest_cache/v/cache
+\t@printf '{\\n%s}' '$(LAST)' > .pytest_cache/v/cache/lastfailed; exit 2
+retest:
+\t@echo again; exit $(AGAIN)
+"""
+
+
+@pytest.mark.parametrize(
+    ("failures", "again", "code"), [(2, 0, 0), (2, 1, 2), (6, 0, 1), (0, 0, 1)]
+)
+def test_a_few_failures_get_one_more_run_alone(
+    tmp_path: Path, failures: int, again: int, code: int
+) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci")
+    (tmp_path / "Makefile").write_text(FAILED)
+    names = [f"tests/test_x.py::test_{at}[a b]" for at in range(failures)]
+    last = ",\n".join(f'  "{name}": true' for name in names)
+    run = subprocess.run(
+        ["bash", tmp_path / ".ci/run"],
+        env={"PATH": os.environ["PATH"], "LAST": last, "AGAIN": str(again)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == code, run.stderr
+    assert ("again" in run.stdout) == (0 < failures <= 5)
+    assert ("passed alone" in run.stdout) == (code == 0)
 
 
 def test_system_packages_are_listed_without_installing_anything() -> None:
