@@ -97,15 +97,16 @@ class Installation:
         assert kubectl.namespace is not None
         self.cluster, self.kubectl, self.namespace = cluster, kubectl, kubectl.namespace
         self._http = httpx.Client(trust_env=False, timeout=60.0, follow_redirects=True)
-        self.url = ""
+        self.url = self.said = ""
 
-    def install(self, more: Mapping[str, Any] | None = None) -> str:
-        """Installs; returns when everything is ready, with what Helm said."""
-        said = self._helm("install", *self._where, "--wait", f"--timeout={PATIENCE:g}s", more=more)
+    def install(self, more: Mapping[str, Any] | None = None) -> None:
+        """Installs; returns when everything is ready. What Helm said is in `said`."""
+        self.said = self._helm(
+            "install", *self._where, "--wait", f"--timeout={PATIENCE:g}s", more=more
+        )
         address = self.kubectl.get("service", "proxy-public")["spec"]["clusterIP"]
         self.url = f"http://{address}"
         self.ready()
-        return said
 
     def upgrade(self, more: Mapping[str, Any] | None = None) -> str:
         """Upgrades with other values."""

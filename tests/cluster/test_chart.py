@@ -89,10 +89,9 @@ def lab(installed: Installation, client: Client, lease: Reservation) -> None:
 
 
 def test_the_notes_say_what_to_do_next(installed: Installation) -> None:
-    said = installed.upgrade()
-    assert "rollout status deployment/hub" in said
-    assert "The authenticator is `dummy`" in said
-    assert "one for trials" in said
+    assert "rollout status deployment/hub" in installed.said
+    assert "The authenticator is `dummy`" in installed.said
+    assert "one for trials" in installed.said
 
 
 def test_a_lease_on_a_gpu_in_a_pod(installed: Installation, ada: Client) -> None:
