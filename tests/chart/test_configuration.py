@@ -77,6 +77,13 @@ def test_classes_that_are_not_named_are_the_clusters_own(tmp_path: Path) -> None
     assert found.kubernetes.snapshot_class is None
 
 
+def test_what_a_snapshot_has_is_listed_by_the_services_own_image(tmp_path: Path) -> None:
+    rendered = render(LEAST)
+    (container,) = rendered.pods()["Deployment/gpudev"]["spec"]["containers"]
+    found = GpuDev(parent=loaded(rendered, tmp_path)).settings()
+    assert found.kubernetes.index_image == container["image"]
+
+
 def test_config_goes_before_the_other_values(tmp_path: Path) -> None:
     more = {"publicUrl": "https://a", "config": {"GpuDev": {"public_url": "https://b"}}}
     assert settings(tmp_path, LEAST, more).public_url == "https://b"

@@ -197,11 +197,14 @@ def test_the_hub_has_no_business_with_metadata(installed: Rendered) -> None:
     assert not network(installed).lets(pod(installed, "Deployment/hub"), METADATA, 80)
 
 
-def test_a_pod_that_lists_a_snapshot_reaches_nobody(installed: Rendered) -> None:
-    listing, net = Pod("index", {"hub.jupyter.org/gpudev-state": "index"}), network(installed)
+@pytest.mark.parametrize("label", [names.LABEL_STATE, names.LABEL_PLACEHOLDER])
+def test_a_pod_that_lists_a_snapshot_or_asks_for_a_node_reaches_nobody(
+    label: str, installed: Rendered
+) -> None:
+    alone, net = Pod("alone", {label: "index"}), network(installed)
     for other in (DNS, PUBLIC, API_SERVER, pod(installed, "Deployment/gpudev"), ADA):
-        assert not net.lets(listing, other, 443)
-        assert not net.lets(other, listing, 443)
+        assert not net.lets(alone, other, 443)
+        assert not net.lets(other, alone, 443)
 
 
 def test_the_reading_of_policies_can_say_no_and_yes() -> None:

@@ -28,7 +28,7 @@ MAY: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
             *((verb, "nodes") for verb in ("get", "list", "watch")),
             *((verb, "pods") for verb in ("list", "watch")),
             ("get", "persistentvolumes"),
-            *((verb, "storage.k8s.io/storageclasses") for verb in ("get", "list")),
+            ("get", "storage.k8s.io/storageclasses"),
         },
     ),
     "hub": (

@@ -32,7 +32,7 @@ _NEEDLESS = {
         *((verb, "persistentvolumeclaims") for verb in _DISK_VERBS),
         *((verb, "snapshot.storage.k8s.io/volumesnapshots") for verb in _DISK_VERBS),
         ("get", "persistentvolumes"),
-        *((verb, "storage.k8s.io/storageclasses") for verb in ("get", "list")),
+        ("get", "storage.k8s.io/storageclasses"),
         *((verb, "pods") for verb in ("create", "get", "delete")),
         *(("get", "pods/log"), ("list", "events")),
     },
@@ -67,8 +67,9 @@ def installed(cluster: Cluster) -> Iterator[Installation]:
 
 
 @pytest.fixture(scope="module")
-def ada(installed: Installation) -> Client:
-    return installed.person("ada")
+def ada(installed: Installation) -> Iterator[Client]:
+    with installed.person("ada") as client:
+        yield client
 
 
 def request(**fields: Any) -> ReservationRequest:

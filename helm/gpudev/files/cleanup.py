@@ -15,8 +15,13 @@ import urllib.request
 from http import HTTPStatus
 from pathlib import Path
 
-#: All of a lease, and whatever else the service has running (pods that list what a snapshot has).
-SELECTORS = ("hub.jupyter.org/gpudev-reservation", "hub.jupyter.org/gpudev-state=index")
+#: All of a lease, and whatever else the service has running: pods that list what a snapshot has,
+#: and those that ask an autoscaler for a node.
+SELECTORS = (
+    "hub.jupyter.org/gpudev-reservation",
+    "hub.jupyter.org/gpudev-state=index",
+    "hub.jupyter.org/gpudev-placeholder",
+)
 #: Volume claims and snapshots are not in this list: people's work outlives the installation.
 KINDS = ("api/v1/%s/services", "apis/networking.k8s.io/v1/%s/networkpolicies", "api/v1/%s/pods")
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
