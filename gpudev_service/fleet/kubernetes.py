@@ -164,6 +164,9 @@ class KubernetesFleet:
             return
         for name in touched:
             self._members(name)
+        touched = {name for name in touched if name in self._found or name in self._overheads}
+        if not touched:
+            return  # nodes that belong to no type
         daemons = usual(list(self._overheads.values()))
         if daemons != self._daemons:
             self._daemons = daemons
