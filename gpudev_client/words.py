@@ -202,13 +202,21 @@ STEPS = {
 def steps(done: Sequence[tuple[str, datetime]]) -> str:
     """A start's steps in one sentence, each with the time that it took: "The start took 12 s:
     a node has taken it (1 s), image there (9 s), JupyterLab answers (2 s)."."""
-    ordered = sorted(done, key=lambda one: one[1])
-    parts = [
-        f"{STEPS.get(step, step)} ({duration(_seconds(at, before))})"
-        for (step, at), (_, before) in zip(ordered[1:], ordered, strict=False)
-    ]
-    took = duration(_seconds(ordered[-1][1], ordered[0][1])) if ordered else "0 s"
+    found = in_order(done)
+    parts = [f"{STEPS.get(step, step)} ({duration(_seconds(to, at))})" for step, at, to in found]
+    took = duration(_seconds(found[-1][2], found[0][1])) if found else "0 s"
     return f"The start took {took}: {', '.join(parts)}." if parts else f"The start took {took}."
+
+
+def in_order(done: Sequence[tuple[str, datetime]]) -> list[tuple[str, datetime, datetime]]:
+    """Each step of a start with its begin, which is the end of the one before, and its end. Their
+    times are of several clocks, some to the second only, so none ends before it has begun."""
+    found, before = [], done[0][1] if done else None
+    for step, at in done[1:]:
+        assert before is not None  # noqa: S101 - set with the first
+        found.append((step, before, max(before, at)))
+        before = max(before, at)
+    return found
 
 
 def _rounded_up(at: datetime) -> datetime:

@@ -64,6 +64,13 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
         one that the service gives."""
     ).tag(config=True)
 
+    stop_timeout = Float(
+        60.0,
+        help="""Seconds that pods may take to go when a server is stopped. What is there then (its
+        node does not answer, for example) is left to the service, which verifies the end of every
+        lease.""",
+    ).tag(config=True)
+
     look_interval = Float(
         0.5, help="Seconds between two looks at a pod that starts; the cluster is not asked."
     ).tag(config=True)

@@ -19,7 +19,7 @@ from typing import Any
 from kubernetes_asyncio.client import ApiException, V1Pod
 from kubespawner.clients import shared_client
 from kubespawner.spawner import KubeSpawner
-from traitlets import Bool, Float, default
+from traitlets import Bool, default
 
 from gpudev_client import podstatus
 from gpudev_client.pod_steps import event_time
@@ -39,12 +39,8 @@ class Pods(KubeSpawner):
     storage_pvc_ensure = Bool(False).tag(config=True)
     delete_pvc = Bool(False).tag(config=True)
 
-    stop_timeout = Float(
-        60.0,
-        help="""Seconds that pods may take to go when a server is stopped. What is there then (its
-        node does not answer, for example) is left to the service, which verifies the end of every
-        lease.""",
-    ).tag(config=True)
+    #: Seconds that pods may take to go when a server is stopped.
+    stop_timeout: float
 
     @default("cmd")
     def _default_cmd(self) -> list[str]:

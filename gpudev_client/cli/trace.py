@@ -76,15 +76,14 @@ def _start(entry: models.HistoryEntry) -> list[Step]:
         (str(one.get("step")), datetime.fromisoformat(str(one.get("at"))))
         for one in entry.data.get("steps", [])
     ]
-    ordered = sorted(found, key=lambda one: one[1])
     return [
         Step(
             entry.state,
             words.STEPS.get(name, name),
-            before,
-            at,
-            max(0.0, (at - before).total_seconds()),
+            begin,
+            end,
+            (end - begin).total_seconds(),
             name,
         )
-        for (name, at), (_, before) in zip(ordered[1:], ordered, strict=False)
+        for name, begin, end in words.in_order(found)
     ]

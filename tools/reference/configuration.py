@@ -20,6 +20,7 @@ from gpudev_service.settings import (
     ScaleUp,
     Times,
 )
+from gpudev_spawner.kube import GpuDevKubeSpawner
 from gpudev_spawner.local import GpuDevLocalSpawner
 from gpudev_spawner.mixin import GpuDevMixin
 
@@ -40,7 +41,11 @@ with exit code 2 and a sentence that names the trait.
 
 #: In this order, with the file in which each is set.
 SERVICE: tuple[type[HasTraits], ...] = (GpuDev, GpuDevWeb)
-HUB: tuple[type[HasTraits], ...] = (GpuDevMixin, GpuDevLocalSpawner)
+HUB: tuple[type[HasTraits], ...] = (
+    GpuDevMixin,
+    GpuDevLocalSpawner,
+    GpuDevKubeSpawner,
+)
 #: What stands inside the traits, and in which.
 NESTED: tuple[tuple[type[BaseModel], str], ...] = (
     (GpuTypeSpec, "`GpuDev.gpu_types`, each value"),
