@@ -139,7 +139,7 @@ def _advised(trouble: Trouble, who: str = "The server") -> str:
 
 
 def _late(look: Look | None, limit: float) -> str | None:
-    late = f"The server was not up within {words.duration(limit)}"
+    late = f"The server was not up within {limit:g} seconds"
     if look is not None and look.trouble is not None:
         return f"{late}. {_advised(look.trouble)}"
     if look is not None and look.stage is not None:

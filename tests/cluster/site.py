@@ -41,6 +41,8 @@ c.GpuDevKubeSpawner.service_url_in_pods = c.GpuDevMixin.service_url
 c.Spawner.poll_interval = 2
 
 def small(spawner, pod):
+    # The node has few CPUs, and other tests run on it.
+    pod.spec.containers[0].resources.requests["cpu"] = "50m"
     if spawner.waiting_view()["name"] == "too small":
         pod.spec.containers[0].resources.limits["memory"] = "24Mi"
         pod.spec.containers[0].resources.requests["memory"] = "24Mi"
@@ -126,6 +128,11 @@ class Site:
         selector = f"{LABEL_RESERVATION}={reservation.id}"
         found = self.kubectl.get("pods", "-l", selector)["items"]
         return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def gone(self, reservation: Reservation) -> None:
+        """Returns when the cluster has no pod of it any more; the node takes a moment for that."""
+        selector = f"{LABEL_RESERVATION}={reservation.id}"
+        self.kubectl.wait("pods", "delete", selector=selector)
 
     def lab(self, reservation: Reservation, path: str) -> httpx.Response:
         """A call of the server behind the Hub's proxy."""

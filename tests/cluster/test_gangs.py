@@ -98,6 +98,6 @@ def test_a_worker_that_is_lost_is_told_and_the_end_takes_all(site: Site, pair: R
     assert "worker on second" in site.until_told(pair, "The worker on")
     site.client.cancel(pair.id)
     site.until(pair, State.CANCELLED)
-    assert site.pods(pair) == []
+    site.gone(pair)
     for kind in ("secret", "service", "networkpolicy"):
         site.kubectl.wait(f"{kind}/gpudev-{pair.id}", "delete")

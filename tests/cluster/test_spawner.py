@@ -49,7 +49,7 @@ def test_a_server_runs_where_it_was_planned_with_its_gpus_and_nothing_more(site:
         "begin", "node", "volume", "image", "container", "lab",
     ]  # fmt: skip
     site.end(got)
-    assert site.pods(got) == []
+    site.gone(got)
 
 
 def test_a_lease_ends_though_the_hub_is_dead(site: Site) -> None:
@@ -58,7 +58,7 @@ def test_a_lease_ends_though_the_hub_is_dead(site: Site) -> None:
     try:
         site.client.cancel(got.id)
         site.until(got, State.CANCELLED)
-        assert site.pods(got) == []
+        site.gone(got)
     finally:
         site.hub.start_hub()
 
@@ -76,26 +76,26 @@ def test_a_restart_of_the_hub_leaves_the_pod_and_finds_it_again(site: Site) -> N
 
 
 @pytest.mark.parametrize(
-    ("image", "words"),
+    ("named", "words"),
     [
         ("gpudev.test/there-is-none:1", "image gpudev.test/there-is-none:1"),
         ("gpudev.test/busybox:1", "program"),
     ],
 )
 def test_an_image_that_does_not_do_fails_with_the_reason(
-    site: Site, image: str, words: str
+    site: Site, named: str, words: str
 ) -> None:
-    made = site.until(site.reserve(image=image), State.FAILED)
+    made = site.until(site.reserve(image=named), State.FAILED)
     assert made.reason is not None
     assert words in made.reason
-    assert site.pods(made) == []
+    site.gone(made)
 
 
 def test_a_server_without_enough_memory_says_so(site: Site) -> None:
     made = site.until(site.reserve(name="too small"), State.FAILED)
     assert made.reason is not None
     assert "more memory than it has" in made.reason
-    assert site.pods(made) == []
+    site.gone(made)
 
 
 def test_a_server_that_is_killed_is_started_again_in_its_pod_and_that_is_told(site: Site) -> None:

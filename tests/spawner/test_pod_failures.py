@@ -96,7 +96,7 @@ def test_a_late_start_says_what_was_in_the_way() -> None:
     look.at([waiting], ["n"], none, 0.0)
     said = reason(TimeoutError(), look, waiting, 120)
     assert said is not None
-    assert "not up within 2 min" in said
+    assert "not up within 120 seconds" in said
     assert "other pods hold the GPUs" in said
 
 
