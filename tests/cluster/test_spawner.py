@@ -1,4 +1,4 @@
-"""Reservations whose servers are real pods: placed, confined, ended, and failing in words."""
+"""The Hub's spawner and real pods: placed, confined, ended, and failing in words."""
 
 from __future__ import annotations
 
@@ -52,17 +52,6 @@ def test_a_server_runs_where_it_was_planned_with_its_gpus_and_nothing_more(site:
     site.gone(got)
 
 
-def test_a_lease_ends_though_the_hub_is_dead(site: Site) -> None:
-    got = site.runs(hours=0.1)
-    site.hub.end("hub", signal.SIGKILL)
-    try:
-        site.client.cancel(got.id)
-        site.until(got, State.CANCELLED)
-        site.gone(got)
-    finally:
-        site.hub.start_hub()
-
-
 def test_a_restart_of_the_hub_leaves_the_pod_and_finds_it_again(site: Site) -> None:
     got = site.runs()
     [before] = site.pods(got)
@@ -96,25 +85,3 @@ def test_a_server_without_enough_memory_says_so(site: Site) -> None:
     assert made.reason is not None
     assert "more memory than it has" in made.reason
     site.gone(made)
-
-
-def test_a_server_that_is_killed_is_started_again_in_its_pod_and_that_is_told(site: Site) -> None:
-    got = site.runs()
-    [before] = site.pods(got)
-    site.inside(got, "pkill -9 -f jupyterhub-singleuser")
-    assert site.until_told(got, "started again in its place").startswith("The server was killed.")
-    [after] = site.pods(got)
-    assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    site.kubectl.wait(f"pod/{after['metadata']['name']}", "Ready")
-    assert site.lab(got, "api").is_success
-    site.end(got)
-
-
-def test_a_pod_that_is_deleted_by_somebody_is_a_lost_server_that_starts_again(site: Site) -> None:
-    got = site.runs()
-    [pod] = site.pods(got)
-    site.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
-    site.until_told(got, "deleted")
-    site.hub.api("POST", f"users/ada/servers/{got.server_name}", {"reservation": got.id})
-    site.until_told(got, "runs again")
-    site.end(got)
