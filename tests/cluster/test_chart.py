@@ -14,6 +14,7 @@ from gpudev_client.models import Reservation, ReservationRequest
 from gpudev_client.states import State
 from tests.chart.rendering import render
 from tests.chart.test_permissions import accounts
+from tests.fixtures.cluster import together
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import Manifest
 
@@ -21,7 +22,13 @@ from . import installation, recipes
 from .installation import Installation, reach, until
 from .pods import claim
 
-pytestmark = [pytest.mark.cluster, pytest.mark.chart, pytest.mark.slow]
+#: The first test of a run may have to build five images.
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.chart,
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+]
 
 #: What Kubernetes itself makes in every namespace.
 _ALWAYS = {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
@@ -56,8 +63,8 @@ _KINDS = (
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Iterator[Installation]:
     """One installation for all tests of this file, which go from its beginning to its end."""
-    recipes.load(cluster, installation.IMAGES)
-    with installation.restricted_namespace(cluster) as kubectl:
+    with together(cluster), installation.restricted_namespace(cluster) as kubectl:
+        recipes.load(cluster, installation.IMAGES)
         made = Installation(cluster, kubectl)
         made.install()
         try:
