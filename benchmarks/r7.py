@@ -37,14 +37,28 @@ BUILT = ("node_modules", ".venv", ".venv-hub5")
 
 @dataclass(frozen=True)
 class Area:
-    """Modules of the service, and the tests that are there for them."""
+    """Modules of the service, and the tests that are there for them; the quick ones are asked
+    first, and in the small size alone."""
 
     modules: tuple[str, ...]
-    tests: tuple[str, ...]
+    quick: tuple[str, ...]
+    slow: tuple[str, ...] = ()
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        return self.quick if SMALL else self.quick + self.slow
 
 
 AREAS = {
-    "planner": Area(("planner/*.py",), ("tests/planner", "tests/simulation/test_promises.py")),
+    "planner": Area(
+        ("planner/*.py",),
+        ("tests/planner/test_examples.py", "tests/planner/test_world.py"),
+        (
+            "tests/planner/test_purity.py",
+            "tests/simulation/test_promises.py",
+            "tests/planner/test_properties.py",
+        ),
+    ),
     "store": Area(("store/*.py",), ("tests/store",)),
     "leases": Area(
         (
@@ -59,7 +73,8 @@ AREAS = {
             "loops/driving.py",
             "loops/reconcile.py",
         ),
-        ("tests/operations", "tests/loops", "tests/simulation/test_simulation.py"),
+        ("tests/operations", "tests/loops"),
+        ("tests/simulation/test_simulation.py",),
     ),
     "authorization": Area(
         ("api/access.py", "api/auth.py", "api/permissions.py"),

@@ -47,8 +47,9 @@ class Ledger:
     used: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def told(self, changes: Changes) -> None:
-        """What an event changed for those who wait."""
+    def told(self, changes: Changes, now: int) -> None:
+        """What an event changed for those who wait. Whoever is due, and sits elsewhere now, is due
+        as before: that they are late is said when they begin."""
         for key, why in (changes.moved_later | changes.impossible).items():
             if key in self.first:
                 self.caused.add(key)
@@ -57,14 +58,16 @@ class Ledger:
             self.latest.pop(key, None)
         for key, slot in changes.slots.items():
             before = self.latest.get(key)
+            if before is not None and before < slot.start_ms <= now:
+                continue
             if before is not None and slot.start_ms > before and key not in changes.moved_later:
                 raise Broken(f"{key} moved from {before} to {slot.start_ms} in silence")
             self.first.setdefault(key, slot.start_ms)
             self.latest[key] = slot.start_ms
 
-    def begun(self, key: str, hold: Hold, now: int, *, late: bool) -> None:
+    def begun(self, key: str, hold: Hold, now: int) -> None:
         self.counts["starts"] += 1
-        if late:
+        if now > self.latest[key] + PUNCTUAL:  # the service writes it down
             self.caused.add(key)
             self.counts[f"cause {Reason.STARTED_LATE}"] += 1
         if now > self.first[key] + PUNCTUAL:
@@ -188,7 +191,7 @@ class History:
         self._rng.choices(acts, (60, 14, 6, 14, 3, 1))[0]()
 
     def _hear(self, changes: Changes) -> None:
-        self.ledger.told(changes)
+        self.ledger.told(changes, self._now)
         for key in changes.impossible:
             self._slots.pop(key, None)
         for key, slot in changes.slots.items():
@@ -245,8 +248,7 @@ class History:
         slot, demand = self._slots.pop(key), self._demands.pop(key)
         until = min(self._now, slot.start_ms) + demand.duration_ms
         hold = Hold(key, dict.fromkeys(slot.nodes, slot.units_per_node), until)
-        late = self._now - slot.start_ms > PUNCTUAL
-        self.ledger.begun(key, hold, self._now, late=late)
+        self.ledger.begun(key, hold, self._now)
         self._holds[key] = hold
         heapq.heappush(self._ends, (until - TURNOVER, key))
         self._hear(self._world.begin(key, hold))

@@ -19,23 +19,24 @@ def test_promises_are_kept_through_faults(seed: int, stateless: bool) -> None:
 
 def test_the_ledger_notices_a_start_that_moves_in_silence() -> None:
     ledger = Ledger()
-    ledger.told(Changes({"a": SLOT}, {}, {}))
+    ledger.told(Changes({"a": SLOT}, {}, {}), now=0)
     later = SLOT._replace(start_ms=1_001)
     with pytest.raises(Broken, match="in silence"):
-        ledger.told(Changes({"a": later}, {}, {}))
-    ledger.told(Changes({"a": later}, {"a": Reason.NODE_DRAINED}, {}))
+        ledger.told(Changes({"a": later}, {}, {}), now=0)
+    ledger.told(Changes({"a": later}, {"a": Reason.NODE_DRAINED}, {}), now=0)
 
 
 def test_the_ledger_notices_a_late_start() -> None:
     ledger = Ledger()
-    ledger.told(Changes({"a": SLOT}, {}, {}))
+    ledger.told(Changes({"a": SLOT}, {}, {}), now=0)
+    ledger.latest["a"] = 2_001 + PUNCTUAL
     with pytest.raises(Broken, match="was promised"):
-        ledger.begun("a", Hold("a", {"n1": 4}, 9_000), 1_001 + PUNCTUAL, late=False)
+        ledger.begun("a", Hold("a", {"n1": 4}, 9_000), 1_001 + PUNCTUAL)
 
 
 def test_the_ledger_notices_a_unit_that_two_hold() -> None:
     ledger = Ledger()
-    ledger.told(Changes({"a": SLOT, "b": SLOT}, {}, {}))
-    ledger.begun("a", Hold("a", {"n1": 5}, 9_000), 1_000, late=False)
+    ledger.told(Changes({"a": SLOT, "b": SLOT}, {}, {}), now=0)
+    ledger.begun("a", Hold("a", {"n1": 5}, 9_000), 1_000)
     with pytest.raises(Broken, match="others hold"):
-        ledger.begun("b", Hold("b", {"n1": 4}, 9_000), 1_000, late=False)
+        ledger.begun("b", Hold("b", {"n1": 4}, 9_000), 1_000)
