@@ -51,7 +51,7 @@ def small(spawner, pod):
 c.KubeSpawner.modify_pod_hook = small
 """
 _SERVICE = """
-c.GpuDev.disks = "directories"
+c.GpuDev.disks = "volumes"
 c.GpuDev.namespace = {namespace!r}
 c.GpuDev.kubeconfig = {kubeconfig!r}
 c.GpuDev.policy = {{"default": {{"images": ["*"]}}}}
