@@ -90,6 +90,12 @@ def others(hub: RunningHub, token: str, seconds: float) -> list[float]:
     return taken
 
 
+def cpu(hub: RunningHub) -> dict[str, float]:
+    """Processor seconds that each part has used."""
+    used = {part: hub.process(part).cpu_times() for part in ("service", "hub", "proxy")}
+    return {part: times.user + times.system for part, times in used.items()}
+
+
 def p99(taken: list[float]) -> float:
     return statistics.quantiles(taken, n=100)[98]
 
@@ -109,12 +115,14 @@ def main() -> int:
         alone = others(hub, token, SECONDS)
         service, log = hub.process("service"), hub.home / "hub.log"
         memory, written = service.memory_info().rss, log.stat().st_size
+        spent = cpu(hub)
         mine, theirs = multiprocessing.Pipe()
         flooding = multiprocessing.Process(target=flood, args=(hub.url, SECONDS, theirs))
         flooding.start()
         beside = others(hub, token, SECONDS)
         answers: Counter[str] = mine.recv()
         flooding.join()
+        busy = {part: (after - spent[part]) / SECONDS for part, after in cpu(hub).items()}
         grown = (service.memory_info().rss - memory) / 2**20
         own = len(beside)
         bytes_each = (log.stat().st_size - written) / max(answers.total() + own, 1)
@@ -125,7 +133,8 @@ def main() -> int:
     print(
         f"{answers.total()} anonymous requests in {SECONDS} s, answers {dict(answers)}; others"
         f" p50 {statistics.median(alone) * 1e3:.1f} and {statistics.median(beside) * 1e3:.1f} ms,"
-        f" p99 {p99(alone) * 1e3:.1f} and {p99(beside) * 1e3:.1f} ms"
+        f" p99 {p99(alone) * 1e3:.1f} and {p99(beside) * 1e3:.1f} ms; of a core used meanwhile:"
+        f" {', '.join(f'{part} {share:.2f}' for part, share in busy.items())}"
     )
     good = ratio <= GOAL_RATIO and bytes_each <= GOAL_BYTES and grown <= GOAL_MEMORY
     full = SECONDS >= 300 and rate >= 0.95 * RATE
