@@ -24,7 +24,7 @@ from typing import IO, Any
 import psutil
 
 from gpudev_client.kubernetes import LABEL_RANK, LABEL_RESERVATION, worker_name
-from gpudev_service.kube import connect
+from gpudev_service.kube.connection import connect
 from gpudev_service.settings import KubernetesSettings, Settings
 from tools.cluster.cluster import Cluster
 from tools.cluster.place import Place, default_place

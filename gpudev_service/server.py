@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
@@ -24,7 +25,7 @@ from .disks.base import DiskBackend
 from .disks.directories import DirectoryDisks
 from .fleet import Fleet, KubernetesFleet, NvmlFleet, StaticFleet
 from .hub import Hub
-from .kube import Cluster, Kube, NoCredentials, connect, watched
+from .kube import Cluster, NoCredentials, watched
 from .loops import Runner
 from .operations import status
 from .operations.listings import volume_disks
@@ -34,6 +35,9 @@ from .settings import Settings
 from .store import migrate
 from .store.engine import Store
 from .wake import Wake
+
+if TYPE_CHECKING:
+    from .kube.connection import Kube
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +89,13 @@ async def context(
     async with AsyncExitStack() as stack:
         kube = cluster = None
         if {"kubernetes", "volumes"} & {kinds.fleet, kinds.servers, kinds.disks}:
+            try:
+                # Its libraries are an extra, and take half a second to load.
+                from .kube.connection import connect
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"GpuDev.fleet: Kubernetes needs {error.name}; install gpudev[kubernetes]"
+                ) from None
             try:
                 kube = await stack.enter_async_context(connect(settings))
             except NoCredentials as error:

@@ -12,12 +12,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpudev_client.kubernetes import LABEL_DISK, LABEL_MANAGED, LABEL_STATE, MANAGED_BY
 from gpudev_service.disks.base import DiskBusy, DiskFailure
 from gpudev_service.disks.claims import SNAPSHOT_GROUP, Claim, State, Taken, claim, taken
-from gpudev_service.kube.connection import Kube, KubeAway, KubeRefused
+from gpudev_service.kube import KubeAway, KubeRefused
+
+if TYPE_CHECKING:
+    from gpudev_service.kube.connection import Kube
 
 log = logging.getLogger(__name__)
 

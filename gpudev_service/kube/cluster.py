@@ -7,13 +7,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gpudev_service.settings import Settings
 
-from .connection import Kube, KubeRefused, Object
 from .objects import Node, Pod, node_reader, pod_reader
+from .refusals import KubeRefused, Object
 from .watch import Timing, Watched
+
+if TYPE_CHECKING:
+    from .connection import Kube
 
 _NOT_FOUND = 404
 #: Seconds for the look at a node before a start: somebody waits for it.

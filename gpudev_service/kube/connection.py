@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 import aiohttp
 from kubernetes_asyncio.client import ApiClient, Configuration
@@ -23,7 +23,8 @@ from kubernetes_asyncio.config import (
 
 from gpudev_service.settings import Settings
 
-Object = dict[str, Any]
+from .refusals import KubeAway, KubeRefused, NoCredentials, Object
+
 Query = Mapping[str, str | int]
 
 #: Seconds that a call may take, its answer included, and the opening of a connection.
@@ -38,22 +39,6 @@ AGENT = f"gpudev (process {os.getpid()})"
 #: Statuses by which the API server says that it cannot answer now.
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ERRORS_FROM = 400
-
-
-class KubeAway(Exception):  # noqa: N818 - a condition
-    """The API server cannot be reached, or cannot answer now; later it may."""
-
-
-class KubeRefused(Exception):  # noqa: N818 - an answer
-    """The API server says no. `reason` is its own word for it (`NotFound`, `AlreadyExists`)."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(f"{status} {reason}: {message}")
-        self.status, self.reason, self.message = status, reason, message
-
-
-class NoCredentials(Exception):  # noqa: N818 - a mistake of the configuration
-    """How to reach the API server is not written where it should be."""
 
 
 class Kube(ApiClient):

@@ -11,7 +11,7 @@ from typing import Any
 from gpudev_client.kubernetes import LABEL_PLACEHOLDER, LABEL_RANK, LABEL_RESERVATION
 from gpudev_client.podstatus import Trouble, trouble
 
-from .connection import Object
+from .refusals import Object
 
 CPU, MEMORY = "cpu", "memory"
 ZONE = "topology.kubernetes.io/zone"

@@ -21,9 +21,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .connection import Kube, KubeAway, KubeRefused, Object
+from .refusals import KubeAway, KubeRefused, Object
+
+if TYPE_CHECKING:
+    from .connection import Kube
 
 log = logging.getLogger(__name__)
 

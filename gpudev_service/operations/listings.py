@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,10 +13,12 @@ from gpudev_service.disks.indexes import Indexed, Page, Summary
 from gpudev_service.disks.objects import Objects
 from gpudev_service.disks.volumes import GB, VolumeDisks
 from gpudev_service.disks.waiting import Options
-from gpudev_service.kube.connection import Kube
 from gpudev_service.settings import Settings
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ListingPageRow, ListingRow
+
+if TYPE_CHECKING:
+    from gpudev_service.kube.connection import Kube
 
 
 class StoredListings:

@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
-from gpudev_service.kube import Kube
-from gpudev_service.kube.connection import end
+from gpudev_service.kube.connection import Kube, end
 
 #: How it can break. `half-open`: connections stand, and nothing comes through, new ones are taken
 #: and get no answer. `half-open watches`: the same for watches only. `cut`: every connection is

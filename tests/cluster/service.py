@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpudev_service.fleet import KubernetesFleet
-from gpudev_service.kube import Cluster, Kube, Timing, connect
+from gpudev_service.kube import Cluster, Timing
 from gpudev_service.kube.cluster import DEFAULT
+from gpudev_service.kube.connection import Kube, connect
 from gpudev_service.servers import PodServers
 from gpudev_service.settings import GpuTypeSpec, KubernetesSettings, KubernetesType, Settings
 from gpudev_service.store.engine import Store

@@ -18,7 +18,7 @@ from gpudev_service.disks.objects import Objects
 from gpudev_service.disks.steps import OnVolumeStep, nothing_listens
 from gpudev_service.disks.volumes import VolumeDisks
 from gpudev_service.disks.waiting import Options
-from gpudev_service.kube import connect
+from gpudev_service.kube.connection import connect
 from gpudev_service.operations.listings import StoredListings
 from gpudev_service.settings import KubernetesSettings, Settings
 from gpudev_service.store import migrate

@@ -42,10 +42,10 @@ RULES = (
     Rule(r"jobs?", "reservation"),
     Rule(r"instances?", "server", unless=(r"for instance",)),
     Rule(
-        r"(notebook|jupyter) servers?|workspaces?|containers?|pods?",
+        # Pods, containers and volumes are Kubernetes' own words for what a server and a disk are
+        # made of there.
+        r"(notebook|jupyter) servers?|workspaces?",
         "server",
-        # What a server's handle points to, where processes and pods are told apart.
-        unless=(r"creation time, or a pod\)",),
     ),
     Rule(
         r"machines?|hosts?",
@@ -62,14 +62,14 @@ RULES = (
             # OpenSSH's own words, where OpenSSH is meant.
             r"host keys?",
             r"SSH host",
-            r"Host\s+(pattern|gpudev)\S*",
+            r"Host\s+(pattern|gpudev|rank-)\S*",
             r"no host of gpudev",
             r"`known_hosts`\s+without the host",
         ),
     ),
     Rule(r"allocat(e|es|ed|ing|ion|ions)", "lease; placement"),
     Rule(r"rent(s|ed|al)?|tenanc(y|ies)", "lease"),
-    Rule(r"volumes?|drives?|home (folder|volume)s?", "disk"),
+    Rule(r"drives?|home (folder|volume)s?", "disk"),
     Rule(r"restore points?|images? of (the|a|your) disk", "snapshot"),
     Rule(r"wait(ing)?[- ]?lists?|backlogs?", "queue"),
     Rule(r"gpu[- ](kind|model|class|flavou?r)s?|accelerators?|flavou?rs?", "GPU type"),

@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from gpudev_service.kube import Kube, connect
+from gpudev_service.kube.connection import Kube, connect
 from gpudev_service.settings import GpuTypeSpec, KubernetesSettings, Settings
 
 Object = dict[str, Any]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpudev_service.fleet import KubernetesFleet
-from gpudev_service.kube import Cluster, Timing, connect
+from gpudev_service.kube import Cluster, Timing
+from gpudev_service.kube.connection import connect
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec, Settings
 
 from .moody import Moody, moody_server, settings_for

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpudev_service.kube import KubeAway, KubeRefused, Timing, Watched
-from gpudev_service.kube.connection import Kube, Object
+from gpudev_service.kube.connection import Kube
+from gpudev_service.kube.refusals import Object
 
 from .moody import Moody, moody_server, settings_for
 
@@ -194,7 +195,7 @@ async def _again(case: Case) -> None:
 
 
 async def test_nobody_at_the_address_is_said_in_words(tmp_path: Path) -> None:
-    from gpudev_service.kube import connect
+    from gpudev_service.kube.connection import connect
 
     # Port 9 (discard) has no listener on loopback: the connection is refused at once.
     async with connect(settings_for(tmp_path, "http://127.0.0.1:9")) as kube:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_service.store.engine import Store
+from gpudev_service.store.errors import StoreBroken
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.rows import reservation
 
@@ -59,7 +60,7 @@ async def test_a_reader_cannot_write(store: Store) -> None:
         async with store.reading() as session:
             session.add(reservation("r1"))
 
-    with pytest.raises(DBAPIError):
+    with pytest.raises(StoreBroken):
         await write()
     assert await ids(store) == []
 
