@@ -236,7 +236,6 @@ def test_states_are_called_as_everywhere() -> None:
         ("The instance did not come up.", "instance"),
         ("All machines are drained", "machines"),
         ("an allocation of 4 GPUs", "allocation"),
-        ("Your volume is full.", "volume"),
         ("Choose a gpu type", "gpu type"),
         ("You are on the waiting list.", "waiting list"),
     ],
