@@ -109,8 +109,10 @@ class _Attempt:
             else:
                 displaced.append(seat)
         for seat in displaced:
-            if not pool.sit_no_later(seat, seat.start):
+            elsewhere = seating.find_no_later(seat, seat.start)
+            if elsewhere is None:
                 return seat.demand.id
+            seating.sit(seat, elsewhere)
         return None
 
     def undo(self) -> None:

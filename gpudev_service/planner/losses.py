@@ -40,10 +40,9 @@ def hand_down(
     behind: _Behind | None = None
     while waiting:
         _, seat, promised = heappop(waiting)
-        earliest = max(seating.now, seat.not_before)
-        start = max(promised, earliest)
-        place = seating.find(seat, earliest, start + 1)
+        place = seating.find_no_later(seat, promised)
         if place is None:
+            start = max(promised, seating.now, seat.not_before)
             behind = behind or _Behind(seating, seated)
             place, giving = behind.at(seat, start) or behind.after(seat, start)
             for junior in giving:
@@ -71,9 +70,7 @@ class _Behind:
 
     def after(self, seat: Seat, start: int) -> _Offer:
         """The first place after `start`, free or that of somebody with one as large."""
-        free = self._seating.find(seat, start)
-        if free is None:
-            raise AssertionError(f"{seat.demand.id}: fits an empty pool and found no place")
+        free = self._seating.find_some(seat, start)
         demand, is_open = seat.demand, self._seating.calendar.open
         for junior in self._by_start[bisect_right(self._starts, start) :]:
             begin, theirs = junior.start, junior.demand

@@ -137,14 +137,6 @@ class Pool:
         self.seating.sit(seat, (start, nodes))
         return None
 
-    def sit_no_later(self, seat: Seat, promised_start: int) -> bool:
-        """Seats somebody who lost their slot, elsewhere, no later than promised."""
-        earliest = max(self.seating.now, seat.not_before)
-        place = self.seating.find(seat, earliest, max(promised_start, earliest) + 1)
-        if place is not None:
-            self.seating.sit(seat, place)
-        return place is not None
-
     # Step 2: improve.
 
     def improve(self, *, everyone: bool = False) -> None:
@@ -172,10 +164,7 @@ class Pool:
         earliest = max(self.seating.now, seat.not_before)
         if seat.demand.booked_start_ms is not None:
             return self.seating.find_exactly(seat, earliest) or Reason.BOOKED_START_TAKEN
-        place = self.seating.find(seat, earliest)
-        if place is None:
-            raise AssertionError(f"{seat.demand.id}: fits an empty pool and found no place")
-        return place
+        return self.seating.find_some(seat, earliest)
 
     def seat_newcomer(self, seat: Seat) -> None:
         place = self.place_for(seat)

@@ -158,6 +158,18 @@ class Seating:
             )
         return self._find_in_quota(seat, earliest, before)
 
+    def find_some(self, seat: Seat, earliest: int) -> Place:
+        """The first place from `earliest` on for a seat that is not impossible: there is one."""
+        place = self.find(seat, earliest)
+        if place is None:
+            raise AssertionError(f"{seat.demand.id}: fits an empty pool and found no place")
+        return place
+
+    def find_no_later(self, seat: Seat, promised_start: int) -> Place | None:
+        """The first place that starts no later than promised, or now where that is past."""
+        earliest = max(self.now, seat.not_before)
+        return self.find(seat, earliest, max(promised_start, earliest) + 1)
+
     def find_exactly(self, seat: Seat, start: int) -> Place | None:
         """A place with exactly this start."""
         return self.find(seat, start, start + 1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from gpudev_service.planner import Demand, Hold, Node, Plan, Rules, Slot
+from gpudev_service.planner import Demand, Hold, Node, Plan, Rules, Slot, plan
 
 NOW = 1_000
 RULES = Rules(overstay_ms=3, late_start_ms=2)
@@ -36,6 +36,15 @@ class State:
         return replace(
             self, demands=[replace(d, promise=plan.slots.get(d.id)) for d in self.demands]
         )
+
+
+def starts(state: State) -> dict[str, int]:
+    """Everyone's start, in hours from now."""
+    return {name: slot.start_ms - NOW for name, slot in plan(*state.args).slots.items()}
+
+
+def lease(name: str, node: str, hours: int, units: int = 8, key: str | None = None) -> Hold:
+    return Hold(name, {node: units}, NOW + hours, (key,) if key else ())
 
 
 def fleet(count: int, units: int = 8, pool: str = "h100") -> list[Node]:
