@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
-from collections.abc import Callable
 from typing import Self
 
-_CHUNK = 64 * 1024
+from .listening import CHUNK, Listening
+
 _PASSED = 200
 
 
-class ConnectProxy:
+class ConnectProxy(Listening):
     """Runs in threads of its own.
 
     Args:
@@ -21,42 +20,26 @@ class ConnectProxy:
     """
 
     def __init__(self, login: str | None = None, status: int = _PASSED) -> None:
+        super().__init__()
         self.login, self.status = login, status
         #: Whom it was asked for, in order.
         self.asked: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.netloc = "{}:{}".format(*self._listener.getsockname())
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
+        self.netloc = f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join(30)
+        self.close()
 
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._open.append(client)
-                self._start(self._answer, client)
+    def accepted(self, client: socket.socket) -> None:
+        self._start(self._answer, client)
 
     def _answer(self, client: socket.socket) -> None:
         head = b""
         while b"\r\n\r\n" not in head:
-            head += client.recv(_CHUNK)
+            head += client.recv(CHUNK)
         first, *lines = head.decode().split("\r\n")
         method, target, _ = first.split(" ")
         self.asked.append(target)
@@ -76,6 +59,6 @@ class ConnectProxy:
 
 def _pass(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(_CHUNK):
+        while data := source.recv(CHUNK):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)

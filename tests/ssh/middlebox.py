@@ -6,18 +6,18 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gpudev_client.ssh import frames
 
+from .listening import CHUNK, Listening
 from .site import Site
 
 #: A message is too big, for whoever looks at messages.
 _TOO_BIG = 1009
-_CHUNK = 64 * 1024
 
 
-class Middlebox:
+class Middlebox(Listening):
     """Passes HTTP on, and does `how` to a WebSocket whose request has `what` in it, once the
     server's head has gone through:
 
@@ -28,47 +28,27 @@ class Middlebox:
     """
 
     def __init__(self, how: str, what: bytes) -> None:
+        super().__init__()
         self.how, self.what = how, what
         #: How many WebSockets it has been done to.
         self.done = 0
         self.target = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
-    def close(self) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._open.append(client)
-                try:
-                    server = socket.create_connection(("127.0.0.1", self.target))
-                except OSError:  # the proxy is still starting
-                    client.close()
-                    continue
-                self._open.append(server)
-                seen = threading.Event()
-                self._start(self._up, client, server, seen)
-                self._start(self._down, server, client, seen)
+    def accepted(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self.target))
+        except OSError:  # the proxy is still starting
+            client.close()
+            return
+        self._open.append(server)
+        seen = threading.Event()
+        self._start(self._up, client, server, seen)
+        self._start(self._down, server, client, seen)
 
     def _up(self, client: socket.socket, server: socket.socket, seen: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            while data := client.recv(_CHUNK):
+            while data := client.recv(CHUNK):
                 if self.what in data:
                     seen.set()
                 server.sendall(data)
@@ -77,7 +57,7 @@ class Middlebox:
     def _down(self, server: socket.socket, client: socket.socket, seen: threading.Event) -> None:
         with contextlib.suppress(OSError):
             head = b""
-            while data := server.recv(_CHUNK):
+            while data := server.recv(CHUNK):
                 if not seen.is_set():
                     client.sendall(data)
                     continue
@@ -102,7 +82,7 @@ class Middlebox:
         client.sendall(head[:end] + more)
         if self.how == "closes":
             client.shutdown(socket.SHUT_WR)
-        while server.recv(_CHUNK):
+        while server.recv(CHUNK):
             pass
 
 
