@@ -309,10 +309,20 @@ class GpuDevMixin(Spawner):
         steps = [*self._steps(), Milestone(step="lab", at=datetime.now(UTC))]
         self._still_ours(
             await self.connection.report(
-                reservation_id, ServerReport(status="running", milestones=steps)
+                reservation_id, ServerReport(status="starting", milestones=steps)
             )
         )
+        self.connection.later(self._report_reachable(reservation_id))
         return where
+
+    async def _report_reachable(self, reservation_id: str) -> None:
+        """Tells the service that the server runs, once the Hub has its route: whoever hears of it
+        earlier finds nothing there. Should the Hub die before, the service sees it by itself."""
+        future = cast("asyncio.Task[Any] | None", self._spawn_future)
+        if future is not None:
+            await asyncio.wait([future])
+        if self.ready:
+            await self.connection.report(reservation_id, ServerReport(status="running"))
 
     def _steps(self) -> list[Milestone]:
         begin = [Milestone(step="begin", at=self._began_at)] if self._began_at else []

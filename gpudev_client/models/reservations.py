@@ -158,10 +158,10 @@ class ServerReport(Request):
     """What the Hub's spawner says about a reservation's server.
 
     `starting` carries the `handle` by which the server can be stopped without the Hub (a process
-    id with its creation time, or a pod); `running` ends the preparation; `failed` gives the GPUs
-    back; `stopped` means that a person gave them back; `left` that they left the queue; `note`
-    is a line for the history and changes nothing. `milestones` are the steps of the start that were
-    done, with `running` and `failed`.
+    id with its creation time, or a pod), and comes again when the server answers; `running` ends
+    the preparation, once the server can be reached through the Hub; `failed` gives the GPUs back;
+    `stopped` means that a person gave them back; `left` that they left the queue; `note` is a line
+    for the history and changes nothing. `milestones` are the steps of the start that were done.
     """
 
     status: Literal["starting", "running", "failed", "stopped", "left", "note"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -144,16 +145,17 @@ async def _take_in(
     state = State(row.state)
     match said.status:
         case "starting":
-            return _starting(session, row, said, now)
+            steps = await _steps(session, row, said, now)
+            return [*_starting(session, row, said, now), *steps]
         case "running":
-            return [*_steps(session, row, said, now), *_running(session, row, now)]
+            return [*await _steps(session, row, said, now), *_running(session, row, now)]
         case "failed" if state is State.PREPARING:
             why = said.message or "The server did not start."
-            steps = _steps(session, row, said, now)
+            steps = await _steps(session, row, said, now)
             return [*steps, *await end_in(ctx, session, row, State.FAILED, why, SERVICE, now)]
         case "failed" | "note" if state in _STARTABLE:
             why = said.message or "The server did not start again."
-            return await _told_once(session, row, why, now)
+            return await _told_once(session, row, "server", why, now)
         case "stopped" | "left":
             owner = Actor(row.user)
             why = said.message or (
@@ -170,28 +172,33 @@ def _starting(
     the lease has ended in between. The spawner sees that in the answer's state."""
     known = row.server_handle
     row.server_handle = dict(said.handle) if said.handle else known
-    repeated = said.handle is not None and dict(said.handle) == known
+    repeated = bool(known) and row.server_handle == known
     if repeated or State(row.state) not in _STARTABLE:
         return []
     return [note(session, row, "server", "The server is starting.", actor=SERVICE.name, now=now)]
 
 
 async def _told_once(
-    session: AsyncSession, row: ReservationRow, why: str, now: datetime
+    session: AsyncSession,
+    row: ReservationRow,
+    kind: str,
+    why: str,
+    now: datetime,
+    data: dict[str, Any] | None = None,
 ) -> list[HistoryRow]:
-    """A line about the server, unless it is the last one that was said about it."""
+    """A line of this kind, unless it is the last one of the kind that was said."""
     last = await session.scalar(
         select(HistoryRow.reason)
-        .where(HistoryRow.reservation_id == row.id, HistoryRow.kind == "server")
+        .where(HistoryRow.reservation_id == row.id, HistoryRow.kind == kind)
         .order_by(HistoryRow.id.desc())
         .limit(1)
     )
     if last == why:
         return []
-    return [note(session, row, "server", why, actor=SERVICE.name, now=now)]
+    return [note(session, row, kind, why, actor=SERVICE.name, now=now, data=data)]
 
 
-def _steps(
+async def _steps(
     session: AsyncSession, row: ReservationRow, said: ServerReport, now: datetime
 ) -> list[HistoryRow]:
     """The start's steps, for whoever asks where its time went. A repeated report adds nothing."""
@@ -201,7 +208,7 @@ def _steps(
         return []
     data = {"steps": [one.model_dump(mode="json") for one in said.milestones]}
     told = words.steps([(one.step, one.at) for one in said.milestones])
-    return [note(session, row, "milestones", told, actor=SERVICE.name, now=now, data=data)]
+    return await _told_once(session, row, "milestones", told, now, data)
 
 
 def _running(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:

@@ -46,8 +46,11 @@ IN_SERVICE = (
 
 #: The server's process runs; neither the Hub nor the service has written down which one it is.
 SERVER_STARTED = "server-started"
-#: The service knows that the server runs, and the Hub has not written down that it started it.
-RUNNING_REPORTED = "running-reported"
+#: The service knows that the server answers, and the Hub has not written down that it started it.
+ANSWER_REPORTED = "answer-reported"
+#: The Hub has written the server down and routes to it, and the service does not know.
+ROUTED = "routed"
+IN_HUB = (SERVER_STARTED, ANSWER_REPORTED, ROUTED)
 
 
 def arm(folder: Path, point: str) -> None:
@@ -122,9 +125,11 @@ def in_hub() -> None:
     async def reporting(self: Any, reservation_id: str, said: Any) -> Any:
         if said.status == "starting":
             _crash(SERVER_STARTED)
-        answer = await report(self, reservation_id, said)
         if said.status == "running":
-            _crash(RUNNING_REPORTED)
+            _crash(ROUTED)
+        answer = await report(self, reservation_id, said)
+        if said.milestones:
+            _crash(ANSWER_REPORTED)
         return answer
 
     connection.report = reporting

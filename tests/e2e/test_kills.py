@@ -236,7 +236,7 @@ def test_service_killed_just_before_a_lease_ends(killed: Killed) -> None:
     killed.ended_on_time(lease.id)
 
 
-@pytest.mark.parametrize("point", [crash_points.SERVER_STARTED, crash_points.RUNNING_REPORTED])
+@pytest.mark.parametrize("point", crash_points.IN_HUB)
 def test_hub_killed_while_one_starts_and_one_waits(killed: Killed, point: str) -> None:
     ada, grace = killed.person(), killed.person()
     killed.arm(point)

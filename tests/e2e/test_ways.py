@@ -15,6 +15,7 @@ import pytest
 from gpudev_client.states import State
 from tests.fixtures.hub import RunningHub
 
+from .conftest import SHORT
 from .database import Database
 from .invariants import assert_sound, marked
 from .people import Person
@@ -24,6 +25,30 @@ pytestmark = pytest.mark.hub
 
 FORM = {"gpu_type": "t4", "gpus:t4": "1", "hours": "1", "disk_choice": "none"}
 OPTIONS = {"gpu_type": "t4", "gpus": 1, "hours": 1}
+
+
+#: A proxy that takes its time with a route; what is not waited for shows.
+SLOW_ROUTES = """
+import asyncio
+from jupyterhub.proxy import ConfigurableHTTPProxy
+
+class SlowRoutes(ConfigurableHTTPProxy):
+    async def add_user(self, *args, **kwargs):
+        await asyncio.sleep(1)
+        await super().add_user(*args, **kwargs)
+
+c.JupyterHub.proxy_class = SlowRoutes
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[RunningHub]:
+    hub = RunningHub(service_config=SHORT, hub_config=SLOW_ROUTES)
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.remove()
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +84,13 @@ def test_the_hubs_api_makes_a_reservation(person: Make) -> None:
     assert made is not None
     assert (made.gpu_type, made.gpus, made.hours) == ("t4", 1, 1.0)
     ada.until_state(made.id, State.ACTIVE)
+
+
+def test_what_is_active_can_be_reached_at_once(person: Make) -> None:
+    ada = person("way-reach")
+    made = ada.reserve(**OPTIONS)
+    ada.until_state(made.id, State.ACTIVE)
+    assert ada.inside(made, "status").is_success
 
 
 def test_the_hubs_api_without_options_is_refused(person: Make) -> None:
