@@ -1,10 +1,12 @@
-"""The command `gpudev`: serves, or does one thing (`migrate`, `backup FILE`, `loop NAME`)."""
+"""The command `gpudev`: serves, or does one thing (`migrate`, `backup FILE`, `loop NAME`,
+`simulate`)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from .keeper import keep
 from .loops import LOOPS
 from .loops.runner import run_once
 from .settings import Settings
+from .simulate.options import ALIASES, FLAGS, Simulate
 from .store import migrate
 from .store.backup import backup_sqlite
 from .store.engine import Store
@@ -227,10 +230,40 @@ class LoopApp(GpuDevApp):
         asyncio.run(run())
 
 
+class SimulateApp(GpuDevApp):
+    """Replays a trace of requests, and compares the waits, use and fairness that people would have
+    met: under this configuration, under other policies, and under Slurm's backfill rules."""
+
+    name = "gpudev-simulate"
+    description = __doc__
+
+    classes = [*GpuDevApp.classes, Simulate]  # noqa: RUF012
+    aliases: Any = GpuDevApp.aliases | ALIASES
+    flags: Any = GpuDevApp.flags | FLAGS
+
+    def begin_logging(self) -> None:
+        """What it has to say is its answer."""
+
+    def work(self) -> None:
+        from gpudev_client.cli import show
+
+        from .simulate import command
+
+        options = Simulate(parent=self)
+        found = command.simulate(options, GpuDev(parent=self).settings())
+        if options.json:
+            show.emit_json(found.document())
+        else:
+            show.out(
+                found.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+            )
+
+
 GpuDevApp.subcommands = {
     "migrate": (MigrateApp, "Migrate the database, and end."),
     "backup": (BackupApp, "Copy the SQLite database to FILE while it is in use."),
     "loop": (LoopApp, "Run one loop once."),
+    "simulate": (SimulateApp, "Replay a trace under this policy, others and Slurm's rules."),
 }
 
 

@@ -1,0 +1,248 @@
+"""Slurm's rules for the same queue: priority order, and `sched/backfill` every half minute.
+
+Written from what slurm.conf(5) says, and it shares nothing with the planner. The rules, with the
+names of `SchedulerParameters`:
+
+- When a job arrives or ends, the queue is looked at in the order of priority and arrival (up to
+  `default_queue_depth`), and jobs start until the first that does not fit.
+- Every `bf_interval`, if something has changed, the backfill goes through the queue in the same
+  order (up to `bf_max_job_test`). Each job gets the earliest start at which it delays nobody before
+  it, by what running jobs have asked for; whoever could start now does. Starts further away than
+  `bf_window` are not reserved. Ends are rounded up to `bf_resolution`.
+- Nothing is kept from one cycle to the next: a start time that was told may move either way.
+
+Slurm's own backfill is less exact: it looks further ahead in growing steps, and often keeps whole
+nodes for a job that needs a part. These rules are spared both, which is in Slurm's favour.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .fleet import Fleet
+from .replay import Part
+
+_FOREVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Slurm's defaults."""
+
+    bf_interval_ms: int = 30_000
+    bf_resolution_ms: int = 60_000
+    bf_window_ms: int = 24 * 3_600_000
+    bf_max_job_test: int = 500
+    default_queue_depth: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    nodes: tuple[str, ...]
+    units: int
+    pool: str
+    until_ms: int
+
+
+class Profile:
+    """Free units of one node over time: `free[i]` from `times[i]` on, until `times[i + 1]`."""
+
+    __slots__ = ("free", "times")
+
+    def __init__(self, since: int, units: int) -> None:
+        self.times, self.free = [since], [units]
+
+    def take(self, start: int, end: int, units: int) -> None:
+        """Takes `units` over [start, end)."""
+        first, last = self._cut(start), self._cut(end)
+        for at in range(first, last):
+            self.free[at] -= units
+
+    def _cut(self, moment: int) -> int:
+        """The place of the step that begins at `moment`, which is made if need be."""
+        at = bisect_right(self.times, moment) - 1
+        if at < 0:
+            return 0
+        if self.times[at] != moment:
+            at += 1
+            self.times.insert(at, moment)
+            self.free.insert(at, self.free[at - 1])
+        return at
+
+    def at(self, moment: int) -> int:
+        return self.free[bisect_right(self.times, moment) - 1]
+
+    def windows(self, units: int, length: int, since: int) -> list[tuple[int, int]]:
+        """The spans from `since` on with `units` free that are no shorter than `length`."""
+        found, begin = [], None
+        times = self.times
+        for at, free in enumerate(self.free):
+            if free >= units:
+                if begin is None:
+                    begin = times[at]
+            elif begin is not None:
+                begin = max(begin, since)
+                if times[at] - begin >= length:
+                    found.append((begin, times[at]))
+                begin = None
+        if begin is not None:
+            found.append((max(begin, since), _FOREVER))
+        return found
+
+    def first(self, units: int, length: int, since: int) -> int:
+        """The first start from `since` on; never, for a node that is too small."""
+        begin, times = -1, self.times
+        for at, free in enumerate(self.free):
+            if free >= units:
+                if begin < 0:
+                    begin = max(since, times[at])
+            elif begin >= 0:
+                if times[at] - begin >= length:
+                    return begin
+                begin = -1
+        return begin if begin >= 0 else _FOREVER
+
+
+class Backfill:
+    """A queue by Slurm's rules."""
+
+    def __init__(self, fleet: Fleet, parameters: Parameters | None = None) -> None:
+        self._parameters = parameters or Parameters()
+        self._units = {pool: dict(those) for pool, those in fleet.nodes.items()}
+        self._free = {pool: dict(those) for pool, those in fleet.nodes.items()}
+        self._queue: list[tuple[int, int, Part]] = []
+        self._running: dict[str, _Running] = {}
+        self._told: dict[str, int] = {}
+        self._now = 0
+        #: When the next cycle is; None while nothing has changed since the last one.
+        self._cycle_ms: int | None = None
+        self._last_cycle_ms = -self._parameters.bf_interval_ms
+
+    @property
+    def told(self) -> Mapping[str, int]:
+        return self._told
+
+    def add(self, part: Part, now: int) -> bool:
+        request = part.request
+        there = self._units.get(request.pool, {}).values()
+        if sum(units >= request.units for units in there) < request.nodes:
+            return False
+        insort(self._queue, (-part.priority, part.order, part), key=lambda entry: entry[:2])
+        self._changed(max(now, part.booked_ms or 0))
+        return True
+
+    def end(self, key: str, now: int) -> None:
+        job = self._running.pop(key)
+        for node in job.nodes:
+            self._free[job.pool][node] += job.units
+        self._changed(now)
+
+    def extend(self, key: str, wanted_ms: int, now: int) -> int:
+        """Only an administrator can give a running job more time."""
+        return 0
+
+    def due_ms(self) -> int | None:
+        return self._cycle_ms
+
+    def _changed(self, now: int) -> None:
+        after = self._last_cycle_ms + self._parameters.bf_interval_ms
+        at = max(now, after)
+        self._cycle_ms = at if self._cycle_ms is None else min(at, self._cycle_ms)
+
+    def begin(self, now: int) -> Iterable[str]:
+        self._now = now
+        begun = self._in_order(now)
+        if self._cycle_ms is not None and now >= self._cycle_ms:
+            self._cycle_ms, self._last_cycle_ms = None, now
+            begun += self._backfill(now)
+        gone = set(begun)
+        if gone:
+            self._queue = [entry for entry in self._queue if entry[2].key not in gone]
+        later = [part.booked_ms for _, _, part in self._queue if (part.booked_ms or 0) > now]
+        if later:
+            self._changed(min(moment for moment in later if moment is not None))
+        return begun
+
+    def _in_order(self, now: int) -> list[str]:
+        """Starts jobs in order until the first of each partition that does not fit."""
+        begun: list[str] = []
+        blocked: set[str] = set()
+        for _, _, part in self._queue[: self._parameters.default_queue_depth]:
+            request = part.request
+            if request.pool in blocked or (part.booked_ms or 0) > now:
+                continue
+            free = self._free[request.pool]
+            fitting = sorted(
+                (units, node) for node, units in free.items() if units >= request.units
+            )
+            if len(fitting) < request.nodes:
+                blocked.add(request.pool)
+                if len(blocked) == len(self._free):
+                    break
+                continue
+            self._start(part, tuple(node for _, node in fitting[: request.nodes]), now)
+            begun.append(part.key)
+        return begun
+
+    def _start(self, part: Part, nodes: tuple[str, ...], now: int) -> None:
+        request = part.request
+        for node in nodes:
+            self._free[request.pool][node] -= request.units
+        until = now + part.lease_ms
+        self._running[part.key] = _Running(nodes, request.units, request.pool, until)
+        self._told.setdefault(part.key, now)
+
+    def _backfill(self, now: int) -> list[str]:
+        """One cycle; who could start now has started."""
+        profiles = {
+            pool: {node: Profile(now, units) for node, units in those.items()}
+            for pool, those in self._units.items()
+        }
+        for job in self._running.values():
+            for node in job.nodes:
+                profiles[job.pool][node].take(now, self._rounded(job.until_ms), job.units)
+        begun: list[str] = []
+        horizon = now + self._parameters.bf_window_ms
+        for _, _, part in self._queue[: self._parameters.bf_max_job_test]:
+            if part.key in self._running:
+                continue
+            request = part.request
+            pool = profiles[request.pool]
+            start, nodes = _place(pool, part, max(now, part.booked_ms or 0))
+            if start > horizon:
+                continue
+            self._told.setdefault(part.key, start)
+            for node in nodes:
+                pool[node].take(start, self._rounded(start + part.lease_ms), request.units)
+            if start <= now:
+                self._start(part, nodes, now)
+                begun.append(part.key)
+        return begun
+
+    def _rounded(self, moment: int) -> int:
+        step = self._parameters.bf_resolution_ms
+        return -(-moment // step) * step
+
+
+def _place(pool: Mapping[str, Profile], part: Part, since: int) -> tuple[int, tuple[str, ...]]:
+    """The earliest start, and the nodes for it: those that are fullest already."""
+    request, length = part.request, part.lease_ms
+    if request.nodes == 1:
+        best = (_FOREVER, 0, "")
+        for name, profile in pool.items():
+            start = profile.first(request.units, length, since)
+            if start <= best[0] and start < _FOREVER:
+                best = min(best, (start, profile.at(start), name))
+        return best[0], (best[2],)
+    windows = {name: each.windows(request.units, length, since) for name, each in pool.items()}
+    for start in sorted({begin for spans in windows.values() for begin, _ in spans}):
+        fitting = sorted(
+            (pool[name].at(start), name)
+            for name, spans in windows.items()
+            if any(begin <= start and start + length <= end for begin, end in spans)
+        )
+        if len(fitting) >= request.nodes:
+            return start, tuple(name for _, name in fitting[: request.nodes])
+    return _FOREVER, ()

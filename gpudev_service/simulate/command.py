@@ -1,0 +1,176 @@
+"""What `gpudev simulate` does with its options: a trace, replayed under rules that are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from gpudev_service.config import ConfigurationError, GpuDev
+from gpudev_service.settings import Policy, Settings
+
+from . import fleet as fleets
+from . import requests, swf, synthetic, tables
+from .backfill import Backfill
+from .desk import Desk
+from .fleet import Fleet
+from .measures import Figures, measure
+from .options import Simulate
+from .planned import Planned
+from .replay import Outcome, Rules, replay
+from .requests import Workload
+from .trace import Trace, TraceError
+
+_DAY_MS = 86_400_000
+#: How the columns are called.
+OURS, SLURM = "gpudev", "Slurm's rules"
+#: Slurm starts what is due at its next cycle, and rounds to whole minutes: that is not late.
+_SLURM_PATIENCE_MS = 90_000
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What came of it: the outcomes by name, and their figures."""
+
+    trace: Trace
+    workload: Workload
+    fleet: Fleet
+    span_ms: int
+    outcomes: Mapping[str, Outcome]
+    figures: Mapping[str, Figures]
+
+    def text(self, width: int | None) -> str:
+        """For people."""
+        left_out = self.workload.left_out
+        lines = [
+            f"Trace: {self.trace.name}, {len(self.workload.requests)} requests in "
+            f"{self.span_ms / _DAY_MS:.1f} days"
+            + (f"; left out: {requests.told(left_out)}" if left_out else ""),
+            f"Fleet: {self.fleet.described()}",
+            "",
+            tables.compared(self.figures, width),
+        ]
+        return "\n".join(lines)
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        about = {
+            "trace": self.trace.name,
+            "left_out": dict(self.workload.left_out),
+            "fleet": {name: dict(units) for name, units in self.fleet.nodes.items()},
+        }
+        return tables.document(about, self.figures)
+
+
+def simulate(options: Simulate, settings: Settings, history: Trace | None = None) -> Simulated:
+    """Replays the trace that the options name, or `history`, under the rules to compare.
+
+    Raises:
+        ConfigurationError: what the options say cannot work, with what is accepted.
+    """
+    try:
+        fleet = _fleet(options, settings)
+        trace = history or _trace(options, fleet)
+        workload = requests.fitted(trace, fleet, per_gpu=options.processors_per_gpu)
+    except TraceError as error:
+        raise ConfigurationError(str(error)) from None
+    last = workload.requests[-1].at_ms
+    span = -(-max(last, 1) // _DAY_MS) * _DAY_MS
+    policies = {OURS: settings.policy, **_policies([Path(name) for name in options.policy])}
+    turnover_ms = round(settings.times.turnover * 1000)
+    outcomes: dict[str, Outcome] = {}
+    figures: dict[str, Figures] = {}
+
+    def run(name: str, rules: Rules, policy: Policy, patience_ms: int) -> None:
+        outcome = replay(workload.requests, rules, Desk(policy, fleet.types))
+        outcomes[name] = outcome
+        figures[name] = measure(outcome, fleet.units, span_ms=span, patience_ms=patience_ms)
+
+    for name, policy in policies.items():
+        run(name, Planned(fleet, turnover_ms), policy, 0)
+    run(SLURM, Backfill(fleet), settings.policy, _SLURM_PATIENCE_MS)
+    return Simulated(trace, workload, fleet, span, outcomes, figures)
+
+
+def _fleet(options: Simulate, settings: Settings) -> Fleet:
+    if options.fleet:
+        return fleets.written(options.fleet, settings.gpu_types)
+    if not settings.nodes:
+        raise TraceError(
+            "The configuration has no nodes. Name a fleet, as --fleet=h100=16x8 for 16 nodes of 8"
+            " GPUs, or a configuration with nodes by --config=FILE."
+        )
+    return fleets.configured(settings.gpu_types, settings.nodes)
+
+
+def _trace(options: Simulate, fleet: Fleet) -> Trace:
+    if options.trace:
+        return swf.read_file(Path(options.trace))
+    if options.synthetic is None:
+        raise TraceError(
+            "What is to be replayed? --trace=FILE.swf, --history, or --synthetic=LOAD, one of "
+            f"{', '.join(synthetic.LOADS)}."
+        )
+    nodes = [units for those in fleet.nodes.values() for units in those.values()]
+    return synthetic.make(
+        synthetic.LOADS[options.synthetic],
+        len(nodes),
+        max(nodes),
+        days=options.days,
+        seed=options.seed,
+        name=f"{options.synthetic} load, seed {options.seed}",
+    )
+
+
+def _policies(paths: Sequence[Path]) -> dict[str, Policy]:
+    found: dict[str, Policy] = {}
+    for path in paths:
+        name = f"{OURS}, {path.stem}"
+        if name in found:
+            raise ConfigurationError(f"--policy: two files are called {path.stem}. Rename one.")
+        found[name] = _policy(path)
+    return found
+
+
+def _policy(path: Path) -> Policy:
+    """The policy in a file: a configuration, or JSON with just what GpuDev.policy takes."""
+    if not path.is_file():
+        raise ConfigurationError(f"--policy: there is no file {path}.")
+    if path.suffix == ".json":
+        value = _from_json(path)
+    elif path.suffix == ".py":
+        value = _from_configuration(path)
+    else:
+        raise ConfigurationError(
+            f"--policy: {path} is neither .json, with what GpuDev.policy takes, nor a configuration"
+            " file, .py, that sets c.GpuDev.policy."
+        )
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{path}: has no policy: a dict as GpuDev.policy takes it.")
+    try:
+        return GpuDev(config=Config({"GpuDev": {"policy": value}})).settings().policy
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def _from_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: is no JSON: {error}.") from None
+
+
+def _from_configuration(path: Path) -> Any:
+    try:
+        read = PyFileConfigLoader(path.name, path=str(path.parent.absolute())).load_config()
+    except SyntaxError as error:
+        raise ConfigurationError(f"{path}, line {error.lineno}: {error.msg}.") from None
+    except Exception as error:
+        # Whatever the operator's own code raises is a mistake in the configuration.
+        raise ConfigurationError(f"{path}: {type(error).__name__}: {error}") from error
+    return read.get("GpuDev", {}).get("policy")
