@@ -12,6 +12,16 @@ from tests.cluster.volumes import Folders, Setting, load_image
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import Kubectl
 
+#: Seconds for a test together with what it is the first to need: a cluster, and images built one
+#: after the other, on a machine that runs other tests beside it.
+_FIRST = 1200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_FIRST))
+
 
 @pytest.fixture(scope="session")
 def index_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:

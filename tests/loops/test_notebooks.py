@@ -12,7 +12,7 @@ from jupyter_client.manager import AsyncKernelManager
 from gpudev_service.loops import warnings
 from tests.fixtures.world import World
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 @pytest.fixture

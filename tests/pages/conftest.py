@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.services.auth import HubOAuth
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -99,5 +100,8 @@ async def site(world: World) -> AsyncIterator[Site]:
         yield Site(world, base, hub, stack)
     server.stop()
     await server.close_all_connections()
+    # The login's connections belong to the loop, and this loop ends: a resolver of names would stay
+    # behind in each test, with one of the few inotify instances that a machine has.
+    await JupyterHubHTTPClient.loop_instance().close()
     await world.ctx.background.close()
     await world.ctx.hub.close()

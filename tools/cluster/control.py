@@ -81,6 +81,9 @@ def _etcd(place: Place, state: State) -> Part:
     command = [
         str(place.bin / "etcd"),
         *("--name=gpudev", f"--data-dir={place.run / 'etcd'}"),
+        # Nobody keeps this data: the builds of images beside it would let every write wait for the
+        # disk, and what a killed process has written is in the page cache.
+        "--unsafe-no-fsync",
         *(f"--listen-client-urls={url}", f"--advertise-client-urls={url}"),
         *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
         *(f"--initial-cluster=gpudev={peer}", f"--listen-metrics-urls={metrics}"),

@@ -48,8 +48,10 @@ def apply(place: Place, state: State, kubectl: Kubectl) -> None:
     files = sorted(crds.glob("*snapshot.storage.k8s.io_*.yaml"))
     kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
     names = ("volumesnapshots", "volumesnapshotclasses", "volumesnapshotcontents")
+    # Not as a condition: kubectl fails at a CRD so young that its list of them is null.
+    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}=True"
     for name in names:
-        kubectl.wait(f"crd/{name}.snapshot.storage.k8s.io", "Established")
+        kubectl.wait(f"crd/{name}.snapshot.storage.k8s.io", established)
     kubectl.apply(*_manifests(), *_dns_service(state))
 
 
