@@ -149,9 +149,11 @@ class GpuDevApp(Application):
 
         async def run() -> None:
             hub_auth = HubOAuth.instance(parent=self, cache_max_age=options.permission_seconds)
-            parts = server.context(settings, kinds(gpudev), gpudev.db_url, hub)
-            async with parts as ctx:
-                await server.serve(ctx, options, hub_auth, hub.prefix)
+            async with (
+                server.candidacy(gpudev.db_url, options) as lead,
+                server.context(settings, kinds(gpudev), gpudev.db_url, hub, lead) as ctx,
+            ):
+                await server.serve(ctx, options, hub_auth, hub.prefix, lead)
 
         def serve() -> None:
             with lock(settings.data_dir):

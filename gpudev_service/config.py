@@ -311,6 +311,18 @@ class GpuDevWeb(Configurable):
         help="""Where to listen, like http://127.0.0.1:10101. Default: $JUPYTERHUB_SERVICE_URL,
         which the Hub sets from the service's `url`.""",
     ).tag(config=True)
+    replica_url = Unicode(
+        help="""Where the other replicas of the service reach this one, like
+        http://10.1.2.3:10101. Replicas are several services on one PostgreSQL: one leads, the
+        others pass requests on to it, and one of them takes over when it does not live any more.
+        Default: `bind_url`.""",
+    ).tag(config=True)
+    lead_seconds = Float(
+        6.0,
+        min=1,
+        help="""Seconds after which another replica takes over from a leader of which nothing is
+        heard. One whose process has ended is followed after half of that.""",
+    ).tag(config=True)
     log_format = CaselessStrEnum(
         ["json", "text"], default_value="json", help="Logs as JSON lines, or as text for people."
     ).tag(config=True)
@@ -347,6 +359,10 @@ class GpuDevWeb(Configurable):
     @default("bind_url")
     def _default_bind_url(self) -> str:
         return os.environ.get("JUPYTERHUB_SERVICE_URL") or "http://127.0.0.1:10101"
+
+    @default("replica_url")
+    def _default_replica_url(self) -> str:
+        return str(self.bind_url)
 
 
 def _dict(value: Any) -> dict[str, Any]:

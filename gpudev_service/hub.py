@@ -9,7 +9,7 @@ gpudev named), `shares` (let collaborators into a server, and out again).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,9 +61,20 @@ class NewToken:
 
 
 class Hub:
-    """A client of the Hub's REST API with the service's own token."""
+    """A client of the Hub's REST API with the service's own token.
 
-    def __init__(self, api_url: str, token: str, *, patience: float = 10.0) -> None:
+    Args:
+        may_act: asked before each call that changes something.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        token: str,
+        patience: float = 10.0,
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._may_act = may_act
         self._http = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             headers={
@@ -195,6 +206,8 @@ class Hub:
         token: str | None = None,
         patience: float | None = None,
     ) -> httpx.Response:
+        if method != "GET" and not self._may_act():
+            raise HubAway("this replica of the service does not lead")
         headers = None if token is None else {"Authorization": f"token {token}"}
         given = self._http.timeout
         timeout = given if patience is None else httpx.Timeout(patience, connect=given.connect)

@@ -18,6 +18,8 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
+#: The exit code of a service that wants to begin anew.
+AGAIN = 75
 #: Signals that ask the service to end; this process passes them on.
 _ORDERLY = frozenset({signal.SIGTERM, signal.SIGINT})
 #: A service that lives for less than so many seconds ...
@@ -29,7 +31,8 @@ _PAUSE = 0.5
 
 
 def keep(work: Callable[[], None], *, young: float = _YOUNG) -> None:
-    """Runs `work` in a process of its own, and again when a signal such as SIGKILL ended that one.
+    """Runs `work` in a process of its own, and again when a signal such as SIGKILL ended that one,
+    or it ended with `AGAIN`.
 
     Returns in the child, when `work` has returned. In this process it ends with `SystemExit` and
     the child's exit code, 1 where the child was killed too often.
@@ -62,12 +65,13 @@ class _Child:
             signal.signal(number, self._pass_on)
 
     def wait(self) -> int | None:
-        """The exit code once it has ended; None when it was killed and should run again."""
+        """The exit code once it has ended; None when it should run again."""
         _, status = os.waitpid(self._pid, 0)
         # From here on the id may be another process's.
         self._pid = 0
         if not os.WIFSIGNALED(status):
-            return os.WEXITSTATUS(status)
+            code = os.WEXITSTATUS(status)
+            return None if code == AGAIN and not self._asked_to_end else code
         number = os.WTERMSIG(status)
         if self._asked_to_end or number in _ORDERLY:
             return 128 + number

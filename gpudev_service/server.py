@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from gpudev_client.models import LoopHealth
+
+from .api import routes as api_routes
 from .api import web
 from .api.service import Service
 from .clock import SteadyClock
@@ -25,15 +30,19 @@ from .disks.base import DiskBackend
 from .disks.directories import DirectoryDisks
 from .fleet import Fleet, KubernetesFleet, NvmlFleet, StaticFleet
 from .hub import Hub
+from .keeper import AGAIN
 from .kube import Cluster, NoCredentials, watched
+from .leading import Leading, lead_of
 from .loops import Runner
 from .operations import status
 from .operations.listings import volume_disks
 from .pages import routes as page_routes
 from .servers import LocalServers, PodServers
 from .settings import Settings
-from .store import migrate
+from .standby import Standby, Switch
+from .store import address, migrate
 from .store.engine import Store
+from .store.lead import Lead
 from .wake import Wake
 
 if TYPE_CHECKING:
@@ -73,6 +82,7 @@ class _Parts:
     store: Store
     disks: DiskBackend
     cluster: Cluster | None
+    hub: Hub
 
 
 def _disks(kind: str, settings: Settings, store: Store, kube: Kube | None) -> DiskBackend:
@@ -83,9 +93,12 @@ def _disks(kind: str, settings: Settings, store: Store, kube: Kube | None) -> Di
 
 @asynccontextmanager
 async def context(
-    settings: Settings, kinds: Kinds, db_url: str, hub: HubAccess
+    settings: Settings, kinds: Kinds, db_url: str, hub: HubAccess, lead: Lead | None = None
 ) -> AsyncIterator[Context]:
-    """The parts of the service on a migrated database; closed at the end of the block."""
+    """The parts of the service on a migrated database; closed at the end of the block.
+
+    With a `lead` they change nothing, in the database or outside, while it belongs to others."""
+    may_act = _always if lead is None else lead.acts
     async with AsyncExitStack() as stack:
         kube = cluster = None
         if {"kubernetes", "volumes"} & {kinds.fleet, kinds.servers, kinds.disks}:
@@ -97,68 +110,158 @@ async def context(
                     f"GpuDev.fleet: Kubernetes needs {error.name}; install gpudev[kubernetes]"
                 ) from None
             try:
-                kube = await stack.enter_async_context(connect(settings))
+                kube = await stack.enter_async_context(connect(settings, may_act))
             except NoCredentials as error:
                 raise ConfigurationError(f"GpuDev.kubeconfig: {error}") from None
             cluster = await stack.enter_async_context(watched(kube, settings))
         store = Store(db_url)
+        store.fence = lead
         stack.push_async_callback(store.close)
         disks = _disks(kinds.disks, settings, store, kube)
         stack.push_async_callback(asyncio.to_thread, disks.close)
-        parts = _Parts(store, disks, cluster)
-        yield await stack.enter_async_context(_context(settings, kinds, hub, parts))
+        hub_client = Hub(hub.api_url, hub.token, settings.times.hub_patience, may_act)
+        stack.push_async_callback(hub_client.close)
+        parts = _Parts(store, disks, cluster, hub_client)
+        revision = await migrate.upgrade(store)
+        log.info("database at revision %s", revision)
+        yield _context(settings, kinds, parts)
+
+
+def _context(settings: Settings, kinds: Kinds, parts: _Parts) -> Context:
+    cluster, wake = parts.cluster, Wake()
+    return Context(
+        settings=settings,
+        store=parts.store,
+        clock=SteadyClock(),
+        fleet=_fleet(kinds.fleet, settings, cluster, wake),
+        disks=parts.disks,
+        servers=PodServers(cluster) if cluster and _are_pods(kinds) else LocalServers(),
+        hub=parts.hub,
+        wake=wake,
+    )
+
+
+def _always() -> bool:
+    return True
 
 
 @asynccontextmanager
-async def _context(
-    settings: Settings, kinds: Kinds, hub: HubAccess, parts: _Parts
-) -> AsyncIterator[Context]:
-    cluster, wake = parts.cluster, Wake()
-    hub_client = Hub(hub.api_url, hub.token, patience=settings.times.hub_patience)
+async def candidacy(db_url: str, options: GpuDevWeb) -> AsyncIterator[Lead | None]:
+    """This replica's part in who leads, given back at the end of the block; None on SQLite, which
+    one service at a time uses."""
+    url = address.parse(db_url)
+    if address.is_sqlite(url):
+        yield None
+        return
+    lead = lead_of(url, options.replica_url, options.lead_seconds)
     try:
-        revision = await migrate.upgrade(parts.store)
-        log.info("database at revision %s", revision)
-        yield Context(
-            settings=settings,
-            store=parts.store,
-            clock=SteadyClock(),
-            fleet=_fleet(kinds.fleet, settings, cluster, wake),
-            disks=parts.disks,
-            servers=PodServers(cluster) if cluster and _are_pods(kinds) else LocalServers(),
-            hub=hub_client,
-            wake=wake,
-        )
+        yield lead
     finally:
-        await hub_client.close()
+        await lead.close()
 
 
-async def serve(ctx: Context, options: GpuDevWeb, hub_auth: HubOAuth, prefix: str) -> None:
-    """Serves until SIGTERM or SIGINT. Binds before the loops begin: a second service that cannot
-    bind must not act."""
+async def serve(
+    ctx: Context,
+    options: GpuDevWeb,
+    hub_auth: HubOAuth,
+    prefix: str,
+    lead: Lead | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT; where there may be several replicas, stands by before that
+    until it has the `lead`. Binds before the loops begin: a second service that cannot bind must
+    not act."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = Runner(ctx, behind=await status.clock_behind(ctx))
+    runner = Runner(ctx)
+    leading = None if lead is None else Leading(lead, _begin_again)
+
+    def health() -> list[LoopHealth]:
+        return [*runner.health(), *([leading.health(ctx.clock)] if leading else [])]
+
     shared = web.service(
         ctx,
         hub_auth,
         prefix=prefix,
-        loops=runner.health,
+        loops=health,
+        leads=lambda: leading is None or leading.leads,
         anonymous=(options.anonymous_rate, options.anonymous_burst),
         metrics_public=not options.authenticate_metrics,
         login_days=options.login_days,
     )
-    server = await _bind(_application(ctx, shared), options)
-    runner.start()
-    try:
+    application = _application(ctx, shared)
+    handler: HTTPServerConnectionDelegate = application
+    async with AsyncExitStack() as stack:
+        if leading is not None:
+            passing_on = _passing_on(application, leading, prefix, stop)
+            handler = await stack.enter_async_context(passing_on)
+        server = await _bind(handler, options, prefix)
+        if leading is not None:
+            stack.enter_context(_running(leading.run(), stop))
+        # The lead is kept until nothing runs any more.
+        stack.push_async_callback(_end, server, shared, runner)
+        if leading is not None:
+            await _first(stop.wait(), leading.begun.wait())
+            # Whoever takes the lead reads the time of day, as at a start.
+            ctx.clock = SteadyClock()
+        if not stop.is_set():
+            runner.start(behind=await status.clock_behind(ctx))
         await stop.wait()
         log.info("ending")
+
+
+async def _end(server: HTTPServer, shared: Service, runner: Runner) -> None:
+    server.stop()
+    shared.end_streams()
+    await shared.idle(GRACE)
+    await runner.close()
+    await server.close_all_connections()
+
+
+@asynccontextmanager
+async def _passing_on(
+    own: Application, leading: Leading, prefix: str, stop: asyncio.Event
+) -> AsyncIterator[Switch]:
+    standby = Standby(leading)
+    try:
+        with _running(standby.watch(), stop):
+            yield Switch(own, standby, api_routes.of_this_replica(prefix))
     finally:
-        server.stop()
-        shared.end_streams()
-        await shared.idle(GRACE)
-        await runner.close()
-        await server.close_all_connections()
+        await standby.close()
+
+
+@contextmanager
+def _running(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> Iterator[None]:
+    """Runs beside the block what the service cannot do without: should it fail, all ends."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the service cannot go on", exc_info=error)
+            stop.set()
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _first(*work: Coroutine[Any, Any, Any]) -> None:
+    """Waits for the first of them."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _begin_again() -> None:
+    """Ends this process at once: nothing that it still has in hand may be done any more. Its
+    keeper starts it again."""
+    os._exit(AGAIN)
 
 
 def _application(ctx: Context, shared: Service) -> Application:
@@ -169,15 +272,17 @@ def _application(ctx: Context, shared: Service) -> Application:
     )
 
 
-async def _bind(application: Application, options: GpuDevWeb) -> HTTPServer:
-    address = urlsplit(options.bind_url)
-    if not address.hostname or not address.port:
+async def _bind(
+    handler: HTTPServerConnectionDelegate, options: GpuDevWeb, prefix: str
+) -> HTTPServer:
+    place = urlsplit(options.bind_url)
+    if not place.hostname or not place.port:
         raise ConfigurationError(
             f"GpuDevWeb.bind_url: {options.bind_url!r} needs a host and a port, like "
             "http://127.0.0.1:10101."
         )
     server = HTTPServer(
-        application,
+        handler,
         xheaders=True,
         trusted_downstream=list(options.trusted_proxies),
         body_timeout=30,
@@ -187,7 +292,7 @@ async def _bind(application: Application, options: GpuDevWeb) -> HTTPServer:
     deadline = loop.time() + PORT_PATIENCE
     while True:
         try:
-            sockets = bind_sockets(address.port, address.hostname)
+            sockets = bind_sockets(place.port, place.hostname)
             break
         except OSError as error:
             if loop.time() > deadline:
@@ -196,7 +301,7 @@ async def _bind(application: Application, options: GpuDevWeb) -> HTTPServer:
                 ) from None
             await asyncio.sleep(0.2)
     server.add_sockets(sockets)
-    log.info("listening at %s, at the Hub as %s", options.bind_url, application.settings["prefix"])
+    log.info("listening at %s, at the Hub as %s", options.bind_url, prefix)
     return server
 
 

@@ -17,11 +17,15 @@ class LoopHealth(Answer):
 
 
 class Health(Answer):
-    """`status` is `ok`, or `degraded` with the failing parts named in `loops` and `database`."""
+    """`status` is `ok`, or `degraded` with the failing parts named in `loops` and `database`.
+
+    `leader`: whether the replica that was asked leads, or stands by.
+    """
 
     status: Literal["ok", "degraded"]
     version: str
     database: bool = True
+    leader: bool = True
     loops: list[LoopHealth] = []
 
 

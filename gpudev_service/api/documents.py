@@ -12,7 +12,7 @@ async def openapi_document(call: Call[NoQuery, None]) -> bytes:
 
 async def metrics(call: Call[NoQuery, None]) -> bytes:
     service = call.service
-    return await service.metrics.render(call.ctx, service.loops())
+    return await service.metrics.render(call.ctx, service.loops(), leads=service.leads())
 
 
 ROUTES = (

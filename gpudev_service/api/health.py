@@ -14,7 +14,8 @@ from .route import Access, Call, NoQuery, Route
 
 async def ready(call: Call[NoQuery, None]) -> Answered:
     """200 while requests can be served, 503 while the database is away. A loop that fails makes
-    the service `degraded` and not unready: people must still be able to see and cancel."""
+    the service `degraded` and not unready: people must still be able to see and cancel. A replica
+    that stands by serves too, through the leader."""
     database = await status.database_answers(call.ctx)
     loops = call.service.loops()
     ok = database and all(loop.ok for loop in loops)
@@ -22,6 +23,7 @@ async def ready(call: Call[NoQuery, None]) -> Answered:
         status="ok" if ok else "degraded",
         version=version("gpudev"),
         database=database,
+        leader=call.service.leads(),
         loops=loops,
     )
     return Answered(200 if database else CODES["unavailable"], health)
@@ -40,7 +42,8 @@ ROUTES = (
         "/health",
         Access.PUBLIC,
         ready,
-        "Readiness: 503 while the database is away; loops that fail are named.",
+        "Readiness of the replica that is asked: 503 while the database is away; loops that fail "
+        "are named.",
         answer=Health,
         errors=("unavailable",),
     ),

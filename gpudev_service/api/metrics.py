@@ -56,6 +56,11 @@ class Metrics:
             ["gpu_type", "use"],
             registry=registry,
         )
+        self.leader = Gauge(
+            "gpudev_leader",
+            "1 for the replica that leads, 0 for one that stands by; that one tells nothing else.",
+            registry=registry,
+        )
         self.loop_ok = Gauge(
             "gpudev_loop_ok", "Whether a loop's last run went well.", ["loop"], registry=registry
         )
@@ -66,8 +71,12 @@ class Metrics:
             registry=registry,
         )
 
-    async def render(self, ctx: Context, loops: list[LoopHealth]) -> bytes:
+    async def render(self, ctx: Context, loops: list[LoopHealth], *, leads: bool) -> bytes:
         """The present values as Prometheus reads them."""
+        self.leader.set(leads)
+        if not leads:
+            # What is in the database would be told once for each replica.
+            return generate_latest(self.registry)
         self._show(await status.counts(ctx), await capacity.availability(ctx, 1.0, ()))
         for loop in loops:
             self.loop_ok.labels(loop.name).set(1 if loop.ok else 0)

@@ -38,6 +38,13 @@ ROUTES: tuple[Route, ...] = (
     *logins.ROUTES,
 )
 
+
+def of_this_replica(prefix: str) -> tuple[str, ...]:
+    """The paths that are about the replica that is asked, and not about the service."""
+    api = prefix.rstrip("/") + BASE
+    return (*(api + route.path for route in health.ROUTES), f"{prefix}metrics")
+
+
 for _what in (
     [route.name for route in ROUTES],
     [(route.method, route.path) for route in ROUTES],

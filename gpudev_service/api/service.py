@@ -42,6 +42,8 @@ class Service:
     #: Seconds after which a reader who takes nothing is dropped.
     stuck: float = 30.0
     metrics_public: bool = False
+    #: Whether this replica leads; one that stands by is asked only about itself.
+    leads: Callable[[], bool] = lambda: True
     #: Event streams that are open.
     streams: set[asyncio.Task[Any]] = field(default_factory=set)
     _active: int = 0

@@ -42,6 +42,7 @@ def service(
     anonymous: tuple[float, float] = (ANONYMOUS_RATE, ANONYMOUS_BURST),
     metrics_public: bool = False,
     login_days: float = 30.0,
+    leads: Callable[[], bool] = lambda: True,
 ) -> Service:
     """What the handlers share. `prefix` is where the Hub's proxy has the service, with slashes."""
     # Apart from each other: whoever floods without a token must not lock out those behind the same
@@ -58,6 +59,7 @@ def service(
         loops=loops,
         openapi=openapi.render(routes, prefix.rstrip("/") + BASE),
         metrics_public=metrics_public,
+        leads=leads,
     )
 
 

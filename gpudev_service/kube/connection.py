@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -43,6 +43,9 @@ _ERRORS_FROM = 400
 
 class Kube(ApiClient):
     """An `ApiClient` with calls that take and return plain dicts, within time limits."""
+
+    #: Asked before each call that changes something.
+    may_act: Callable[[], bool] = staticmethod(lambda: True)
 
     async def get(self, path: str, query: Query | None = None, within: float = CALL) -> Object:
         """Reads an object or a list.
@@ -115,6 +118,8 @@ class Kube(ApiClient):
         kind: str = "application/json",
         limits: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if method != "GET" and not self.may_act():
+            raise KubeAway("this replica of the service does not lead")
         headers = {"Accept": "application/json", "Content-Type": kind}
         await self.update_params_for_auth(headers, [], ["BearerToken"])
         headers["User-Agent"] = AGENT
@@ -191,8 +196,13 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Kube]:
+async def connect(
+    settings: Settings, may_act: Callable[[], bool] = lambda: True
+) -> AsyncIterator[Kube]:
     """A connection as the settings say; closed at the end of the block.
+
+    Args:
+        may_act: asked before each call that changes something.
 
     Raises:
         NoCredentials: there are none where they should be.
@@ -210,6 +220,7 @@ async def connect(settings: Settings) -> AsyncIterator[Kube]:
         raise NoCredentials(f"{where}: {error}") from error
     configuration.connection_pool_maxsize = CONNECTIONS
     kube = Kube(configuration)
+    kube.may_act = may_act
     connector: aiohttp.BaseConnector | None = kube.rest_client.pool_manager.connector
     try:
         yield kube

@@ -96,22 +96,24 @@ async def _store(ctx: Context, name: str, started: datetime, message: str | None
 
 
 class Runner:
-    """Keeps one task per loop.
+    """Keeps one task per loop."""
 
-    Args:
-        behind: how far the clock, when it was read at the start, lay behind what had been written
-            down before.
-    """
-
-    def __init__(self, ctx: Context, *, behind: timedelta = timedelta(0)) -> None:
-        self._ctx, self._behind = ctx, behind
+    def __init__(self, ctx: Context) -> None:
+        self._ctx, self._behind = ctx, timedelta(0)
         self._tasks: list[asyncio.Task[None]] = []
         self._last: dict[str, LoopHealth] = {}
         self._stored: dict[str, tuple[datetime, bool]] = {}
         self._begun: datetime | None = None
         self._drift_told = timedelta(0)
 
-    def start(self) -> None:
+    def start(self, *, behind: timedelta = timedelta(0)) -> None:
+        """Begins.
+
+        Args:
+            behind: how far the clock, when it was read at the start, lay behind what had been
+                written down before.
+        """
+        self._behind = behind
         if self._behind > _DRIFT:
             log.error("%s", _behind_words(self._behind))
         self._begun = self._ctx.clock.now()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import URL, Connection, NullPool, event, text
@@ -67,6 +69,21 @@ def migration_engine(url: URL, patience: float) -> AsyncEngine:
             url, wait_ms, begin="BEGIN IMMEDIATE", foreign_keys=False, poolclass=NullPool
         )
     return _postgres(url, wait_ms, isolation_level="READ COMMITTED", poolclass=NullPool)
+
+
+def lead_engine(url: URL, seconds: float) -> AsyncEngine:
+    """An engine for the connection by which a replica leads or stands by (PostgreSQL).
+
+    A server that is gone without a word is noticed within `seconds`. No statement of it waits for
+    a lock for longer, so that the lead can always be looked at.
+    """
+    return _postgres(
+        url,
+        int(seconds * 1000),
+        isolation_level="READ COMMITTED",
+        poolclass=NullPool,
+        limits={"connect_timeout": max(2, int(seconds)), "tcp_user_timeout": int(seconds * 1000)},
+    )
 
 
 async def begin_write(session: AsyncSession) -> str | None:
@@ -155,8 +172,10 @@ def _postgres_engines(url: URL, wait_ms: int) -> Engines:
     )
 
 
-def _postgres(url: URL, wait_ms: int, **options: Any) -> AsyncEngine:
-    connect_args = {k: v for k, v in _PSYCOPG.items() if k not in url.query}
+def _postgres(
+    url: URL, wait_ms: int, *, limits: Mapping[str, Any] = MappingProxyType({}), **options: Any
+) -> AsyncEngine:
+    connect_args = {k: v for k, v in {**_PSYCOPG, **limits}.items() if k not in url.query}
     engine = create_async_engine(
         url, connect_args=connect_args, pool_pre_ping=True, hide_parameters=True, **options
     )

@@ -14,7 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
@@ -44,6 +44,14 @@ class _Attempt:
     committing: bool = False
 
 
+class Fence(Protocol):
+    """Lets only the leader of several replicas write."""
+
+    async def check(self, session: AsyncSession) -> None:
+        """Raises `NotLeading` in a write transaction that is not the leader's."""
+        ...
+
+
 class Store:
     """The database of one service.
 
@@ -61,6 +69,9 @@ class Store:
         self._engines = drivers.create(self._url, patience)
         self._turn = asyncio.Lock()
         self._holder: asyncio.Task[object] | None = None
+        #: Asked at the beginning of each write transaction, after it has the lock; not where tables
+        #: are changed, which every replica does before it begins.
+        self.fence: Fence | None = None
 
     @property
     def url(self) -> URL:
@@ -191,6 +202,8 @@ class Store:
             session.begin(),
         ):
             attempt.xid = await drivers.begin_write(session)
+            if self.fence is not None and engine is self._engines.write:
+                await self.fence.check(session)
             yield session
             await session.flush()
             attempt.committing = True

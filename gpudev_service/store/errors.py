@@ -21,6 +21,10 @@ class OutcomeUnknown(StoreUnavailable):
     """The connection broke during a commit, and whether it took place could not be found out."""
 
 
+class NotLeading(StoreUnavailable):
+    """Another replica of the service leads, or none does just now: this one may not write."""
+
+
 class StoreMisconfigured(StoreError):  # noqa: N818 - says what is the matter
     """The address of the database, or what it asks for, cannot work as it is."""
 

@@ -377,3 +377,24 @@ class LoopRunRow(Base):
     finished_at: Mapped[datetime | None]
     ok: Mapped[bool]
     message: Mapped[str | None] = mapped_column(Text)
+
+
+class LeadRow(Base):
+    """Which replica of the service leads: the one row, by which leaders follow each other.
+
+    `epoch` is one higher for each leader, and fences the writes of those before. By the database's
+    clock: after `acts_until` the leader does nothing outside the database without another sign of
+    life, and after `good_until` somebody else may lead.
+    """
+
+    __tablename__ = "lead"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str] = mapped_column(String(255))
+    address: Mapped[str] = mapped_column(String(255))
+    since: Mapped[datetime]
+    acts_until: Mapped[datetime]
+    good_until: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)

@@ -168,7 +168,9 @@ async def test_a_clock_that_is_wrong_at_the_start_is_said(store: Store, tmp_path
     await world.reserve()
     assert await status.clock_behind(world.ctx) == timedelta(0)
     world.clock.pass_time(hours=-3)
-    runner = Runner(world.ctx, behind=await status.clock_behind(world.ctx))
+    runner = Runner(world.ctx)
+    runner.start(behind=await status.clock_behind(world.ctx))
+    await runner.close()
     [clock] = [loop for loop in runner.health() if loop.name == "clock"]
     assert not clock.ok
     assert clock.message is not None

@@ -1,0 +1,267 @@
+"""Several replicas of the service on one PostgreSQL, behind what a Kubernetes Service would be.
+
+The Hub does not manage the service here. Each replica is a process of its own, with a data
+directory and port of its own, kept by its keeper as in a pod. The Hub, its spawner and people come
+through one address, which leads each connection to a replica that is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+
+from gpudev_hub_config import roles
+from gpudev_hub_config.secrets import secret
+from tests.fixtures.hub import _MARK, RunningHub, _end_with_parent, _free_ports
+from tests.fixtures.postgres import PostgresServer
+from tests.tiers import ROOT
+
+from .database import Database
+from .waiting import until
+
+#: Seconds without a sign of life after which a leader is followed.
+LEAD_SECONDS = 3.0
+#: The service is started by the tests.
+_UNMANAGED = """
+for service in c.JupyterHub.services:
+    if service["name"] == "gpudev":
+        del service["command"], service["environment"]
+"""
+_PROBE_SECONDS = 0.5
+
+
+class Replica:
+    """One process of the service with its keeper."""
+
+    def __init__(self, hub: RunningHub, number: int, port: int, db_url: str) -> None:
+        self.name = f"replica-{number}"
+        self.port, self.url = port, f"http://127.0.0.1:{port}"
+        self._hub, self._db_url = hub, db_url
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._http = httpx.Client(trust_env=False, timeout=10.0)
+        self.data_dir = hub.home / self.name
+
+    def start(self) -> None:
+        environment = {
+            **os.environ,
+            _MARK: str(self._hub.home),
+            "PYTHONPATH": str(ROOT),
+            "GPUDEV_DB_URL": self._db_url,
+            "JUPYTERHUB_API_TOKEN": secret(self._hub.home / "secrets", "service_token"),
+            "JUPYTERHUB_API_URL": self._hub.ports.url(self._hub.ports.hub) + "/hub/api",
+            "JUPYTERHUB_BASE_URL": "/",
+            "JUPYTERHUB_CLIENT_ID": f"service-{roles.SERVICE}",
+            "JUPYTERHUB_SERVICE_NAME": roles.SERVICE,
+            "JUPYTERHUB_SERVICE_PREFIX": f"/services/{roles.SERVICE}/",
+            "JUPYTERHUB_SERVICE_URL": self.url,
+        }
+        command = [
+            sys.executable,
+            *("-m", "gpudev_service", f"--config={self._hub.home / 'gpudev_config.py'}"),
+            f"--data-dir={self.data_dir}",
+            f"--GpuDevWeb.lead_seconds={LEAD_SECONDS}",
+        ]
+        with self.log.open("ab") as log:
+            self._keeper = subprocess.Popen(
+                command,
+                cwd=self._hub.home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - set before any thread runs
+            )
+
+    @property
+    def log(self) -> Path:
+        return self._hub.home / f"{self.name}.log"
+
+    @property
+    def process(self) -> psutil.Process:
+        """The service itself, below its keeper."""
+        assert self._keeper is not None
+        keeper = psutil.Process(self._keeper.pid)
+        return until(lambda: next(iter(keeper.children()), None), f"{self.name} runs")
+
+    def health(self, timeout: float = 10.0) -> dict[str, object] | None:
+        """What readiness says; None where nothing answers or it is not ready."""
+        try:
+            answer = self._http.get(f"{self.url}/services/gpudev/api/v1/health", timeout=timeout)
+        except httpx.TransportError:
+            return None
+        return dict(answer.json()) if answer.is_success else None
+
+    def leads(self) -> bool:
+        found = self.health()
+        return found is not None and bool(found["leader"])
+
+    def until_ready(self) -> None:
+        until(self.health, f"{self.name} is ready", seen=lambda: self.log.read_text()[-3000:])
+
+    def kill(self) -> None:
+        """SIGKILL of the service alone; its keeper starts it again."""
+        self.process.kill()
+
+    def lose(self) -> None:
+        """SIGKILL of all that belongs to it, as when its node is gone."""
+        assert self._keeper is not None
+        service = self.process
+        self._keeper.kill()
+        self._keeper.wait(10)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            service.kill()
+        psutil.wait_procs([service], timeout=10)
+        self._keeper = None
+
+    def end(self) -> int:
+        """An orderly end; its exit code."""
+        assert self._keeper is not None
+        self._keeper.send_signal(signal.SIGTERM)
+        code = self._keeper.wait(30)
+        self._keeper = None
+        return code
+
+
+class Door:
+    """One address for all replicas. A replica that is not ready gets no new connections."""
+
+    def __init__(self, port: int, replicas: list[Replica]) -> None:
+        self._replicas, self._ready = replicas, [False] * len(replicas)
+        self._open = True
+        self._socket = socket.create_server(("127.0.0.1", port))
+        for work in (self._accept, self._probe):
+            threading.Thread(target=work, daemon=True).start()
+
+    def close(self) -> None:
+        self._open = False
+        self._socket.close()
+
+    def _probe(self) -> None:
+        while self._open:
+            for number, replica in enumerate(self._replicas):
+                self._ready[number] = replica.health(timeout=1.0) is not None
+            time.sleep(_PROBE_SECONDS)
+
+    def _accept(self) -> None:
+        turn = 0
+        while self._open:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            ready = [r for r, is_ready in zip(self._replicas, self._ready, strict=True) if is_ready]
+            turn += 1
+            target = ready[turn % len(ready)] if ready else None
+            threading.Thread(target=_join, args=(client, target), daemon=True).start()
+
+
+def _join(client: socket.socket, replica: Replica | None) -> None:
+    if replica is None:
+        client.close()
+        return
+    try:
+        server = socket.create_connection(("127.0.0.1", replica.port), timeout=5)
+    except OSError:
+        client.close()
+        return
+    server.settimeout(None)
+    back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+    back.start()
+    _pump(client, server)
+    back.join()
+    client.close()
+    server.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+    except OSError:
+        pass
+    for end, how in ((sink, socket.SHUT_WR), (source, socket.SHUT_RD)):
+        with contextlib.suppress(OSError):
+            end.shutdown(how)
+
+
+class ReplicatedHub(RunningHub):
+    """A Hub whose service is several replicas on one PostgreSQL."""
+
+    def __init__(
+        self, server: PostgresServer, *, hub_config: str, service_config: str, count: int = 2
+    ) -> None:
+        super().__init__(hub_config=hub_config + _UNMANAGED, service_config=service_config)
+        self._server, self._name = server, server.create_database()
+        self.db_url = server.url(self._name)
+        self.replicas = [
+            Replica(self, number, port, self.db_url)
+            for number, port in enumerate(_free_ports(count))
+        ]
+        self.database = Database(self, self.db_url)
+        self._door: Door | None = None
+
+    def start_hub(self) -> None:
+        config = self.home / "jupyterhub_config.py"
+        self._launch("hub", [str(self._python), "-m", "jupyterhub", f"--config={config}"], {})
+        self._wait_for(f"{self.url}/hub/api")
+        for replica in self.replicas:
+            replica.start()
+        for replica in self.replicas:
+            replica.until_ready()
+        self._door = Door(self.ports.service, self.replicas)
+        self._wait_for(f"{self.service}/api/v1/health/live")
+        self.leader()
+
+    def leader(self) -> Replica:
+        """The replica that leads, once there is one."""
+        return until(
+            lambda: next((r for r in self.replicas if r.leads()), None),
+            "somebody leads",
+            pause=0.02,
+            seen=lambda: "\n".join(r.log.read_text()[-1500:] for r in self.replicas),
+        )
+
+    def standby(self) -> Replica:
+        leader = self.leader()
+        return next(r for r in self.replicas if r is not leader)
+
+    def lead(self) -> dict[str, object]:
+        """Who leads as the database has it."""
+        return dict(self.database.rows("SELECT * FROM lead")[0])
+
+    def logs(self, part: str = "hub") -> str:
+        replicas = "".join(r.log.read_text(errors="replace") for r in self.replicas)
+        return super().logs(part) + replicas
+
+    def remove(self) -> None:
+        for replica in self.replicas:  # what is frozen would not end
+            with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
+                replica.process.resume()
+        if self._door is not None:
+            self._door.close()
+        super().remove()
+        self.database.close()
+        self._server.drop_database(self._name)
+
+
+@contextlib.contextmanager
+def replicated(
+    server: PostgresServer, *, hub_config: str, service_config: str
+) -> Iterator[ReplicatedHub]:
+    hub = ReplicatedHub(server, hub_config=hub_config, service_config=service_config)
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.remove()
