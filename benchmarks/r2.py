@@ -2,8 +2,8 @@
 
 People reserve, cancel and extend while it happens. After each kill the part is started again, and
 everything has to be in order: nothing that was accepted is lost, nothing runs without a lease, no
-GPU is held by what is over. `KILLS` and `SEED` change it; API server, etcd and kubelet are not
-part of this.
+GPU is held by what is over. `KILLS` and `SEED` change it. `CLUSTER=1` kills API server, etcd,
+kubelet, Hub and service of a site on a real cluster instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from benchmarks import on_cluster
 from benchmarks.campaign import machine, size
 from benchmarks.ssh_peers import here
 from gpudev_client.states import State
@@ -33,6 +34,8 @@ from tests.fixtures.hub import ADMIN, RunningHub
 from tests.fixtures.postgres import PostgresServer
 
 GOAL_KILLS, GOAL_SECONDS = 1000, 30.0
+#: Of them, those that take a cluster.
+CLUSTER_KILLS = 200
 #: How long an installation may take to be in order before the campaign gives up on it.
 PATIENCE = 180.0
 #: Points that every life of a lease with a disk comes by.
@@ -188,7 +191,28 @@ def campaign(kills: int, seed: int, *, on_postgres: bool) -> Campaign:
 def main() -> int:
     here()
     print(machine())
-    kills, seed = size("KILLS", GOAL_KILLS, 6), int(os.environ.get("SEED", "1"))
+    seed = int(os.environ.get("SEED", "1"))
+    return main_on_cluster(seed) if on_cluster.WANTED else main_here(seed)
+
+
+def main_on_cluster(seed: int) -> int:
+    found = on_cluster.kills(size("KILLS", CLUSTER_KILLS, 5), seed, GOAL_SECONDS)
+    for line in found.wrong:
+        print(line)
+    done = found.victims.total()
+    print(f"{dict(sorted(found.victims.items()))}, outcomes {dict(found.outcomes)}")
+    print(
+        f"R2 kills={done} wrong={len(found.wrong)} in-order-after={found.slowest:.1f}s"
+        f" victims={','.join(on_cluster.VICTIMS)} (real cluster) load={os.getloadavg()[0]:.1f}"
+        f" goal {CLUSTER_KILLS} kills here, 0 lost, 0 orphans after {GOAL_SECONDS:.0f}s"
+        f" {'met' if done >= CLUSTER_KILLS and not found.wrong else 'missed'}"
+        f"{'' if done >= CLUSTER_KILLS or found.wrong else ' (none in this size)'}"
+    )
+    return 1 if found.wrong else 0
+
+
+def main_here(seed: int) -> int:
+    kills = size("KILLS", GOAL_KILLS, 6)
     places = [False, True] if tiers.postgres_bin() is not None else [False]
     found = [campaign(kills // len(places), seed, on_postgres=place) for place in places]
     wrong = [line for one in found for line in one.wrong]
@@ -199,7 +223,7 @@ def main() -> int:
     print(
         f"R2 kills={done} wrong={len(wrong)} in-order-after={slowest:.1f}s"
         f" victims=service,hub,proxy{',postgresql' if len(places) > 1 else ''}"
-        f" (no API server, etcd, kubelet) goal"
+        f" (API server, etcd, kubelet: CLUSTER=1) goal"
         f" {GOAL_KILLS} kills, 0 lost, 0 orphans after {GOAL_SECONDS:.0f}s"
         f" {'met' if done >= GOAL_KILLS and not wrong else 'missed'}"
         f"{'' if done >= GOAL_KILLS or wrong else ' (none in this size)'}"

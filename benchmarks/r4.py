@@ -8,12 +8,14 @@ API server and a real cluster are not part of this.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from benchmarks import on_cluster
 from benchmarks.campaign import machine, size
 from benchmarks.ssh_peers import here
 from gpudev_client.models import Reservation
@@ -109,6 +111,21 @@ def main() -> int:
     here()
     print(machine())
     number = size("LEASES", 4, 1)
+    return main_on_cluster(number) if on_cluster.WANTED else main_here(number)
+
+
+def main_on_cluster(number: int) -> int:
+    latest = on_cluster.ends(number, SECONDS)
+    worst = max(latest.values())
+    told = " ".join(f"{name.replace(' ', '-')}={late:+.2f}s" for name, late in latest.items())
+    print(
+        f"R4 latest-end={worst:+.2f}s {told} cases={len(latest)}x{number} (real cluster)"
+        f" load={os.getloadavg()[0]:.1f} goal {GOAL:.0f}s {'met' if worst <= GOAL else 'missed'}"
+    )
+    return 0 if worst <= GOAL else 1
+
+
+def main_here(number: int) -> int:
     cases = {
         "Hub and proxy dead": both_dead,
         "clock an hour ahead": stepped(3600),
@@ -117,7 +134,7 @@ def main() -> int:
     latest = {name: case(name, number, happens) for name, happens in cases.items()}
     worst = max(latest.values())
     print(
-        f"R4 latest-end={worst:+.2f}s cases={len(cases)}x{number} api-server=not here goal"
+        f"R4 latest-end={worst:+.2f}s cases={len(cases)}x{number} api-server=CLUSTER=1 goal"
         f" {GOAL:.0f}s {'met' if worst <= GOAL else 'missed'} (without a cluster)"
     )
     return 0 if worst <= GOAL else 1

@@ -69,12 +69,14 @@ c.GpuDev.gpu_types = {{
 class Site:
     """One Hub with service, and a person at it."""
 
-    def __init__(self, cluster: Cluster, kubectl: Kubectl, service: str) -> None:
+    def __init__(
+        self, cluster: Cluster, kubectl: Kubectl, service: str = FLEET, hub: str = ""
+    ) -> None:
         self.cluster, self.kubectl = cluster, kubectl
         namespace = kubectl.namespace
         self.hub = RunningHub(
             address=ADDRESS,
-            hub_config=_HUB.format(namespace=namespace, image=IMAGE),
+            hub_config=_HUB.format(namespace=namespace, image=IMAGE) + hub,
             service_config=_SERVICE.format(namespace=namespace, kubeconfig=str(kubectl.kubeconfig))
             + service,
         )
@@ -172,9 +174,9 @@ def built(cluster: Cluster) -> str:
 
 
 def opened(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, service: str = FLEET
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, service: str = FLEET, hub: str = ""
 ) -> Iterator[Site]:
-    """A site in a namespace of its own."""
+    """A site in a namespace of its own; `service` and `hub` are more lines of configuration."""
     namespace = f"hub-{secrets.token_hex(4)}"
     cluster.kubectl("create", "namespace", namespace)
     cluster.kubectl(
@@ -183,7 +185,7 @@ def opened(
     inside = cluster.kubectl.within(namespace)
     inside.wait("serviceaccount/default", "create")
     monkeypatch.setenv("KUBECONFIG", str(inside.kubeconfig))
-    site = Site(cluster, inside, service)
+    site = Site(cluster, inside, service, hub)
     try:
         yield site
     finally:

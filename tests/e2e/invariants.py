@@ -31,12 +31,22 @@ def of_machine(hub: RunningHub, database: Database, accepted: Iterable[str] = ()
     Args:
         accepted: ids of reservations that were answered with 201; none may be gone.
     """
+    return [*of_servers(hub, database, marked(hub), accepted), *_disks(hub, database)]
+
+
+def of_servers(
+    hub: RunningHub, database: Database, running: set[str], accepted: Iterable[str] = ()
+) -> list[str]:
+    """The same but for disks, wherever servers run.
+
+    Args:
+        running: reservations of which something runs.
+    """
     return [
         *of_database(database),
         *_accepted(database, accepted),
-        *_processes(hub, database),
+        *_running(running, database),
         *_hub_servers(hub, database),
-        *_disks(hub, database),
     ]
 
 
@@ -106,8 +116,7 @@ def _accepted(database: Database, accepted: Iterable[str]) -> Iterator[str]:
         yield f"a snapshot for {row['reservation_id']} is not finished"
 
 
-def _processes(hub: RunningHub, database: Database) -> Iterator[str]:
-    running = marked(hub)
+def _running(running: set[str], database: Database) -> Iterator[str]:
     states = {
         row["id"]: (State(row["state"]), row["server_lost_at"])
         for row in database.rows("SELECT id, state, server_lost_at FROM reservations")

@@ -1,0 +1,161 @@
+"""The part of R2 and R4 that needs a cluster: its API server, etcd and kubelet are killed too.
+
+One Hub with its service on this machine, whose servers are real pods on a real kubelet. Needs
+root; `GPUDEV_CLUSTER` names a cluster that runs already.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+
+from benchmarks.p9 import cluster
+from gpudev_client.states import FINAL, State
+from tests.cluster.kills import (
+    CLUSTER,
+    ENDING,
+    HUB,
+    INSTALLATION,
+    PATIENCE,
+    PLACED,
+    POINTS,
+    SERVICE,
+    Killed,
+    processes,
+)
+from tests.cluster.site import built, opened
+from tests.e2e.waiting import until
+
+#: Whether this part runs, instead of the one on a single machine.
+WANTED = bool(os.environ.get("CLUSTER"))
+VICTIMS = (*CLUSTER, *INSTALLATION)
+
+
+@contextmanager
+def site() -> Iterator[Killed]:
+    with cluster() as there, pytest.MonkeyPatch.context() as monkeypatch:
+        built(there)
+        for one in opened(there, monkeypatch, SERVICE, HUB):
+            killed = Killed(one)
+            yield killed
+            killed.close()
+
+
+@dataclass
+class Kills:
+    """What came of one campaign."""
+
+    victims: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+
+def kills(number: int, seed: int, limit: float) -> Kills:
+    """Kills one part after the other, each at a point of a new lease's life.
+
+    Args:
+        number: how many.
+        seed: decides who is killed, and when.
+        limit: seconds after the return in which everything has to be in order.
+    """
+    rng, found = random.Random(seed), Kills()
+    with site() as killed:
+        for at in range(1, number + 1):
+            victim, point = rng.choice(VICTIMS), rng.choice(POINTS)
+            found.victims[f"{victim} at {point}"] += 1
+            try:
+                took = _round(killed, victim, point, found)
+            except AssertionError as error:
+                found.wrong.append(f"kill {at}, {victim} at {point}: {error}")
+                break
+            found.slowest = max(found.slowest, took)
+            if took > limit:
+                found.wrong.append(f"{victim} at {point}: in order only after {took:.0f} s")
+            print(f"kill {at}: {victim} at {point}, in order after {took:.1f} s", flush=True)
+    return found
+
+
+def _round(killed: Killed, victim: str, point: str, found: Kills) -> float:
+    lease = killed.lease(point, hours=1)
+    killed.kill(victim)
+    began = time.monotonic()
+    until(lambda: not killed.wrong(), "everything is in order", patience=PATIENCE, pause=0.2)
+    took = time.monotonic() - began
+    wanted = State.CANCELLED if point == ENDING else State.ACTIVE
+    killed.until_state(lease.id, State.ACTIVE, *FINAL)
+    got = killed.site.client.reservation(lease.id)
+    found.outcomes[got.state] += 1
+    if got.state is not wanted:
+        found.wrong.append(f"{victim} at {point}: {got.state} instead of {wanted}: {got.reason}")
+    killed.settle()
+    return took
+
+
+def hub_and_proxy_dead(killed: Killed) -> Callable[[], None]:
+    for part in ("proxy", "hub"):
+        killed.site.hub.end(part, signal.SIGKILL)
+    return killed.site.hub.start
+
+
+def part_down(name: str) -> Callable[[Killed], Callable[[], None]]:
+    def down(killed: Killed) -> Callable[[], None]:
+        killed.site.cluster.kill(name)
+        return lambda: killed.site.cluster.start(name)
+
+    return down
+
+
+#: What happens, and whether the end may wait for the return.
+CASES = {
+    "Hub and proxy dead": (hub_and_proxy_dead, False),
+    "API server down": (part_down("kube-apiserver"), True),
+    "etcd down": (part_down("etcd"), True),
+    "kubelet down": (part_down("kubelet"), True),
+}
+
+
+def ends(number: int, seconds: float) -> dict[str, float]:
+    """How many seconds after its time, or after the return of what was down over it, the last
+    process of a lease ended: the latest of some leases per case."""
+    found: dict[str, float] = {}
+    with site() as killed:
+        for name, (happens, waits) in CASES.items():
+            late = [_end(killed, seconds, happens, waits) for _ in range(number)]
+            found[name] = max(late)
+            of = "the return" if waits else "their time"
+            told = " ".join(f"{one:+.2f}" for one in late)
+            print(
+                f"{name}: {number} leases of {seconds:g} s ended after {of}: {told} s", flush=True
+            )
+    return found
+
+
+def _end(
+    killed: Killed, seconds: float, happens: Callable[[Killed], Callable[[], None]], waits: bool
+) -> float:
+    lease = killed.lease(PLACED, hours=seconds / 3600)
+    killed.until_state(lease.id, State.ACTIVE)
+    end = killed.expires(lease.id)
+    comes_back = happens(killed)
+    base = end
+    if waits:
+        until(lambda: datetime.now(UTC) > end, "the lease is over", patience=2 * seconds)
+        comes_back()
+        base = datetime.now(UTC)
+    until(lambda: not processes([lease.id]), "it has ended", patience=2 * seconds + 60, pause=0.02)
+    late = (datetime.now(UTC) - base).total_seconds()
+    if not waits:
+        comes_back()
+    killed.until_state(lease.id, State.EXPIRED)
+    killed.settle()
+    return late

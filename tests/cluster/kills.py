@@ -1,0 +1,167 @@
+"""A site whose parts, and the cluster's, are killed in the midst of a lease's life.
+
+The servers' processes are seen in this machine's own process table, so that what runs is known
+while no API server answers.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import httpx
+import psutil
+
+from gpudev_client.ids import MARK
+from gpudev_client.kubernetes import LABEL_RESERVATION
+from gpudev_client.models import Reservation
+from gpudev_client.states import LIVE, State
+from tests.e2e import crash_points
+from tests.e2e.database import Database, moment
+from tests.e2e.invariants import of_servers
+from tests.e2e.waiting import until
+from tests.fixtures.hub import ADMIN
+from tools.cluster.kubectl import KubectlError
+
+from .site import FLEET, Site
+
+#: Parts of the cluster, and of the installation.
+CLUSTER = ("kube-apiserver", "etcd", "kubelet")
+INSTALLATION = ("hub", "service")
+#: Points of a lease's life: accepted and placed, its pod is there and does not run yet, its server
+#: can be used, its end has begun.
+PLACED, STARTING, RUNNING, ENDING = POINTS = ("placed", "starting", "running", "ending")
+#: How long an installation may take to be in order.
+PATIENCE = 120.0
+#: Leases may be seconds long.
+SERVICE = f"""{FLEET}
+c.GpuDev.policy = {{"min_hours": 0.0005, "default": {{"max_hours": 24}}}}
+c.GpuDev.times = {{"turnover": 6, "reconcile": 2, "crash_grace": 60, "warnings": []}}
+{crash_points.FOR_SERVICE}
+"""
+#: JupyterHub's own server without JupyterLab, which takes a third of the time to start.
+HUB = """
+c.KubeSpawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.serverapp.ServerApp"
+"""
+
+
+class Killed:
+    """One site, and what was accepted there."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.database = site, Database(site.hub)
+        self.accepted: list[str] = []
+
+    def lease(self, point: str, **asked: object) -> Reservation:
+        """A new lease that has just come to this point of its life."""
+        made = self.site.reserve(**asked)
+        self.accepted.append(made.id)
+        if point == STARTING:
+            until(lambda: self.site.pods(made), f"the pod of {made.id} is there", pause=0)
+        if point in (RUNNING, ENDING):
+            made = self.until_state(made.id, State.ACTIVE)
+        if point == ENDING:
+            self.site.client.cancel(made.id)
+        return made
+
+    def kill(self, victim: str) -> None:
+        """Kills it with SIGKILL and starts it again at once; returns when it works."""
+        hub = self.site.hub
+        match victim:
+            case "hub":
+                hub.end("hub", signal.SIGKILL)
+                hub.start_hub()
+            case "service":
+                # Its keeper starts it again.
+                service = hub.process("service")
+                service.kill()
+                until(lambda: not service.is_running(), "the service has ended")
+                until(self._answers, "the service is back")
+            case part:
+                self.site.cluster.restart(part, signal.SIGKILL)
+
+    def _answers(self) -> bool:
+        try:
+            return self.site.hub.call("GET", "/health/live").is_success
+        except httpx.TransportError:
+            return False
+
+    def wrong(self) -> list[str]:
+        """What is not in order, pods without a lease among it; a part that does not answer yet is
+        not either."""
+        try:
+            return of_servers(self.site.hub, self.database, self.running(), self.accepted)
+        except (httpx.HTTPError, KubectlError) as error:
+            return [f"{type(error).__name__}: {error}"]
+
+    def assert_sound(self, patience: float = PATIENCE) -> None:
+        until(
+            lambda: not self.wrong(),
+            "everything is in order",
+            patience=patience,
+            pause=0.5,
+            seen=self.wrong,
+        )
+
+    def running(self) -> set[str]:
+        """Reservations of which the cluster has a pod that is not over."""
+        found = self.site.kubectl.get("pods", "-l", LABEL_RESERVATION)["items"]
+        return {
+            str(pod["metadata"]["labels"][LABEL_RESERVATION])
+            for pod in found
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+        }
+
+    def state(self, key: str) -> State:
+        rows = self.database.rows("SELECT state FROM reservations WHERE id = :id", id=key)
+        return State(rows[0]["state"])
+
+    def until_state(self, key: str, *states: State) -> Reservation:
+        """Waits by the database alone, for when nothing else answers."""
+        until(
+            lambda: self.state(key) in states,
+            f"{key} is {' or '.join(states)}",
+            patience=PATIENCE,
+            seen=lambda: (self.state(key), self.site.hub.logs()[-3000:]),
+        )
+        return self.site.client.reservation(key)
+
+    def expires(self, key: str) -> datetime:
+        rows = self.database.rows("SELECT expires_at FROM reservations WHERE id = :id", id=key)
+        found = moment(rows[0]["expires_at"])
+        assert found is not None
+        return found
+
+    def settle(self) -> None:
+        """Checks that everything is in order, ends what still lives, and checks again."""
+        self.assert_sound()
+        admin = self.site.hub.token(ADMIN)
+        for key in self.accepted:
+            if self.state(key) in LIVE:
+                self.site.hub.call("DELETE", f"/reservations/{key}", admin)
+        until(
+            lambda: all(self.state(key) not in LIVE for key in self.accepted),
+            "all are over",
+            patience=PATIENCE,
+        )
+        self.assert_sound()
+        until(lambda: not self.running(), "no pod is left", patience=PATIENCE)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def processes(keys: Sequence[str]) -> set[str]:
+    """Those of the reservations of which a process runs on this machine, in whatever container."""
+    return {mark for mark in _marks() if mark in keys}
+
+
+def _marks() -> Iterator[str]:
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(MARK)
+            if mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield mark
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue

@@ -1,0 +1,122 @@
+"""SIGKILL of the cluster's parts, of the Hub and of the service at named points of a lease's life.
+
+Nothing that was accepted is lost, no pod is left without a lease, and leases end on time.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gpudev_client.states import State
+from tests.e2e.waiting import until
+from tools.cluster.cluster import Cluster
+
+from .kills import (
+    ENDING,
+    HUB,
+    PATIENCE,
+    PLACED,
+    RUNNING,
+    SERVICE,
+    STARTING,
+    Killed,
+    processes,
+)
+from .site import built, opened
+
+pytestmark = [pytest.mark.cluster, pytest.mark.hub, pytest.mark.slow]
+
+#: How late a lease may end, whatever is dead.
+LATEST = timedelta(seconds=5)
+
+
+@pytest.fixture(scope="module")
+def killed(cluster: Cluster) -> Iterator[Killed]:
+    built(cluster)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for site in opened(cluster, monkeypatch, SERVICE, HUB):
+            made = Killed(site)
+            yield made
+            made.close()
+
+
+@pytest.fixture(autouse=True)
+def sound_afterwards(alone: None, killed: Killed) -> Iterator[None]:
+    """After each crash everything that was accepted ends as it should, and nothing is left."""
+    yield
+    killed.settle()
+
+
+#: `CLUSTER=1 make r2` takes every victim at every point.
+@pytest.mark.parametrize(
+    ("victim", "point"),
+    [
+        ("kube-apiserver", PLACED),
+        ("kube-apiserver", RUNNING),
+        ("etcd", STARTING),
+        ("kubelet", STARTING),
+        ("kubelet", RUNNING),
+        ("service", PLACED),
+        ("hub", STARTING),
+    ],
+)
+def test_a_lease_outlives_the_kill(killed: Killed, victim: str, point: str) -> None:
+    lease = killed.lease(point)
+    killed.kill(victim)
+    killed.assert_sound()
+    killed.until_state(lease.id, State.ACTIVE)
+    until(
+        lambda: killed.site.lab(lease, "api/status").is_success,
+        "the server can be reached",
+        patience=PATIENCE,
+    )
+
+
+@pytest.mark.parametrize("victim", ["kube-apiserver", "kubelet", "hub"])
+def test_a_lease_ends_in_spite_of_the_kill(killed: Killed, victim: str) -> None:
+    lease = killed.lease(ENDING, disk="work", create_disk=True)
+    killed.kill(victim)
+    killed.until_state(lease.id, State.CANCELLED)
+    killed.assert_sound()
+    assert not processes([lease.id])
+    found = killed.site.hub.call("GET", "/disks/work/snapshots", killed.site.token).json()["items"]
+    assert {one["state"] for one in found} == {"ready"}
+
+
+def _short(killed: Killed) -> tuple[str, datetime]:
+    """A lease of seconds whose server is up; as long as this needs on a busy machine."""
+    for seconds in (20, 40, 80):
+        lease = killed.lease(PLACED, hours=seconds / 3600)
+        killed.until_state(lease.id, State.ACTIVE, State.FAILED)
+        end = killed.expires(lease.id)
+        if killed.state(lease.id) is State.ACTIVE and datetime.now(UTC) < end - LATEST:
+            return lease.id, end
+    raise AssertionError("no server comes up within a lease of seconds")
+
+
+def test_a_lease_ends_while_the_hub_is_dead(killed: Killed) -> None:
+    key, end = _short(killed)
+    hub = killed.site.hub
+    hub.end("hub", signal.SIGKILL)
+    until(lambda: not processes([key]), "its server has ended", patience=PATIENCE, pause=0.02)
+    ended = datetime.now(UTC)
+    hub.start_hub()
+    assert end <= ended <= end + LATEST
+    killed.until_state(key, State.EXPIRED)
+
+
+@pytest.mark.parametrize("victim", ["etcd"])
+def test_a_lease_ends_soon_after_the_return(killed: Killed, victim: str) -> None:
+    key, end = _short(killed)
+    cluster = killed.site.cluster
+    cluster.kill(victim)
+    until(lambda: datetime.now(UTC) > end, "the lease is over", pause=0.02)
+    cluster.start(victim)
+    back = datetime.now(UTC)
+    until(lambda: not processes([key]), "its server has ended", patience=PATIENCE, pause=0.02)
+    assert datetime.now(UTC) <= back + LATEST
+    killed.until_state(key, State.EXPIRED)
