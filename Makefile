@@ -27,6 +27,8 @@ BENCHMARKS := $(sort $(basename $(notdir $(wildcard benchmarks/p[0-9].py benchma
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url $(if $(UPGRADE),--upgrade)
 FROM_PROJECT = pyproject.toml --extra all --group dev
+# The second environment: the oldest Hub, and what is optional beside us.
+FOR_hub5 = requirements/collaboration.in -c requirements/hub5.in
 # What each image installs: the versions of the lock file with JupyterHub 5, the line of Zero to JupyterHub.
 LOCKED = service singleuser hub
 FOR_service = pyproject.toml --extra service --extra kubernetes -c requirements/hub5.txt
@@ -91,7 +93,7 @@ lock: ## write the lock files anew, keeping versions that still fit (UPGRADE=1: 
 	@$(COMPILE) requirements/node.in -o requirements/node.txt
 	@$(COMPILE) requirements/go.in -o requirements/go.txt
 	@$(COMPILE) $(FROM_PROJECT) -o requirements/lock.txt
-	@$(COMPILE) $(FROM_PROJECT) -c requirements/hub5.in -o requirements/hub5.txt
+	@$(COMPILE) $(FROM_PROJECT) $(FOR_hub5) -o requirements/hub5.txt
 	@$(foreach name,$(LOCKED),$(COMPILE) $(FOR_$(name)) -o requirements/$(name).txt &&) true
 	@npm install --package-lock-only --ignore-scripts --loglevel=error $(if $(UPGRADE),&& npm update --package-lock-only)
 	@git diff --stat -- requirements package-lock.json
@@ -100,7 +102,7 @@ lock-check: ## are the lock files what pyproject.toml asks for? (asks the packag
 	@tools/setup uv
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cp -r pyproject.toml README.md requirements "$$work"; \
 	for name in lock hub5; do \
-		(cd "$$work" && $(COMPILE) $(FROM_PROJECT) $$([[ $$name == lock ]] || echo '-c requirements/hub5.in') \
+		(cd "$$work" && $(COMPILE) $(FROM_PROJECT) $$([[ $$name == lock ]] || echo '$(FOR_hub5)') \
 			-o "requirements/$$name.txt"); \
 		diff -q "requirements/$$name.txt" "$$work/requirements/$$name.txt"; \
 	done; cd "$$work"; $(foreach name,$(LOCKED),$(COMPILE) $(FOR_$(name)) -o requirements/$(name).txt && \
