@@ -251,14 +251,16 @@ class SimulateApp(GpuDevApp):
 
         from .simulate import command
 
-        options = Simulate(parent=self)
-        found = command.simulate(options, GpuDev(parent=self).settings())
+        options, gpudev = Simulate(parent=self), GpuDev(parent=self)
+        past = asyncio.run(command.history(gpudev.db_url)) if options.history else None
+        found = command.simulate(options, gpudev.settings(), past)
         if options.json:
             show.emit_json(found.document())
         else:
-            show.out(
-                found.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
-            )
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            show.out(found.text(width))
+        for path in command.write_files(options, found):
+            show.note(f"Wrote {path}.")
 
 
 GpuDevApp.subcommands = {

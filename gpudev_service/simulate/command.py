@@ -13,9 +13,12 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from gpudev_service.config import ConfigurationError, GpuDev
 from gpudev_service.settings import Policy, Settings
+from gpudev_service.store import address
+from gpudev_service.store.engine import Store
 
 from . import fleet as fleets
-from . import requests, swf, synthetic, tables
+from . import history as past
+from . import picture, requests, series, swf, synthetic, tables
 from .backfill import Backfill
 from .desk import Desk
 from .fleet import Fleet
@@ -46,16 +49,27 @@ class Simulated:
 
     def text(self, width: int | None) -> str:
         """For people."""
-        left_out = self.workload.left_out
+        left_out, count = self.workload.left_out, len(self.workload.requests)
+        days = self.span_ms // _DAY_MS
         lines = [
-            f"Trace: {self.trace.name}, {len(self.workload.requests)} requests in "
-            f"{self.span_ms / _DAY_MS:.1f} days"
+            f"Trace: {self.trace.name}, {count} request{'' if count == 1 else 's'} in "
+            f"{days} day{'' if days == 1 else 's'}"
             + (f"; left out: {requests.told(left_out)}" if left_out else ""),
             f"Fleet: {self.fleet.described()}",
             "",
             tables.compared(self.figures, width),
         ]
         return "\n".join(lines)
+
+    def picture(self) -> str:
+        """As an SVG."""
+        found = {
+            name: series.of(outcome, self.fleet.units, self.span_ms)
+            for name, outcome in self.outcomes.items()
+        }
+        return picture.svg(
+            f"{self.trace.name}, {self.fleet.described()}", found, self.span_ms / 1000
+        )
 
     def document(self) -> dict[str, Any]:
         """For programs."""
@@ -67,12 +81,56 @@ class Simulated:
         return tables.document(about, self.figures)
 
 
+async def history(db_url: str) -> Trace:
+    """The service's own past.
+
+    Raises:
+        ConfigurationError: there is none.
+        StoreError: the database cannot be read.
+    """
+    store = Store(db_url)
+    file = address.sqlite_file(store.url) if store.is_sqlite else None
+    if file is not None and not file.exists():
+        raise ConfigurationError(f"--history: there is no database {file}.")
+    try:
+        return await past.read(store)
+    except TraceError as error:
+        raise ConfigurationError(str(error)) from None
+    finally:
+        await store.close()
+
+
+def write_files(options: Simulate, found: Simulated) -> list[Path]:
+    """Writes the files that were asked for; which ones.
+
+    Raises:
+        ConfigurationError: a file cannot be written.
+    """
+    wanted = {
+        Path(name): text
+        for name, text in (
+            (options.picture, found.picture),
+            (options.write, lambda: "".join(swf.write(found.trace))),
+        )
+        if name
+    }
+    for path, text in wanted.items():
+        try:
+            path.write_text(text())
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from None
+    return list(wanted)
+
+
 def simulate(options: Simulate, settings: Settings, history: Trace | None = None) -> Simulated:
     """Replays the trace that the options name, or `history`, under the rules to compare.
 
     Raises:
         ConfigurationError: what the options say cannot work, with what is accepted.
     """
+    _one_source(options)
+    if options.picture and Path(options.picture).suffix != ".svg":
+        raise ConfigurationError(f"--picture: {options.picture} does not end with .svg.")
     try:
         fleet = _fleet(options, settings)
         trace = history or _trace(options, fleet)
@@ -97,6 +155,16 @@ def simulate(options: Simulate, settings: Settings, history: Trace | None = None
     return Simulated(trace, workload, fleet, span, outcomes, figures)
 
 
+def _one_source(options: Simulate) -> None:
+    named = [bool(options.trace), options.synthetic is not None, options.history]
+    if sum(named) != 1:
+        loads = ", ".join(synthetic.LOADS)
+        raise ConfigurationError(
+            "What is to be replayed? One of --trace=FILE.swf, --history, or --synthetic=LOAD with "
+            f"a load of {loads}."
+        )
+
+
 def _fleet(options: Simulate, settings: Settings) -> Fleet:
     if options.fleet:
         return fleets.written(options.fleet, settings.gpu_types)
@@ -111,19 +179,15 @@ def _fleet(options: Simulate, settings: Settings) -> Fleet:
 def _trace(options: Simulate, fleet: Fleet) -> Trace:
     if options.trace:
         return swf.read_file(Path(options.trace))
-    if options.synthetic is None:
-        raise TraceError(
-            "What is to be replayed? --trace=FILE.swf, --history, or --synthetic=LOAD, one of "
-            f"{', '.join(synthetic.LOADS)}."
-        )
+    load = options.synthetic or ""
     nodes = [units for those in fleet.nodes.values() for units in those.values()]
     return synthetic.make(
-        synthetic.LOADS[options.synthetic],
+        synthetic.LOADS[load],
         len(nodes),
         max(nodes),
         days=options.days,
         seed=options.seed,
-        name=f"{options.synthetic} load, seed {options.seed}",
+        name=f"{load} load, seed {options.seed}",
     )
 
 

@@ -34,6 +34,16 @@ class Simulate(Configurable):
         help="""Another policy to compare with: a .json file with what GpuDev.policy takes, or
         another configuration file. May be given several times.""",
     ).tag(config=True)
+    picture = Unicode(
+        help="Where to write a picture, as FILE.svg: use and queue over time, and the waits."
+    ).tag(config=True)
+    write = Unicode(
+        help="""Where to write the trace itself, as FILE.swf, with numbers for people and groups, so
+        that it can be given away."""
+    ).tag(config=True)
+    history = Bool(
+        False, help="The reservations of the service's own database. It is only read."
+    ).tag(config=True)
     json = Bool(False, help="All figures as JSON.").tag(config=True)
 
 
@@ -45,7 +55,13 @@ ALIASES = {
     "processors-per-gpu": "Simulate.processors_per_gpu",
     "fleet": "Simulate.fleet",
     "policy": "Simulate.policy",
+    "picture": "Simulate.picture",
+    "write": "Simulate.write",
 }
 FLAGS = {
+    "history": (
+        {"Simulate": {"history": True}},
+        "The reservations of the service's own database. It is only read.",
+    ),
     "json": ({"Simulate": {"json": True}}, "All figures as JSON, and no table."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from gpudev_service.app import SimulateApp, main
+from gpudev_service.store import migrate
+from gpudev_service.store.engine import Store
+from tests.fixtures.rows import HOUR, NOW, lease
 
 CONFIGURATION = """\
 c = get_config()
@@ -46,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_trace_is_replayed_on_the_nodes_of_the_configuration(folder: Path) -> None:
     ended = gpudev(folder, "--trace=week.swf")
     assert ended.returncode == 0, ended.stderr
-    assert "Trace: week.swf, 2 requests in 1.0 days; left out: 1 never ran" in ended.stdout
+    assert "Trace: week.swf, 2 requests in 1 day; left out: 1 never ran" in ended.stdout
     assert "Fleet: 2 nodes of t4, 8 GPUs" in ended.stdout
     lines = [line.split("  ") for line in ended.stdout.splitlines()]
     wait = next(line for line in lines if line[0] == "wait, mean")
@@ -63,10 +67,42 @@ def test_another_policy_is_a_column_of_its_own(folder: Path) -> None:
     assert results["gpudev, short"]["came_again"] == 1
 
 
+def test_picture_and_trace_are_written(folder: Path) -> None:
+    ended = gpudev(folder, "--synthetic=light", "--days=2", "--picture=a.svg", "--write=a.swf")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines() == ["Wrote a.svg.", "Wrote a.swf."]
+    assert (folder / "a.svg").read_text().startswith("<svg")
+    again = gpudev(folder, "--trace=a.swf", "--json")
+    assert json.loads(again.stdout)["results"][0]["requests"] > 0, again.stderr
+
+
+def test_the_history_of_the_service_is_replayed(folder: Path) -> None:
+    url = f"sqlite:///{folder / 'gpudev.sqlite'}"
+
+    async def fill() -> None:
+        store = Store(url)
+        await migrate.upgrade(store)
+        async with store.transaction() as session:
+            session.add(lease("a", state="expired", target="expired", ended_at=NOW + HOUR))
+        await store.close()
+
+    asyncio.run(fill())
+    ended = gpudev(folder, "--history", f"--db-url={url}")
+    assert ended.returncode == 0, ended.stderr
+    assert "Trace: the history of this service, 1 request in 1 day" in ended.stdout
+    empty = gpudev(folder, "--history", "--db-url=sqlite:///none.sqlite")
+    assert empty.returncode == 2
+    assert "there is no database none.sqlite" in empty.stderr
+    assert not (folder / "none.sqlite").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "What is to be replayed? --trace=FILE.swf"),
+        ([], "What is to be replayed? One of --trace=FILE.swf"),
+        (["--trace=week.swf", "--synthetic=light"], "What is to be replayed? One of"),
+        (["--trace=week.swf", "--picture=a.png"], "a.png does not end with .svg"),
+        (["--trace=week.swf", "--write=no/a.swf"], "no/a.swf cannot be written: No such file"),
         (["--trace=none.swf"], "none.swf cannot be read: No such file"),
         (["--trace=gpudev_config.py"], "gpudev_config.py, line 1: 18 fields make a job"),
         (["--synthetic=huge"], "'light', 'busy', 'full'"),
