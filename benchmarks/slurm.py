@@ -122,7 +122,11 @@ class Slurm:
             )
         )
         (self._home / "gres.conf").write_text(f"NodeName={names} Name=gpu Count={gpus}\n")
-        self._environment = {**os.environ, "SLURM_CONF": str(self._home / "slurm.conf")}
+        self._environment = {
+            **os.environ,
+            "SLURM_CONF": str(self._home / "slurm.conf"),
+            "SLURM_TIME_FORMAT": "%s",
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -171,6 +175,23 @@ class Slurm:
 
         with ThreadPoolExecutor(at_once) as pool:
             return list(pool.map(one, jobs))
+
+    def submit_one(self, job: Job) -> int:
+        """Submits a job; its number."""
+        said = self._run(
+            "sbatch", "--parsable", *job.arguments(), "--output=/dev/null", "--wrap=true"
+        )
+        return int(said.stdout.strip().partition(";")[0])
+
+    def begun(self) -> dict[int, float]:
+        """The jobs that have nodes, and since when (seconds since the epoch, whole)."""
+        said = self._run("squeue", "--noheader", "--states=CF,R", "--format=%i %S").stdout
+        return {int(number): float(since) for number, since in map(str.split, said.splitlines())}
+
+    def end(self, numbers: Sequence[int]) -> None:
+        """Ends jobs. Their nodes are free at once, since no daemon has to be asked."""
+        if numbers:
+            self._run("scancel", *map(str, numbers))
 
     def states(self) -> dict[str, int]:
         """Jobs by Slurm's short word for their state (`CF`, `PD`)."""
