@@ -178,6 +178,14 @@ def size(count: int | None) -> str:
     return f"{digits} {_SIZES[unit]}"
 
 
+def unseen(trouble: str | None) -> str:
+    """What it means that the fleet cannot be seen, after why (`Cluster.trouble`)."""
+    return (
+        f"{trouble or 'The fleet cannot be seen.'} What is shown is how it was. Until it is seen "
+        "again nothing new starts; leases that run go on, and end on time."
+    )
+
+
 def queue_place(position: int | None) -> str:
     """A place in the queue: 1 is "next in the queue", 4 is "4th in the queue"; nobody ahead and no
     wait (0) or no place (None) is "not in the queue"."""

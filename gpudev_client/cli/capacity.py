@@ -56,6 +56,8 @@ def status(app: App, as_json: bool) -> None:
     if as_json:
         emit_json(cluster)
         return
+    if not cluster.fresh:
+        app.tell(f"{words.unseen(cluster.trouble)}\n")
     if cluster.simulated:
         app.tell("The GPUs here are simulated.\n")
     out(_nodes(app, cluster.nodes))

@@ -190,7 +190,7 @@ def _drop(index: dict[str, dict[str, Pod]], name: str | None, key: str) -> None:
 def _stale(what: str, age: float, trouble: str | None) -> str:
     since = "not once since the start" if age == float("inf") else f"{age:.0f} s ago"
     because = f": {trouble}" if trouble else ""
-    return f"the cluster's {what} were last seen {since}{because}"
+    return f"The cluster's {what} were last seen {since}{because}."
 
 
 @asynccontextmanager

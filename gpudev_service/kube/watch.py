@@ -164,7 +164,12 @@ class Watched(Generic[T]):
                 await asyncio.sleep(min(longest, self._timing.pause * 2 ** min(failures, 8)))
 
     def _failed(self, error: KubeAway | KubeRefused, failures: int) -> None:
-        self.trouble = str(error)
+        # Everybody reads it; what the API server said in full is for the log.
+        self.trouble = (
+            f"its API server refuses to tell ({error.status})"
+            if isinstance(error, KubeRefused)
+            else "its API server does not answer"
+        )
         if failures == 0:
             log.warning("watch of %s: %s", self._path, error)
         if isinstance(error, KubeRefused) and error.status == _GONE:

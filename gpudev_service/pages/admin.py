@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import Field
 
-from gpudev_client import limits
+from gpudev_client import limits, words
 from gpudev_client.models import DrainRequest, MaintenanceRequest
 from gpudev_client.states import LIVE, State
 from gpudev_service.api import access, capacity, cluster, reservations
@@ -73,7 +73,8 @@ class Admin(FleetPage):
         )
         found = await reservations.listing(self.call(query=asked))
         types = await self.types()
-        nodes = (await self.cluster()).nodes
+        cluster = await self.cluster()
+        nodes = cluster.nodes
         following = query.first + _NODES
         given = {"user": query.user, "state": query.state, "gpu_type": query.gpu_type}
         self.show(
@@ -83,6 +84,7 @@ class Admin(FleetPage):
             states=[LIVE_WORD, ALL_WORD, *State],
             types=types,
             nodes=views.node_rows(nodes[query.first : following], types),
+            unseen=None if cluster.fresh else words.unseen(cluster.trouble),
             more=self.addresses.page("admin", **given, cursor=found.next_cursor)
             if found.next_cursor
             else None,

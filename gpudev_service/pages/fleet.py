@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gpudev_client import limits
+from gpudev_client import limits, words
 from gpudev_client.models import Cluster, GpuType
 from gpudev_service.api import capacity as api
 from gpudev_service.api import cluster as cluster_api
@@ -52,6 +52,7 @@ class Fleet(FleetPage):
             types=views.type_rows(types, offers.items, cluster.at),
             nodes=views.node_rows(cluster.nodes[query.first : following], types),
             queues=views.queues(cluster.queue, _QUEUE),
+            unseen=None if cluster.fresh else words.unseen(cluster.trouble),
             simulated=cluster.simulated,
             all_simulated=all(node.simulated for node in cluster.nodes),
             hours=query.hours,

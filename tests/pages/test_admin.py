@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpudev_service.operations import capacity
+from tests.kube.site import site as kubernetes
+from tests.kube.things import node
 
 from .conftest import Site
 
@@ -34,6 +38,18 @@ async def test_what_is_free_when_for_a_length(site: Site) -> None:
     assert "1-2 GPUs : now" in page.text
     assert "3-8 GPUs : starts at 17:01 UTC at the latest" in page.text
     assert (await ada.open("fleet?hours=never")).status == 422
+
+
+async def test_a_fleet_that_cannot_be_seen_says_so(site: Site, tmp_path: Path) -> None:
+    async with kubernetes(tmp_path, node("a")) as there:
+        site.world.ctx.settings = there.settings
+        site.world.ctx.fleet = there.fleet
+        ada, admin = await site.log_in("ada"), await site.admin()
+        assert "nothing new starts" not in (await ada.open("fleet")).text
+        there.freeze()
+        for page in (await ada.open("fleet"), await admin.open("admin")):
+            assert "The cluster's nodes were last seen" in page.text
+            assert "Until it is seen again nothing new starts; leases that run go on" in page.text
 
 
 async def test_a_person_is_not_let_in(site: Site) -> None:
