@@ -39,6 +39,11 @@ def service_name(reservation_id: str) -> str:
     return f"gpudev-{_checked(reservation_id)}"
 
 
+def shared_name(reservation_id: str) -> str:
+    """The claim of the folder that all pods of a reservation of several nodes see."""
+    return f"gpudev-{_checked(reservation_id)}-shared"
+
+
 def worker_name(reservation_id: str, rank: int) -> str:
     """The pod of `rank` in a reservation; rank 0 is the server's pod."""
     if not 0 <= rank <= RANK_MAX:

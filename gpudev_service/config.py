@@ -100,7 +100,8 @@ class GpuDev(Configurable):
         None,
         allow_none=True,
         help="""StorageClass of the folder that all nodes of a reservation share; one that can be
-        mounted by several nodes at once. None: there is no such folder.""",
+        mounted by several nodes at once. It is as large as a new disk, lives as long as the lease,
+        and is gone with it. None: there is no such folder.""",
     ).tag(config=True)
     disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)
     placeholder_image = Unicode(

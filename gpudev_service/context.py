@@ -12,7 +12,7 @@ from .events import EventBus
 from .fleet import Fleet
 from .hub import Hub
 from .labs import Labs
-from .servers import ServerBackend
+from .servers import ServerBackend, SharedFolders
 from .settings import Settings
 from .store.engine import Store
 from .wake import Wake
@@ -20,7 +20,8 @@ from .wake import Wake
 
 @dataclass(slots=True)
 class Context:
-    """The service's parts. `wake` tells the loops that something changed which they may act on."""
+    """The service's parts. `wake` tells the loops that something changed which they may act on;
+    `shared` is None where the pods of a reservation have no folder in common."""
 
     settings: Settings
     store: Store
@@ -29,6 +30,7 @@ class Context:
     disks: DiskBackend
     servers: ServerBackend
     hub: Hub
+    shared: SharedFolders | None = None
     events: EventBus = field(default_factory=EventBus)
     background: Background = field(default_factory=Background)
     wake: Wake = field(default_factory=Wake)

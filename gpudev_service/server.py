@@ -37,7 +37,7 @@ from .loops import Runner
 from .operations import status
 from .operations.listings import volume_disks
 from .pages import routes as page_routes
-from .servers import LocalServers, PodServers
+from .servers import LocalServers, PodServers, SharedFolders
 from .settings import Settings
 from .standby import Standby, Switch
 from .store import address, migrate
@@ -137,7 +137,17 @@ def _context(settings: Settings, kinds: Kinds, parts: _Parts) -> Context:
         disks=parts.disks,
         servers=PodServers(cluster) if cluster and _are_pods(kinds) else LocalServers(),
         hub=parts.hub,
+        shared=_shared(settings, cluster) if cluster and _are_pods(kinds) else None,
         wake=wake,
+    )
+
+
+def _shared(settings: Settings, cluster: Cluster) -> SharedFolders | None:
+    options = settings.kubernetes
+    if options.shared_storage_class is None:
+        return None
+    return SharedFolders(
+        cluster.kube, options.namespace, options.shared_storage_class, options.disk_size_gb
     )
 
 

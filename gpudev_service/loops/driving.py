@@ -24,6 +24,7 @@ from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.hub import HubAway, HubRefused
+from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.operations import disks, places, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
 from gpudev_service.operations.transitions import note, transition
@@ -141,6 +142,7 @@ async def end(ctx: Context, key: str) -> None:
     scratch = servers.scratch(ctx, key)
     if not row.disk_id and scratch.exists():
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    await _remove_shared(ctx, row)
     if row.disk_id:
         await _locate(ctx, row.disk_id)
     await _finish(ctx, key, snapshot)
@@ -150,6 +152,16 @@ async def end(ctx: Context, key: str) -> None:
         await _forget_server(ctx, row)
     if row.disk_id:
         await disks.measure(ctx, row.disk_id)
+
+
+async def _remove_shared(ctx: Context, row: ReservationRow) -> None:
+    """What the nodes of a lease shared goes with it; the reconcile loop removes what stays."""
+    if ctx.shared is None or row.nodes == 1:
+        return
+    try:
+        await ctx.shared.remove(row.id)
+    except (KubeAway, KubeRefused) as error:
+        log.warning("the shared folder of %s stays for now: %s", row.id, error)
 
 
 async def _locate(ctx: Context, disk_id: str) -> None:

@@ -17,6 +17,7 @@ from gpudev_client.states import FINAL
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
+from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.operations import servers, snapshots
 from gpudev_service.store.models import (
     Base,
@@ -49,6 +50,7 @@ async def run(ctx: Context) -> datetime | None:
             failures.append(error)
     await ctx.store.run(lambda session: _forget_keys(session, now))
     await _scratch(ctx)
+    await _folders(ctx)
     await _forget_reservations(ctx, now)
     await ctx.disks.clean_up()
     if len(failures) > 1:
@@ -82,6 +84,23 @@ async def _scratch(ctx: Context) -> None:
         )
     for key in over:
         await asyncio.to_thread(shutil.rmtree, servers.scratch(ctx, key), ignore_errors=True)
+
+
+async def _folders(ctx: Context) -> None:
+    """Removes folders that the nodes of a lease shared and that its end could not remove."""
+    if ctx.shared is None:
+        return
+    try:
+        there = await ctx.shared.reservations()
+        async with ctx.store.reading() as session:
+            row = ReservationRow
+            over = await session.scalars(
+                select(row.id).where(row.id.in_(there), row.state.in_(FINAL)).order_by(row.id)
+            )
+        for key in over:
+            await ctx.shared.remove(key)
+    except (KubeAway, KubeRefused) as error:
+        log.warning("shared folders could not be tidied: %s", error)
 
 
 def _names(top: Path) -> list[str]:

@@ -18,6 +18,7 @@ def pod_launch(
     shares: Sequence[Share | None],
     *,
     claim: str | None,
+    shared_claim: str | None,
     image: str | None,
 ) -> PodLaunch:
     """`hosts` by rank, with `units` on each and what each has for them. All pods of a reservation
@@ -36,6 +37,7 @@ def pod_launch(
         runtime_class=kubernetes.runtime_class,
         profiling=kubernetes.profiling,
         claim=claim,
+        shared_claim=shared_claim,
         image=image,
     )
 

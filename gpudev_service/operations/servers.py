@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +18,15 @@ from gpudev_client.states import State
 from gpudev_service.actor import SERVICE, Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
+from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 from . import disks, placing, pods, views
 from .reservations import end_in
 from .rows import load
 from .transitions import note, transition
+
+log = logging.getLogger(__name__)
 
 _STARTABLE = {State.PREPARING, State.ACTIVE}
 
@@ -78,8 +82,29 @@ async def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaun
         row.units_per_node,
         [ctx.fleet.share(name, row.units_per_node) for name in places],
         claim=await ctx.disks.claim(row.disk_id) if row.disk_id else None,
+        shared_claim=await _shared(ctx, row),
         image=row.image,
     )
+
+
+async def _shared(ctx: Context, row: ReservationRow) -> str | None:
+    """The claim of the folder that a reservation of several nodes has, where there are such."""
+    if ctx.shared is None or row.nodes == 1:
+        return None
+    try:
+        return await ctx.shared.ensure(row.id)
+    except KubeAway as away:
+        raise Refusal(
+            "unavailable",
+            "Nothing can be started at the moment: the cluster does not answer. It is tried again.",
+        ) from away
+    except KubeRefused as refusal:
+        log.warning("no shared folder for %s: %s", row.id, refusal)
+        raise Refusal(
+            "wrong_state",
+            "The cluster refused the folder that your nodes share. Your operators find the reason "
+            "in the log.",
+        ) from refusal
 
 
 def scratch(ctx: Context, reservation_id: str) -> Path:

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.hub]
 _SERVICE = f"""
 c.GpuDev.fleet = "static"
 c.GpuDev.servers = "kubernetes"
+c.GpuDev.shared_storage_class = "folders"
 c.GpuDev.gpu_types = {{
     "pair": {{"gpus_per_node": 1, "max_nodes": 2, "cpus": 1, "memory_gb": 1, "kubernetes": {{}}}},
 }}
@@ -93,6 +94,13 @@ def test_processes_on_both_meet(site: Site, pair: Reservation) -> None:
     assert both.split("\n")[:3] == ["[0, 1]", "[0, 1]", "done"]
 
 
+def test_a_folder_is_the_same_on_both(site: Site, pair: Reservation) -> None:
+    site.inside(pair, "echo from the first > /shared/found.txt")
+    assert site.inside(pair, "cat /shared/found.txt", rank=1) == "from the first\n"
+    site.inside(pair, "echo and back >> /shared/found.txt", rank=1)
+    assert site.inside(pair, "cat /shared/found.txt") == "from the first\nand back\n"
+
+
 def test_a_worker_that_is_lost_is_told_and_the_end_takes_all(site: Site, pair: Reservation) -> None:
     site.kubectl("delete", "pod", f"gpudev-{pair.id}-1", "--grace-period=0", "--force")
     assert "worker on second" in site.until_told(pair, "The worker on")
@@ -101,3 +109,4 @@ def test_a_worker_that_is_lost_is_told_and_the_end_takes_all(site: Site, pair: R
     site.gone(pair)
     for kind in ("secret", "service", "networkpolicy"):
         site.kubectl.wait(f"{kind}/gpudev-{pair.id}", "delete")
+    site.kubectl.wait(f"persistentvolumeclaim/gpudev-{pair.id}-shared", "delete")
