@@ -121,6 +121,7 @@ def environment(ctx: Context, view: Reservation) -> dict[str, str]:
     """
     first = view.placement[0]
     devices = ",".join(first.gpu_ids)
+    kind = ctx.fleet.types().get(view.gpu_type)
     values = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": devices,
@@ -129,6 +130,7 @@ def environment(ctx: Context, view: Reservation) -> dict[str, str]:
         "GPUDEV_NAME": view.name,
         "GPUDEV_GPU_TYPE": view.gpu_type,
         "GPUDEV_GPUS": str(view.gpus),
+        "GPUDEV_GPU_MEMORY_GB": str(kind.gpu_memory_gb or "") if kind else "",
         "GPUDEV_NODE": first.node,
         "GPUDEV_NODES": ",".join(place.node for place in view.placement),
         "GPUDEV_STARTS_AT": _iso(view.starts_at),

@@ -109,5 +109,6 @@ def sampler_from(environment: os._Environ[str] | dict[str, str]) -> Sampler | No
     if not environment.get(MARK) or not devices:
         return None
     if environment.get("GPUDEV_SIMULATED"):
-        return Sampler(SimulatedSource(len(devices)))
+        memory = environment.get("GPUDEV_GPU_MEMORY_GB") or "16"
+        return Sampler(SimulatedSource(len(devices), int(memory)))
     return Sampler(NvmlSource(devices))

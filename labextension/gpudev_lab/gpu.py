@@ -127,12 +127,14 @@ class SimulatedSource:
 
     simulated = True
 
-    def __init__(self, count: int, clock: Callable[[], float] = time.time) -> None:
-        self._count, self._clock = count, clock
+    def __init__(
+        self, count: int, memory_gb: int = 16, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._count, self._memory, self._clock = count, memory_gb * 10**9, clock
 
     def read(self) -> list[GpuUse]:
         now = self._clock()
-        total = 16 * 1024**3
+        total = self._memory
         found = []
         for index in range(self._count):
             swing = (1 + math.sin(now / 90 + index)) / 2

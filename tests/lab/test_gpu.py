@@ -42,13 +42,14 @@ def test_a_history_keeps_the_mean_of_use_and_the_peak_of_memory() -> None:
 
 
 def test_simulated_figures_are_marked_and_plausible() -> None:
-    source = SimulatedSource(2, clock=lambda: 12345.0)
+    source = SimulatedSource(2, 80, clock=lambda: 12345.0)
     first, second = source.read()
     assert source.read() == [first, second]
     assert first.name.startswith("Simulated")
     assert first.used_percent is not None
     assert 0 <= first.used_percent <= 100
     assert first != second
+    assert first.memory_total == 80 * 10**9
 
 
 def test_without_a_driver_there_is_a_sentence() -> None:
