@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from benchmarks import slurm
 from gpudev_service.simulate.requests import Request
@@ -40,47 +40,77 @@ def parameters(window_minutes: int) -> Mapping[str, str]:
     }
 
 
-def waits(requests: Sequence[Request], nodes: int, window_minutes: int) -> dict[int, float]:
-    """How long each request waited in slurmctld, in seconds, by its order."""
+@dataclass(frozen=True)
+class Happened:
+    """What slurmctld made of a trace: the requests as they really came and ran, for others to be
+    asked the same, and the seconds that each waited, by its order."""
+
+    requests: list[Request]
+    waits: dict[int, float]
+
+
+def through_slurmctld(requests: Sequence[Request], nodes: int, window_minutes: int) -> Happened:
     with slurm.Slurm(nodes, parameters=parameters(window_minutes)) as controller:
         return _Run(controller, requests).go()
+
+
+@dataclass
+class _Submitted:
+    request: Request
+    asked: float
+    begun: float | None = None
 
 
 class _Run:
     def __init__(self, controller: slurm.Slurm, requests: Sequence[Request]) -> None:
         self._controller = controller
         self._to_come = list(reversed(requests))
-        self._submitted: dict[int, tuple[Request, float]] = {}
-        self._ending: dict[int, float] = {}
-        self._waits: dict[int, float] = {}
+        self._there: dict[int, _Submitted] = {}
+        self._found = Happened([], {})
+        self._begin = time.time()
         last = max(request.at_ms for request in requests)
         everything = sum(request.asked_ms for request in requests)
         #: After that something is wrong: one after the other they would have been done.
-        self._deadline = time.time() + (last + everything) / 1000
+        self._deadline = self._begin + (last + everything) / 1000
 
-    def go(self) -> dict[int, float]:
-        begin = time.time()
-        while self._to_come or self._submitted:
+    def go(self) -> Happened:
+        while self._to_come or self._there:
             if time.time() > self._deadline:
                 raise TimeoutError("slurmctld does not come to the end of the trace")
-            while self._to_come and begin + self._to_come[-1].at_ms / 1000 <= time.time():
+            while self._to_come and self._begin + self._to_come[-1].at_ms / 1000 <= time.time():
                 self._submit(self._to_come.pop())
             self._look()
             time.sleep(_LOOK)
-        return self._waits
+        self._found.requests.sort(key=lambda request: request.at_ms)
+        return self._found
 
     def _submit(self, request: Request) -> None:
         job = slurm.Job(request.nodes, request.units, request.asked_ms // _MINUTE_MS)
         asked = time.time()
-        self._submitted[self._controller.submit_one(job)] = request, asked
+        self._there[self._controller.submit_one(job)] = _Submitted(request, asked)
 
     def _look(self) -> None:
         for number, since in self._controller.begun().items():
-            if number in self._submitted and number not in self._ending:
-                request, asked = self._submitted[number]
-                self._waits[request.order] = max(0.0, since - asked)
-                self._ending[number] = since + request.run_ms / 1000
-        over = [number for number, end in self._ending.items() if end <= time.time()]
+            job = self._there.get(number)
+            if job is not None and job.begun is None:
+                # squeue tells whole seconds: in the middle of that one, as far as it can be.
+                job.begun = min(max(since + 0.5, job.asked), time.time())
+        over = [
+            number
+            for number, job in self._there.items()
+            if job.begun is not None and job.begun + job.request.run_ms / 1000 <= time.time()
+        ]
         self._controller.end(over)
         for number in over:
-            del self._ending[number], self._submitted[number]
+            self._ended(self._there.pop(number), time.time())
+
+    def _ended(self, job: _Submitted, now: float) -> None:
+        begun = job.begun or now
+        self._found.waits[job.request.order] = begun - job.asked
+        self._found.requests.append(
+            replace(
+                job.request,
+                at_ms=round((job.asked - self._begin) * 1000),
+                run_ms=min(job.request.asked_ms, round((now - begun) * 1000)),
+            )
+        )

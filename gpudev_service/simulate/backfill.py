@@ -11,20 +11,18 @@ names of `SchedulerParameters`:
   `bf_window` are not reserved. Ends are rounded up to `bf_resolution`.
 - Nothing is kept from one cycle to the next: a start time that was told may move either way.
 
-Slurm's own backfill is less exact: it looks further ahead in growing steps, and often keeps whole
-nodes for a job that needs a part. These rules are spared both, which is in Slurm's favour.
+How a start and nodes are found is in `backfill_plans`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .backfill_plans import AsSlurm, Exact, Taken, Want
 from .fleet import Fleet
 from .replay import Part
-
-_FOREVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,8 @@ class Parameters:
     bf_window_ms: int = 24 * 3_600_000
     bf_max_job_test: int = 500
     default_queue_depth: int = 100
+    #: Not Slurm's: each job gets the very first place, GPU by GPU; see `backfill_plans`.
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,65 +44,6 @@ class _Running:
     units: int
     pool: str
     until_ms: int
-
-
-class Profile:
-    """Free units of one node over time: `free[i]` from `times[i]` on, until `times[i + 1]`."""
-
-    __slots__ = ("free", "times")
-
-    def __init__(self, since: int, units: int) -> None:
-        self.times, self.free = [since], [units]
-
-    def take(self, start: int, end: int, units: int) -> None:
-        """Takes `units` over [start, end)."""
-        first, last = self._cut(start), self._cut(end)
-        for at in range(first, last):
-            self.free[at] -= units
-
-    def _cut(self, moment: int) -> int:
-        """The place of the step that begins at `moment`, which is made if need be."""
-        at = bisect_right(self.times, moment) - 1
-        if at < 0:
-            return 0
-        if self.times[at] != moment:
-            at += 1
-            self.times.insert(at, moment)
-            self.free.insert(at, self.free[at - 1])
-        return at
-
-    def at(self, moment: int) -> int:
-        return self.free[bisect_right(self.times, moment) - 1]
-
-    def windows(self, units: int, length: int, since: int) -> list[tuple[int, int]]:
-        """The spans from `since` on with `units` free that are no shorter than `length`."""
-        found, begin = [], None
-        times = self.times
-        for at, free in enumerate(self.free):
-            if free >= units:
-                if begin is None:
-                    begin = times[at]
-            elif begin is not None:
-                begin = max(begin, since)
-                if times[at] - begin >= length:
-                    found.append((begin, times[at]))
-                begin = None
-        if begin is not None:
-            found.append((max(begin, since), _FOREVER))
-        return found
-
-    def first(self, units: int, length: int, since: int) -> int:
-        """The first start from `since` on; never, for a node that is too small."""
-        begin, times = -1, self.times
-        for at, free in enumerate(self.free):
-            if free >= units:
-                if begin < 0:
-                    begin = max(since, times[at])
-            elif begin >= 0:
-                if times[at] - begin >= length:
-                    return begin
-                begin = -1
-        return begin if begin >= 0 else _FOREVER
 
 
 class Backfill:
@@ -196,53 +137,41 @@ class Backfill:
 
     def _backfill(self, now: int) -> list[str]:
         """One cycle; who could start now has started."""
-        profiles = {
-            pool: {node: Profile(now, units) for node, units in those.items()}
-            for pool, those in self._units.items()
+        parameters = self._parameters
+        kind = Exact if parameters.exact else AsSlurm
+        plans = {
+            pool: kind(
+                now,
+                units,
+                [
+                    Taken(job.nodes, job.units, self._rounded(job.until_ms))
+                    for job in self._running.values()
+                    if job.pool == pool
+                ],
+                parameters.bf_window_ms,
+            )
+            for pool, units in self._units.items()
         }
-        for job in self._running.values():
-            for node in job.nodes:
-                profiles[job.pool][node].take(now, self._rounded(job.until_ms), job.units)
         begun: list[str] = []
-        horizon = now + self._parameters.bf_window_ms
-        for _, _, part in self._queue[: self._parameters.bf_max_job_test]:
+        for _, _, part in self._queue[: parameters.bf_max_job_test]:
             if part.key in self._running:
                 continue
-            request = part.request
-            pool = profiles[request.pool]
-            start, nodes = _place(pool, part, max(now, part.booked_ms or 0))
-            if start > horizon:
+            plan, request = plans[part.request.pool], part.request
+            want = Want(request.nodes, request.units, part.lease_ms)
+            found = plan.place(want, max(now, part.booked_ms or 0))
+            if found is None:
                 continue
+            start, nodes = found
             self._told.setdefault(part.key, start)
-            for node in nodes:
-                pool[node].take(start, self._rounded(start + part.lease_ms), request.units)
+            end = self._rounded(start + part.lease_ms)
             if start <= now:
                 self._start(part, nodes, now)
+                plan.start(Taken(nodes, request.units, end))
                 begun.append(part.key)
+            else:
+                plan.reserve(start, Taken(nodes, request.units, end))
         return begun
 
     def _rounded(self, moment: int) -> int:
         step = self._parameters.bf_resolution_ms
         return -(-moment // step) * step
-
-
-def _place(pool: Mapping[str, Profile], part: Part, since: int) -> tuple[int, tuple[str, ...]]:
-    """The earliest start, and the nodes for it: those that are fullest already."""
-    request, length = part.request, part.lease_ms
-    if request.nodes == 1:
-        best = (_FOREVER, 0, "")
-        for name, profile in pool.items():
-            start = profile.first(request.units, length, since)
-            if start <= best[0] and start < _FOREVER:
-                best = min(best, (start, profile.at(start), name))
-        return best[0], (best[2],)
-    windows = {name: each.windows(request.units, length, since) for name, each in pool.items()}
-    for start in sorted({begin for spans in windows.values() for begin, _ in spans}):
-        fitting = sorted(
-            (pool[name].at(start), name)
-            for name, spans in windows.items()
-            if any(begin <= start and start + length <= end for begin, end in spans)
-        )
-        if len(fitting) >= request.nodes:
-            return start, tuple(name for _, name in fitting[: request.nodes])
-    return _FOREVER, ()

@@ -7,6 +7,7 @@ that ends gives its GPUs back at once, so starts fall on whole hours all the sam
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -21,8 +22,9 @@ from gpudev_service.simulate.replay import Outcome, Rules, replay
 from gpudev_service.simulate.requests import Request
 
 HOUR = 3_600_000
-#: Slurm without rounding.
-EXACT = Parameters(bf_interval_ms=1, bf_resolution_ms=1)
+#: Slurm without rounding, as it is and as exact as can be.
+SLURM = Parameters(bf_interval_ms=1, bf_resolution_ms=1)
+EXACT = replace(SLURM, exact=True)
 
 
 def fleet(nodes: int = 1) -> Fleet:
@@ -58,7 +60,11 @@ def outcome(rules: str, requests: Iterable[Request], nodes: int = 1, **limits: f
     policy = Policy(
         default=PolicyRule(max_hours=24, max_total_hours=24, priority=0).model_copy(update=limits)
     )
-    queue: Rules = Planned(there, 1000) if rules == "planner" else Backfill(there, EXACT)
+    queue: Rules = {
+        "planner": lambda: Planned(there, 1000),
+        "slurm": lambda: Backfill(there, SLURM),
+        "exact": lambda: Backfill(there, EXACT),
+    }[rules]()
     return replay(requests, queue, Desk(policy, there.types))
 
 
@@ -70,7 +76,7 @@ def starts(found: Outcome) -> dict[int, list[float]]:
     }
 
 
-both = pytest.mark.parametrize("rules", ["planner", "slurm"])
+both = pytest.mark.parametrize("rules", ["planner", "slurm", "exact"])
 
 
 @both
@@ -121,6 +127,40 @@ def test_promises_stay_and_room_that_is_left_early_is_used(rules: str) -> None:
     found = outcome(rules, wanted, nodes=2)
     assert starts(found) == {0: [0], 1: [0], 2: [6], 3: [1], 4: [9]}
     assert measure(found, 8).late == 0
+
+
+def told(found: Outcome) -> dict[int, float]:
+    """The first start that each request was told, in hours."""
+    return {order: (stays[0].told_ms or 0) / HOUR for order, stays in sorted(found.stays.items())}
+
+
+def test_slurm_keeps_whole_nodes_for_those_who_wait() -> None:
+    wanted = [request(0, 0, 4, 4), request(1, 0, 2, 3), request(2, 0, 2, 3)]
+    exact, slurm = outcome("exact", wanted), outcome("slurm", wanted)
+    assert told(exact) == {0: 0, 1: 4, 2: 4}
+    assert told(slurm) == {0: 0, 1: 4, 2: 7}, "it was told the end of the reservation before it"
+    assert starts(slurm) == starts(exact) == {0: [0], 1: [4], 2: [4]}
+
+
+def test_slurm_looks_at_the_ends_of_running_jobs_in_groups() -> None:
+    seconds = 1 / 3600
+    wanted = [
+        request(0, 0, 2, 1),
+        request(1, 0, 1, 1 + 20 * seconds),  # in one group with the first: 30 s
+        request(2, 0, 1, 2),
+        request(3, 0, 1, 1),
+    ]
+    assert told(outcome("exact", wanted))[3] == 1
+    assert told(outcome("slurm", wanted))[3] == pytest.approx(1 + 20 * seconds)
+
+
+def test_slurm_reserves_nothing_beyond_its_window() -> None:
+    near = replace(SLURM, bf_window_ms=3 * HOUR)
+    wanted = [request(0, 0, 3, 4), request(1, 0, 4, 2), request(2, 0, 1, 5)]
+    there = fleet()
+    found = replay(wanted, Backfill(there, near), Desk(Policy(), there.types))
+    # The node is told to nobody, so the third, which delays the second by an hour, may start.
+    assert starts(found) == {0: [0], 1: [5], 2: [0]}
 
 
 @both
