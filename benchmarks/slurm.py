@@ -28,6 +28,7 @@ CORES_PER_GPU = 8
 _START_SECONDS = 60.0
 #: `sbatch` side by side: its own start is most of its time.
 _AT_ONCE = 8
+_TRIES = 10
 
 _CONFIGURATION = """\
 ClusterName=bench
@@ -185,7 +186,14 @@ class Slurm:
 
     def begun(self) -> dict[int, float]:
         """The jobs that have nodes, and since when (seconds since the epoch, whole)."""
-        said = self._run("squeue", "--noheader", "--states=CF,R", "--format=%i %S").stdout
+        for _ in range(_TRIES):
+            told = self._run("squeue", "--noheader", "--states=CF,R", "--format=%i %S", check=False)
+            if told.returncode == 0:
+                break
+            time.sleep(1)  # a controller that is busy does not always answer in time
+        else:
+            raise RuntimeError(f"squeue: {told.stderr.strip()}")
+        said = told.stdout
         return {int(number): float(since) for number, since in map(str.split, said.splitlines())}
 
     def end(self, numbers: Sequence[int]) -> None:

@@ -12,7 +12,8 @@ Layers, each importing only those above it:
   traces come from
 - `fleet`: nodes to replay on; `requests`: jobs as that fleet can be asked for them
 - `desk`: what policy lets people ask for
-- `replay`: the events; `planned`: the planner as the rules of a queue; `backfill`: Slurm's
+- `replay`: the events; `planned`: the planner as the rules of a queue; `backfill`: Slurm's, with
+  `backfill_plans`: where its cycles find room
 - `measures`, `series`: figures and lines of an outcome; `tables`, `picture`: how they are shown
 - `options`: what can be asked for; `command`: that into all the others
 """

@@ -88,7 +88,9 @@ def test_gpudev_has_the_subcommands_and_flags() -> None:
                 subcommands.add(arguments[0])
     app = GpuDevApp()
     assert subcommands == set(app.subcommands)
-    known = {alias for names in app.aliases for alias in _each(names)} | set(app.flags)
+    apps = [GpuDevApp, *(kind for kind, _ in app.subcommands.values())]
+    known = {alias for each in apps for names in each.aliases for alias in _each(names)}
+    known |= {flag for each in apps for flag in each.flags}
     assert flags
     assert not flags - known - {"help-all"}
 

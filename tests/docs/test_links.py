@@ -56,8 +56,9 @@ def test_pictures_are_small_and_used() -> None:
         (page.parent / target).resolve()
         for page in PAGES
         for target in targets(page)
-        if target.endswith(".png")
+        if target.endswith((".png", ".svg"))
     }
     assert pictures == used
-    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    kinds = {".png": b"\x89PNG", ".svg": b"<svg "}
+    assert all(picture.read_bytes().startswith(kinds[picture.suffix]) for picture in pictures)
     assert not [name(picture) for picture in pictures if picture.stat().st_size > IMAGE_MAX]

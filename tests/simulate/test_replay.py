@@ -55,17 +55,18 @@ def request(
     )
 
 
+def queue(rules: str, there: Fleet) -> Rules:
+    if rules == "planner":
+        return Planned(there, 1000)
+    return Backfill(there, EXACT if rules == "exact" else SLURM)
+
+
 def outcome(rules: str, requests: Iterable[Request], nodes: int = 1, **limits: float) -> Outcome:
     there = fleet(nodes)
     policy = Policy(
         default=PolicyRule(max_hours=24, max_total_hours=24, priority=0).model_copy(update=limits)
     )
-    queue: Rules = {
-        "planner": lambda: Planned(there, 1000),
-        "slurm": lambda: Backfill(there, SLURM),
-        "exact": lambda: Backfill(there, EXACT),
-    }[rules]()
-    return replay(requests, queue, Desk(policy, there.types))
+    return replay(requests, queue(rules, there), Desk(policy, there.types))
 
 
 def starts(found: Outcome) -> dict[int, list[float]]:

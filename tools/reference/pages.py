@@ -19,7 +19,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "operators/helm-values.md": values.page,
 }
 #: Pages with sections between `<!-- generated: NAME -->` and `<!-- end -->`.
-WITH_SECTIONS = ("operators/guide.md", "contributing/architecture.md")
+WITH_SECTIONS = ("operators/guide.md", "operators/simulate.md", "contributing/architecture.md")
 
 _SECTION = re.compile(
     r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL

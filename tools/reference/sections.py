@@ -12,6 +12,7 @@ from gpudev_client.states import FINAL, LEASED, State
 from gpudev_hub_config import local, roles
 from gpudev_service.api.metrics import Metrics
 from gpudev_service.operations.transitions import ALLOWED
+from gpudev_service.simulate.options import ALIASES, FLAGS, Simulate
 
 from .markdown import code, fenced, table
 
@@ -106,6 +107,15 @@ def layers() -> str:
     return fenced("\n".join(rows), "text")
 
 
+def simulate() -> str:
+    """The options of `gpudev simulate`."""
+    traits = Simulate.class_own_traits(config=True)
+    flags = {name: f"`--{name}`" for name, (value, _) in FLAGS.items() if value}
+    shown = {trait.partition(".")[2]: f"`--{name}=`" for name, trait in ALIASES.items()} | flags
+    rows = [(shown[name], " ".join(traits[name].help.split())) for name in traits]
+    return table(("option", "meaning"), rows)
+
+
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "scopes": scopes,
     "roles": role_table,
@@ -114,4 +124,5 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "metrics": metrics,
     "states": states,
     "layers": layers,
+    "simulate": simulate,
 }
