@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 from traitlets import Bool, CaselessStrEnum, Dict, Float, Integer, List, Unicode, default
@@ -316,7 +317,7 @@ class GpuDevWeb(Configurable):
         help="""Where the other replicas of the service reach this one, like
         http://10.1.2.3:10101. Replicas are several services on one PostgreSQL: one leads, the
         others pass requests on to it, and one of them takes over when it does not live any more.
-        Default: `bind_url`.""",
+        Default: $GPUDEV_REPLICA_HOST with the port of `bind_url`, else `bind_url`.""",
     ).tag(config=True)
     lead_seconds = Float(
         6.0,
@@ -363,7 +364,11 @@ class GpuDevWeb(Configurable):
 
     @default("replica_url")
     def _default_replica_url(self) -> str:
-        return str(self.bind_url)
+        host = os.environ.get("GPUDEV_REPLICA_HOST")
+        if not host:
+            return str(self.bind_url)
+        # An IPv6 address stands in brackets.
+        return f"http://{f'[{host}]' if ':' in host else host}:{urlsplit(self.bind_url).port}"
 
 
 def _dict(value: Any) -> dict[str, Any]:

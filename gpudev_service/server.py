@@ -158,9 +158,18 @@ def _always() -> bool:
 @asynccontextmanager
 async def candidacy(db_url: str, options: GpuDevWeb) -> AsyncIterator[Lead | None]:
     """This replica's part in who leads, given back at the end of the block; None on SQLite, which
-    one service at a time uses."""
+    one service at a time uses.
+
+    Raises:
+        ConfigurationError: there are to be other replicas, and the database is SQLite.
+    """
     url = address.parse(db_url)
     if address.is_sqlite(url):
+        if options.replica_url != options.bind_url:
+            raise ConfigurationError(
+                "GpuDevWeb.replica_url: replicas of the service share a PostgreSQL database, and "
+                "GpuDev.db_url is SQLite. Accepted there: postgresql://USER:PASSWORD@HOST/NAME."
+            )
         yield None
         return
     lead = lead_of(url, options.replica_url, options.lead_seconds)
@@ -200,16 +209,17 @@ async def serve(
         login_days=options.login_days,
     )
     application = _application(ctx, shared)
-    handler: HTTPServerConnectionDelegate = application
     async with AsyncExitStack() as stack:
+        standby = None
+        handler: HTTPServerConnectionDelegate = application
         if leading is not None:
-            passing_on = _passing_on(application, leading, prefix, stop)
-            handler = await stack.enter_async_context(passing_on)
+            standby = await stack.enter_async_context(_passing_on(leading, stop))
+            handler = Switch(application, standby, api_routes.of_this_replica(prefix))
         server = await _bind(handler, options, prefix)
         if leading is not None:
             stack.enter_context(_running(leading.run(), stop))
         # The lead is kept until nothing runs any more.
-        stack.push_async_callback(_end, server, shared, runner)
+        stack.push_async_callback(_end, server, shared, runner, standby)
         if leading is not None:
             await _first(stop.wait(), leading.begun.wait())
             # Whoever takes the lead reads the time of day, as at a start.
@@ -220,22 +230,24 @@ async def serve(
         log.info("ending")
 
 
-async def _end(server: HTTPServer, shared: Service, runner: Runner) -> None:
+async def _end(
+    server: HTTPServer, shared: Service, runner: Runner, standby: Standby | None
+) -> None:
     server.stop()
     shared.end_streams()
     await shared.idle(GRACE)
+    if standby is not None:
+        await standby.idle(GRACE)
     await runner.close()
     await server.close_all_connections()
 
 
 @asynccontextmanager
-async def _passing_on(
-    own: Application, leading: Leading, prefix: str, stop: asyncio.Event
-) -> AsyncIterator[Switch]:
+async def _passing_on(leading: Leading, stop: asyncio.Event) -> AsyncIterator[Standby]:
     standby = Standby(leading)
     try:
         with _running(standby.watch(), stop):
-            yield Switch(own, standby, api_routes.of_this_replica(prefix))
+            yield standby
     finally:
         await standby.close()
 

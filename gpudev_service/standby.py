@@ -35,6 +35,7 @@ _CONNECT = 2.0
 _HOPS = frozenset(
     {
         "connection",
+        "expect",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
@@ -65,6 +66,11 @@ class Standby:
             await self.leading.changed(3600)
             for task in tuple(self.under_way):
                 task.cancel()
+
+    async def idle(self, seconds: float) -> None:
+        """Waits until nothing is under way, at most `seconds`: streams do not end by themselves."""
+        if self.under_way:
+            await asyncio.wait(tuple(self.under_way), timeout=seconds)
 
     async def close(self) -> None:
         for task in tuple(self.under_way):

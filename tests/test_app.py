@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
+from gpudev_service import server
 from gpudev_service.app import BackupApp, GpuDevApp, LoopApp, MigrateApp, main
-from gpudev_service.config import ConfigurationError, GpuDev
+from gpudev_service.config import ConfigurationError, GpuDev, GpuDevWeb
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,27 @@ def test_servers_find_the_service_at_the_public_address_unless_another_is_named(
     assert settings(**public).url_for_servers == "https://hub.example.org/services/gpudev"
     own = settings(**public, service_url="http://gpudev:10101/services/gpudev/")
     assert own.url_for_servers == "http://gpudev:10101/services/gpudev"
+
+
+def test_replicas_find_each_other_where_they_listen_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_URL", "http://0.0.0.0:10101")
+    assert GpuDevWeb().replica_url == "http://0.0.0.0:10101"
+    monkeypatch.setenv("GPUDEV_REPLICA_HOST", "10.1.2.3")
+    assert GpuDevWeb().replica_url == "http://10.1.2.3:10101"
+    monkeypatch.setenv("GPUDEV_REPLICA_HOST", "fd00::7")
+    assert GpuDevWeb().replica_url == "http://[fd00::7]:10101"
+
+
+async def test_replicas_on_sqlite_are_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'gpudev.sqlite'}"
+    several = GpuDevWeb(replica_url="http://10.1.2.3:10101")
+    with pytest.raises(ConfigurationError, match="replicas of the service share a PostgreSQL"):
+        async with server.candidacy(url, several):
+            pass
+    async with server.candidacy(url, GpuDevWeb()) as lead:
+        assert lead is None
 
 
 def test_servers_and_disks_follow_a_fleet_of_kubernetes() -> None:

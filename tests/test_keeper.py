@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpudev_service.keeper import AGAIN
 from tests.tiers import ROOT
 
 _CODE = """
@@ -61,6 +62,16 @@ def test_a_killed_service_runs_again_at_once() -> None:
     assert kept.service() not in (0, first, second)
     kept.process.terminate()
     assert kept.end() == 128 + signal.SIGTERM
+
+
+def test_a_service_that_wants_to_begin_anew_runs_again() -> None:
+    kept = Kept(str(AGAIN))
+    first = kept.service()
+    assert kept.service() not in (0, first)
+    kept.process.terminate()
+    while kept.service():
+        pass
+    assert kept.end() in (AGAIN, 128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

@@ -58,7 +58,7 @@ class Metrics:
         )
         self.leader = Gauge(
             "gpudev_leader",
-            "1 for the replica that leads, 0 for one that stands by; that one tells nothing else.",
+            "1 for the replica that leads; what is in the database is told by that one alone.",
             registry=registry,
         )
         self.loop_ok = Gauge(

@@ -137,6 +137,17 @@ def test_the_internet_is_policy_and_has_holes() -> None:
     assert not some.lets(ADA, Outside("169.254.20.10"), 80)
 
 
+def test_replicas_of_the_service_reach_each_other_where_there_are_several(
+    installed: Rendered,
+) -> None:
+    several = render(LEAST, {"service": {"replicas": 2}})
+    one, other = pod(several, "Deployment/gpudev"), pod(several, "Deployment/gpudev")
+    assert network(several).lets(one, other, SERVICE_PORT)
+    assert not network(several).lets(one, other, 22)
+    alone = pod(installed, "Deployment/gpudev")
+    assert not network(installed).lets(alone, alone, SERVICE_PORT)
+
+
 def test_who_reaches_the_service(installed: Rendered) -> None:
     net, service = network(installed), pod(installed, "Deployment/gpudev")
     for name in ("Deployment/hub", "Deployment/proxy"):

@@ -16,7 +16,9 @@ BY_SCHEMA: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt value inside": ({"service": {"replica": 2}}, "replica"),
     "text for a number": ({"disks": {"sizeGb": "many"}}, "sizeGb"),
     "no disk": ({"disks": {"sizeGb": 0}}, "sizeGb"),
-    "a second service": ({"service": {"replicas": 2}}, "replicas"),
+    "no service": ({"service": {"replicas": 0}}, "replicas"),
+    "a crowd of services": ({"service": {"replicas": 4}}, "replicas"),
+    "a file as a database": ({"database": {"url": "sqlite:///f"}}, "url"),
     "another database": ({"database": {"url": "mysql://h/d"}}, "url"),
     "an address that is no address": (
         {"networkPolicy": {"users": {"blockedCidrs": ["api.example.org"]}}},

@@ -16,6 +16,8 @@ from tests.tiers import ROOT
 pytestmark = pytest.mark.chart
 
 URL: dict[str, Any] = {"database": {"url": "postgresql://gpudev:secret@db/gpudev"}}
+#: Several replicas of the service.
+REPLICAS: dict[str, Any] = {"service": {"replicas": 3}}
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "least": (LEAST,),
     "url": (URL,),
@@ -28,6 +30,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "no-hooks": (LEAST, {"migrations": {"enabled": False}, "cleanup": {"enabled": False}}),
     "no-rbac": (LEAST, {"rbac": {"create": False}}),
     "z2jh-rbac": (LEAST, {"jupyterhub": {"rbac": {"create": True}}}),
+    "replicas": (LEAST, REPLICAS),
     "dns-anywhere": (LEAST, {"networkPolicy": {"dns": {"namespace": "dns", "podLabels": None}}}),
     **{name: (example(name),) for name in EXAMPLES},
 }
@@ -163,3 +166,30 @@ def test_a_base_url_reaches_every_part() -> None:
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         path = container[probe]["httpGet"]["path"]
         assert path.startswith("/jupyter/services/gpudev/api/v1/health")
+
+
+def test_one_service_ends_before_the_next_begins() -> None:
+    spec = render(LEAST).one("Deployment", "gpudev")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_replicas_are_replaced_one_after_the_other_and_know_each_other() -> None:
+    rendered = render(LEAST, REPLICAS)
+    spec = rendered.one("Deployment", "gpudev")["spec"]
+    assert spec["replicas"] == 3
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    pod = spec["template"]["spec"]
+    [spread] = pod["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() <= (
+        spec["template"]["metadata"]["labels"].items()
+    )
+    environment = {each["name"]: each for each in pod["containers"][0]["env"]}
+    host = environment["GPUDEV_REPLICA_HOST"]["valueFrom"]
+    assert host == {"fieldRef": {"fieldPath": "status.podIP"}}
+    probe = pod["containers"][0]["readinessProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] + probe["timeoutSeconds"] <= 5
+    budget = rendered.one("PodDisruptionBudget", "gpudev")["spec"]
+    assert budget["maxUnavailable"] == 1
+    alone = render(LEAST).pods()["Deployment/gpudev"]["spec"]
+    names = {each["name"] for each in alone["containers"][0]["env"]}
+    assert "GPUDEV_REPLICA_HOST" not in names

@@ -132,7 +132,7 @@ LEAVES = [
     (path, schema)
     for path, schema in OWN
     if "properties" not in schema or path == ("config",)
-    if ".".join(path) not in CHOICES and path != ("service", "replicas")
+    if ".".join(path) not in CHOICES
 ]
 
 

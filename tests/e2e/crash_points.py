@@ -2,7 +2,8 @@
 
 `in_service` and `in_hub` wrap the functions around these places, in the process that reads the
 configuration. A test arms a point by a file of its name; the process that comes by removes the file
-and kills itself with SIGKILL, so that each armed point crashes one process, once.
+and kills itself with SIGKILL, or freezes itself with SIGSTOP, so that each armed point strikes one
+process, once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ SERVER_GONE = "server-gone"
 RELEASED = "released"
 #: The snapshot is written down and some of its files are copied.
 SNAPSHOT_HALF = "snapshot-half"
+#: A transaction has begun and holds the lock of all that write.
+TRANSACTION_BEGUN = "transaction-begun"
 #: All bytes of the snapshot are there and the database does not know it.
 SNAPSHOT_COPIED = "snapshot-copied"
 IN_SERVICE = (
@@ -53,8 +56,11 @@ ROUTED = "routed"
 IN_HUB = (SERVER_STARTED, ANSWER_REPORTED, ROUTED)
 
 
-def arm(folder: Path, point: str) -> None:
-    (folder / f"crash-{point}").touch()
+def arm(folder: Path, point: str, how: signal.Signals = signal.SIGKILL) -> None:
+    # Whoever comes by must not read it half written.
+    ready = folder / f"arm-{point}"
+    ready.write_text(str(how.value))
+    ready.rename(folder / f"crash-{point}")
 
 
 def is_armed(folder: Path, point: str) -> bool:
@@ -62,11 +68,13 @@ def is_armed(folder: Path, point: str) -> bool:
 
 
 def _crash(point: str) -> None:
+    file = Path(os.environ[_FOLDER]) / f"crash-{point}"
     try:
-        (Path(os.environ[_FOLDER]) / f"crash-{point}").unlink()
+        how = file.read_text()
+        file.unlink()
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), int(how))
 
 
 def in_service() -> None:
@@ -75,13 +83,16 @@ def in_service() -> None:
     from gpudev_service.loops import driving as loop
     from gpudev_service.operations import snapshots as taken
     from gpudev_service.operations import views as told
+    from gpudev_service.store import drivers
 
     # What is replaced keeps its shape, which types cannot say of a wrapper.
     views, driving, snapshots = cast("Any", told), cast("Any", loop), cast("Any", taken)
+    database = cast("Any", drivers)
     tree, disks = cast("Any", trees.TreeCopy), cast("Any", directories.DirectoryDisks)
 
     publish, stop, release = views.publish, driving.stop_server, driving._release
     take, count, copy = snapshots.take_at_end, tree._count, disks.snapshot
+    begin = database.begin_write
 
     async def publishing(ctx: Any, entries: Iterable[Any]) -> None:
         news = list(entries)
@@ -111,6 +122,12 @@ def in_service() -> None:
         _crash(SNAPSHOT_COPIED)
         return info
 
+    async def beginning(session: Any) -> Any:
+        xid = await begin(session)
+        _crash(TRANSACTION_BEGUN)
+        return xid
+
+    database.begin_write = beginning
     views.publish, driving.stop_server, driving._release = publishing, stopping, releasing
     snapshots.take_at_end = taking
     tree._count, disks.snapshot = counting, copying

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+from sqlalchemy import make_url
 
 from gpudev_hub_config import roles
 from gpudev_hub_config.secrets import secret
@@ -44,10 +46,16 @@ _PROBE_SECONDS = 0.5
 class Replica:
     """One process of the service with its keeper."""
 
-    def __init__(self, hub: RunningHub, number: int, port: int, db_url: str) -> None:
+    def __init__(
+        self, hub: RunningHub, number: int, port: int, db_url: str, lead_seconds: float
+    ) -> None:
         self.name = f"replica-{number}"
         self.port, self.url = port, f"http://127.0.0.1:{port}"
-        self._hub, self._db_url = hub, db_url
+        database = make_url(db_url)
+        assert database.port is not None
+        self.wire = Wire(database.port)
+        self._hub, self._lead_seconds = hub, lead_seconds
+        self._db_url = database.set(port=self.wire.port).render_as_string(hide_password=False)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._http = httpx.Client(trust_env=False, timeout=10.0)
         self.data_dir = hub.home / self.name
@@ -70,7 +78,7 @@ class Replica:
             sys.executable,
             *("-m", "gpudev_service", f"--config={self._hub.home / 'gpudev_config.py'}"),
             f"--data-dir={self.data_dir}",
-            f"--GpuDevWeb.lead_seconds={LEAD_SECONDS}",
+            f"--GpuDevWeb.lead_seconds={self._lead_seconds}",
         ]
         with self.log.open("ab") as log:
             self._keeper = subprocess.Popen(
@@ -82,6 +90,15 @@ class Replica:
                 stderr=log,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - set before any thread runs
             )
+
+    def revive(self) -> None:
+        """Thaws what a test has left frozen, and mends its wire."""
+        self.wire.mend()
+        if self._keeper is None:
+            return
+        self.free_keeper()
+        for process in psutil.Process(self._keeper.pid).children():
+            process.resume()
 
     @property
     def log(self) -> Path:
@@ -109,9 +126,14 @@ class Replica:
     def until_ready(self) -> None:
         until(self.health, f"{self.name} is ready", seen=lambda: self.log.read_text()[-3000:])
 
-    def kill(self) -> None:
-        """SIGKILL of the service alone; its keeper starts it again."""
-        self.process.kill()
+    def hold_keeper(self) -> None:
+        """The keeper does nothing until `free_keeper`: a service that has ended stays so."""
+        assert self._keeper is not None
+        self._keeper.send_signal(signal.SIGSTOP)
+
+    def free_keeper(self) -> None:
+        assert self._keeper is not None
+        self._keeper.send_signal(signal.SIGCONT)
 
     def lose(self) -> None:
         """SIGKILL of all that belongs to it, as when its node is gone."""
@@ -124,13 +146,44 @@ class Replica:
         psutil.wait_procs([service], timeout=10)
         self._keeper = None
 
-    def end(self) -> int:
-        """An orderly end; its exit code."""
-        assert self._keeper is not None
-        self._keeper.send_signal(signal.SIGTERM)
-        code = self._keeper.wait(30)
-        self._keeper = None
-        return code
+    def ask_to_end(self) -> subprocess.Popen[bytes]:
+        """Begins an orderly end; what can be waited for."""
+        keeper, self._keeper = self._keeper, None
+        assert keeper is not None
+        keeper.send_signal(signal.SIGTERM)
+        return keeper
+
+
+class Wire:
+    """What is between a replica and the database; when it is cut, nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._whole = threading.Event()
+        self._whole.set()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._whole.clear()
+
+    def mend(self) -> None:
+        self._whole.set()
+
+    def close(self) -> None:
+        self._whole.set()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(
+                target=_join, args=(client, self._target, self._whole), daemon=True
+            ).start()
 
 
 class Door:
@@ -162,34 +215,39 @@ class Door:
                 return
             ready = [r for r, is_ready in zip(self._replicas, self._ready, strict=True) if is_ready]
             turn += 1
-            target = ready[turn % len(ready)] if ready else None
-            threading.Thread(target=_join, args=(client, target), daemon=True).start()
+            port = ready[turn % len(ready)].port if ready else None
+            threading.Thread(target=_join, args=(client, port), daemon=True).start()
 
 
-def _join(client: socket.socket, replica: Replica | None) -> None:
-    if replica is None:
+def _join(client: socket.socket, port: int | None, whole: threading.Event | None = None) -> None:
+    """Relays between a connection and a new one to `port`."""
+    if port is None:
         client.close()
         return
     try:
-        server = socket.create_connection(("127.0.0.1", replica.port), timeout=5)
+        server = socket.create_connection(("127.0.0.1", port), timeout=5)
     except OSError:
         client.close()
         return
     server.settimeout(None)
-    back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+    back = threading.Thread(target=_pump, args=(server, client, whole), daemon=True)
     back.start()
-    _pump(client, server)
+    _pump(client, server, whole)
     back.join()
     client.close()
     server.close()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, whole: threading.Event | None) -> None:
     try:
         while data := source.recv(65536):
+            if whole is not None:
+                whole.wait()
             sink.sendall(data)
     except OSError:
         pass
+    if whole is not None:
+        whole.wait()
     for end, how in ((sink, socket.SHUT_WR), (source, socket.SHUT_RD)):
         with contextlib.suppress(OSError):
             end.shutdown(how)
@@ -199,13 +257,19 @@ class ReplicatedHub(RunningHub):
     """A Hub whose service is several replicas on one PostgreSQL."""
 
     def __init__(
-        self, server: PostgresServer, *, hub_config: str, service_config: str, count: int = 2
+        self,
+        server: PostgresServer,
+        *,
+        hub_config: str,
+        service_config: str,
+        lead_seconds: float = LEAD_SECONDS,
+        count: int = 2,
     ) -> None:
         super().__init__(hub_config=hub_config + _UNMANAGED, service_config=service_config)
         self._server, self._name = server, server.create_database()
         self.db_url = server.url(self._name)
         self.replicas = [
-            Replica(self, number, port, self.db_url)
+            Replica(self, number, port, self.db_url, lead_seconds)
             for number, port in enumerate(_free_ports(count))
         ]
         self.database = Database(self, self.db_url)
@@ -222,6 +286,26 @@ class ReplicatedHub(RunningHub):
         self._door = Door(self.ports.service, self.replicas)
         self._wait_for(f"{self.service}/api/v1/health/live")
         self.leader()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        token: str | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """A call of gpudev's API at the door, by a connection of its own: the proxy keeps some
+        open, and one to a replica that is frozen answers only when that is killed or goes on."""
+        own = {} if token is None else {"Authorization": f"token {token}"}
+        return httpx.request(
+            method,
+            f"{self.ports.url(self.ports.service)}/services/gpudev/api/v1{path}",
+            json=json,
+            headers={**own, **(headers or {})},
+            timeout=30,
+            trust_env=False,
+        )
 
     def leader(self) -> Replica:
         """The replica that leads, once there is one."""
@@ -246,20 +330,27 @@ class ReplicatedHub(RunningHub):
 
     def remove(self) -> None:
         for replica in self.replicas:  # what is frozen would not end
-            with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
-                replica.process.resume()
+            replica.revive()
         if self._door is not None:
             self._door.close()
         super().remove()
         self.database.close()
+        for replica in self.replicas:
+            replica.wire.close()
         self._server.drop_database(self._name)
 
 
 @contextlib.contextmanager
 def replicated(
-    server: PostgresServer, *, hub_config: str, service_config: str
+    server: PostgresServer,
+    *,
+    hub_config: str,
+    service_config: str,
+    lead_seconds: float = LEAD_SECONDS,
 ) -> Iterator[ReplicatedHub]:
-    hub = ReplicatedHub(server, hub_config=hub_config, service_config=service_config)
+    hub = ReplicatedHub(
+        server, hub_config=hub_config, service_config=service_config, lead_seconds=lead_seconds
+    )
     try:
         hub.start()
         yield hub
