@@ -152,7 +152,7 @@ def _end(
         until(lambda: datetime.now(UTC) > end, "the lease is over", patience=2 * seconds)
         comes_back()
         base = datetime.now(UTC)
-    until(lambda: not processes([lease.id]), "it has ended", patience=2 * seconds + 60, pause=0.02)
+    until(lambda: not processes([lease.id]), "it has ended", patience=2 * seconds + 60, pause=0.1)
     late = (datetime.now(UTC) - base).total_seconds()
     if not waits:
         comes_back()

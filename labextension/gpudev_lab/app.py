@@ -18,6 +18,7 @@ from . import handlers, sshd
 from .activity import Observer, Reporter
 from .gpu import NvmlSource, Sampler, SimulatedSource
 from .link import Link
+from .overdue import Overdue
 from .sshd import worker
 from .state import Hint, LabState
 from .terminals import IN_POD, terminals_of
@@ -36,6 +37,7 @@ class LabExtension(ExtensionApp):
     state: LabState
     _ssh: Any = None
     _reporter: Reporter | None = None
+    _overdue: Overdue | None = None
     _beside: subprocess.Popen[bytes] | None = None
 
     def initialize_settings(self) -> None:
@@ -58,6 +60,9 @@ class LabExtension(ExtensionApp):
         if link is not None:
             terminals = terminals_of(os.environ)
             link.on_event = None if terminals is None else terminals.hear
+            if os.environ.get(IN_POD):
+                self._overdue = Overdue(link)
+                link.subscribe(self._overdue.update)
             ssh = self._ssh = sshd.setup(self.serverapp, link)
 
             async def sessions() -> list[datetime]:
@@ -80,6 +85,8 @@ class LabExtension(ExtensionApp):
     async def stop_extension(self) -> None:
         if self._reporter is not None:
             await self._reporter.stop()
+        if self._overdue is not None:
+            await self._overdue.stop()
         if self._ssh is not None:
             await self._ssh.close()
         if self._beside is not None:
