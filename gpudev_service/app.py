@@ -253,7 +253,8 @@ class SimulateApp(GpuDevApp):
 
         options, gpudev = Simulate(parent=self), GpuDev(parent=self)
         past = asyncio.run(command.history(gpudev.db_url)) if options.history else None
-        found = command.simulate(options, gpudev.settings(), past)
+        say = show.note if sys.stderr.isatty() else command.silent
+        found = command.simulate(options, gpudev.settings(), past, say)
         if options.json:
             show.emit_json(found.document())
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,18 @@ def write_files(options: Simulate, found: Simulated) -> list[Path]:
     return list(wanted)
 
 
-def simulate(options: Simulate, settings: Settings, history: Trace | None = None) -> Simulated:
-    """Replays the trace that the options name, or `history`, under the rules to compare.
+def silent(_: str) -> None:
+    """For callers who are not interested in what is going on."""
+
+
+def simulate(
+    options: Simulate,
+    settings: Settings,
+    history: Trace | None = None,
+    say: Callable[[str], None] = silent,
+) -> Simulated:
+    """Replays the trace that the options name, or `history`, under the rules to compare. `say` is
+    told what takes its time.
 
     Raises:
         ConfigurationError: what the options say cannot work, with what is accepted.
@@ -145,6 +155,7 @@ def simulate(options: Simulate, settings: Settings, history: Trace | None = None
     figures: dict[str, Figures] = {}
 
     def run(name: str, rules: Rules, policy: Policy, patience_ms: int) -> None:
+        say(f"Replaying {len(workload.requests)} requests: {name}")
         outcome = replay(workload.requests, rules, Desk(policy, fleet.types))
         outcomes[name] = outcome
         figures[name] = measure(outcome, fleet.units, span_ms=span, patience_ms=patience_ms)
