@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .background import Background
 from .clock import Clock
-from .contact import Contact
+from .contact import Contact, Starts
 from .disks.base import DiskBackend
 from .events import EventBus
 from .fleet import Fleet
@@ -35,4 +35,5 @@ class Context:
     background: Background = field(default_factory=Background)
     wake: Wake = field(default_factory=Wake)
     contact: Contact = field(default_factory=Contact)
+    starts: Starts = field(default_factory=Starts)
     labs: Labs = field(default_factory=Labs)

@@ -62,6 +62,8 @@ async def listing(call: Call[ListQuery, None]) -> Page[Reservation]:
 
 async def submit(call: Call[NoQuery, ReservationRequest]) -> Reservation:
     request, groups = await _admissible(call)
+    if request.user is not None and request.server_name is not None:
+        _heard(call, request.user, request.server_name)
     return await reservations.submit(call.ctx, call.actor, request, groups)
 
 
@@ -106,11 +108,21 @@ async def history(call: Call[PageQuery, None]) -> Page[HistoryEntry]:
 
 
 async def launch(call: Call[NoQuery, None]) -> ServerLaunch:
-    return await servers.launch(call.ctx, call.path["id"])
+    made = await servers.launch(call.ctx, call.path["id"])
+    _heard(call, made.reservation.user, made.reservation.server_name)
+    return made
 
 
 async def report(call: Call[NoQuery, ServerReport]) -> Reservation:
-    return await servers.report(call.ctx, call.path["id"], call.actor, call.body)
+    after = await servers.report(call.ctx, call.path["id"], call.actor, call.body)
+    _heard(call, after.user, after.server_name)
+    return after
+
+
+def _heard(call: Call[Any, Any], user: str, server_name: str) -> None:
+    """Where the Hub's spawner calls, it is about to start this server, or does."""
+    if call.caller.acts_for_others:
+        call.ctx.starts.heard(user, server_name, call.ctx.clock.now())
 
 
 async def _admissible(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -107,6 +108,20 @@ async def follow(
     def accept(owner: Owner) -> bool:
         return audience.may_see(owner)
 
+    spawner = reservation_id is None and audience.caller.acts_for_others
+    with ctx.starts.following() if spawner else nullcontext():
+        await _follow(ctx, audience, deliver, accept, reservation_id, last_id, keepalive)
+
+
+async def _follow(
+    ctx: Context,
+    audience: Audience,
+    deliver: Send,
+    accept: Callable[[Owner], bool],
+    reservation_id: str | None,
+    last_id: int | None,
+    keepalive: float,
+) -> None:
     async with ctx.events.listen(accept) as listener:
         async for event in _beginning(ctx, accept, reservation_id, last_id):
             await deliver(message(event))

@@ -42,18 +42,16 @@ START_LOOKS = 50
 
 async def run(ctx: Context) -> datetime | None:
     """Begins a task for every reservation that is not where it should be."""
+    row, now = ReservationRow, ctx.clock.now()
+    query = select(row.id, row.state, row.user, row.server_name, row.starts_at)
     async with ctx.store.reading() as session:
-        rows = list(
-            await session.execute(
-                select(ReservationRow.id, ReservationRow.state).where(
-                    ReservationRow.state.in_((State.PREPARING, State.STOPPING))
-                )
-            )
+        found = list(
+            await session.execute(query.where(row.state.in_((State.PREPARING, State.STOPPING))))
         )
-    for key, state in rows:
+    for key, state, user, server_name, starts_at in found:
         if state == State.STOPPING:
             ctx.background.start(f"end:{key}", end(ctx, key))
-        else:
+        elif not ctx.starts.looked_after(user, server_name, starts_at, now):
             ctx.background.start(f"begin:{key}", begin(ctx, key))
     return None
 
@@ -80,6 +78,8 @@ async def begin(ctx: Context, key: str) -> None:
         if server is not None and server.ready and await _runs(ctx, row):
             await servers.report(ctx, key, SERVICE, ServerReport(status="running"))
             return
+        if server is not None and server.pending == "spawn":
+            ctx.starts.seen(row.user, row.server_name, ctx.clock.now())
         if server is None or server.pending is None:
             # The Hub has no start under way. Was there one that failed, its spawner had told us
             # before the Hub knew, so that only now we see it.

@@ -149,3 +149,40 @@ async def test_contact_is_noticed_by_whoever_asks(world: World, hub: ForgetfulHu
     hub.away = True
     await reconcile.run(world.ctx)
     assert world.ctx.contact.since is None
+
+
+async def test_the_hub_is_not_asked_about_a_start_that_its_spawner_looks_after(
+    world: World, hub: ForgetfulHub
+) -> None:
+    got = await world.reserve()
+    hub.show()
+    with world.ctx.starts.following():
+        world.ctx.starts.heard(got.user, got.server_name, world.clock.now())
+        world.clock.pass_time(seconds=30)
+        await world.sweep()
+        assert hub.started == []
+        world.clock.pass_time(seconds=31)
+        await world.sweep()
+        assert hub.started == [got.id], "nobody has said anything of it for long"
+
+
+async def test_it_is_asked_at_once_when_the_spawner_is_gone(
+    world: World, hub: ForgetfulHub
+) -> None:
+    got = await world.reserve()
+    hub.show()
+    with world.ctx.starts.following():
+        world.ctx.starts.heard(got.user, got.server_name, world.clock.now())
+    await world.sweep()
+    assert hub.started == [got.id]
+
+
+async def test_a_spawner_that_was_heard_has_time_to_follow(world: World, hub: ForgetfulHub) -> None:
+    got = await world.reserve()
+    hub.show()
+    world.ctx.starts.heard(got.user, got.server_name, world.clock.now())
+    await world.sweep()
+    assert hub.started == []
+    world.clock.pass_time(seconds=10)
+    await world.sweep()
+    assert hub.started == [got.id]
