@@ -200,7 +200,8 @@ def main_on_cluster(seed: int) -> int:
     for line in found.wrong:
         print(line)
     done = found.victims.total()
-    print(f"{dict(sorted(found.victims.items()))}, outcomes {dict(found.outcomes)}")
+    outcomes = {str(state): count for state, count in found.outcomes.items()}
+    print(f"{dict(sorted(found.victims.items()))}, outcomes {outcomes}")
     print(
         f"R2 kills={done} wrong={len(found.wrong)} in-order-after={found.slowest:.1f}s"
         f" victims={','.join(on_cluster.VICTIMS)} (real cluster) load={os.getloadavg()[0]:.1f}"
