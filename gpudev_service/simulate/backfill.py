@@ -56,7 +56,6 @@ class Backfill:
         self._queue: list[tuple[int, int, Part]] = []
         self._running: dict[str, _Running] = {}
         self._told: dict[str, int] = {}
-        self._now = 0
         #: When the next cycle is; None while nothing has changed since the last one.
         self._cycle_ms: int | None = None
         self._last_cycle_ms = -self._parameters.bf_interval_ms
@@ -93,7 +92,6 @@ class Backfill:
         self._cycle_ms = at if self._cycle_ms is None else min(at, self._cycle_ms)
 
     def begin(self, now: int) -> Iterable[str]:
-        self._now = now
         begun = self._in_order(now)
         if self._cycle_ms is not None and now >= self._cycle_ms:
             self._cycle_ms, self._last_cycle_ms = None, now
