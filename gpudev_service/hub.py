@@ -90,9 +90,7 @@ class Hub:
     async def server(self, user: str, name: str) -> HubServer | None:
         """The server, or None where the Hub has no row of it."""
         try:
-            answer = await self._ask(
-                "GET", f"users/{quote(user, safe='')}?include_stopped_servers=1"
-            )
+            answer = await self._ask("GET", f"users/{_segment(user)}?include_stopped_servers=1")
         except HubRefused as refusal:
             if refusal.status == httpx.codes.NOT_FOUND:
                 return None
@@ -104,7 +102,7 @@ class Hub:
     async def groups(self, user: str) -> tuple[str, ...] | None:
         """The Hub groups of a user, sorted; None where the Hub has no such user."""
         try:
-            answer = await self._ask("GET", f"users/{quote(user, safe='')}")
+            answer = await self._ask("GET", f"users/{_segment(user)}")
         except HubRefused as refusal:
             if refusal.status == httpx.codes.NOT_FOUND:
                 return None
@@ -168,8 +166,8 @@ class Hub:
         found: set[str] = set()
         offset: int | None = 0
         while offset is not None:
-            path = f"{_share_path(owner, name)}?limit={_PAGE}&offset={offset}"
             try:
+                path = f"{_share_path(owner, name)}?limit={_PAGE}&offset={offset}"
                 answer = await self._ask("GET", path)
             except HubRefused as refusal:
                 if refusal.status == httpx.codes.NOT_FOUND:
@@ -187,7 +185,7 @@ class Hub:
         """A token of `user`, made with the token of their own `login`, not with the service's."""
         answer = await self._ask(
             "POST",
-            f"users/{quote(user, safe='')}/tokens",
+            f"users/{_segment(user)}/tokens",
             json={"note": note, "expires_in": seconds, "scopes": list(scopes)},
             token=login,
         )
@@ -243,13 +241,28 @@ def _following(following: dict[str, Any] | None, offset: int) -> int | None:
     return int(following["offset"])
 
 
+def _segment(name: str) -> str:
+    """A name as one segment of an address.
+
+    Raises:
+        HubRefused: a name that an address would swallow: `users/ada/servers/..` is the user.
+    """
+    try:
+        quoted = quote(name, safe="")
+    except UnicodeEncodeError:  # half a character, in somebody's JSON
+        quoted = ""
+    if quoted in ("", ".", ".."):
+        raise HubRefused(httpx.codes.NOT_FOUND, "There is no user or server of that name.")
+    return quoted
+
+
 def _path(user: str, name: str) -> str:
-    owner = quote(user, safe="")
-    return f"users/{owner}/servers/{quote(name, safe='')}" if name else f"users/{owner}/server"
+    owner = _segment(user)
+    return f"users/{owner}/servers/{_segment(name)}" if name else f"users/{owner}/server"
 
 
 def _share_path(owner: str, name: str) -> str:
-    return f"shares/{quote(owner, safe='')}/{quote(name, safe='')}"
+    return f"shares/{_segment(owner)}/{_segment(name) if name else ''}"
 
 
 def _message(answer: httpx.Response) -> str:

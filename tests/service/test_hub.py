@@ -180,6 +180,20 @@ async def test_names_are_quoted(hub: Hub, odd: OddHub) -> None:
     ]
 
 
+async def test_a_name_that_an_address_would_swallow_is_nobodys(hub: Hub, odd: OddHub) -> None:
+    odd.answer = lambda _method, _path: (200, {"servers": {}, "groups": ["admins"]})
+    for name in (".", "..", "\ud800"):
+        assert await hub.server(name, "x") is None
+        assert await hub.groups(name) is None
+        await hub.stop(name, "x")  # not there, which is fine
+        await hub.stop("ada", name)
+        assert await hub.shares("ada", name) == frozenset()
+        for call in (hub.start("ada", name, "id"), hub.share(name, "x", "eve")):
+            with pytest.raises(HubRefused):
+                await call
+    assert odd.asked == ["GET /hub/api/users/ada?include_stopped_servers=1"] * 3
+
+
 # --- a real one -----------------------------------------------------------------------------------
 
 
