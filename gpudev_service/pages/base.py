@@ -386,7 +386,10 @@ class NotFound(PageHandler):
 
 def local(address: str) -> str:
     """`address` without scheme and host: a redirect never leaves for another site."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # a host that is none
+        return "/"
     path = "/" + parts.path.lstrip("/\\")
     return f"{path}?{parts.query}" if parts.query else path
 

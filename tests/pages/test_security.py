@@ -10,7 +10,7 @@ import pytest
 from gpudev_client.models import DiskRequest
 from gpudev_service.actor import Actor
 from gpudev_service.operations import disks, snapshots
-from gpudev_service.pages import base, reservations, routes
+from gpudev_service.pages import base, headers, reservations, routes
 from gpudev_service.pages.base import local
 
 from .conftest import Site
@@ -175,6 +175,14 @@ async def test_every_page_has_its_headers(site: Site) -> None:
     assert len(nonces) == 6
 
 
+@pytest.mark.parametrize("host", ["evil.example; script-src *", "a b", "x,y", "<b>", "é"])
+async def test_a_host_that_is_none_reaches_no_header(site: Site, host: str) -> None:
+    ada = await site.log_in("ada")
+    answer = await ada.http.get(PREFIX, headers={b"Host": host.encode()})
+    assert host not in str(answer.headers)
+    assert headers.below(host, "/hub/static/") == ()
+
+
 async def test_scripts_and_styles_are_served_and_nothing_beside_them(site: Site) -> None:
     ada = await site.log_in("ada")
     page = await ada.open()
@@ -225,6 +233,8 @@ async def test_the_logins_way_back_has_errors_in_our_look(site: Site) -> None:
         ("/\\evil.example", "/evil.example"),
         ("///evil.example", "/evil.example"),
         ("javascript:alert(1)", "/alert(1)"),
+        ("//[evil.example/x", "/"),
+        ("//evil.example\uff0fx", "/"),
         ("", "/"),
     ],
 )
