@@ -45,6 +45,8 @@ NARROWED = {
 ABSENT = "a000000000000000"
 OWNERS = ("ada", "sam", "absent")
 AT_ONCE = 8
+#: Bookings lie one after the other, also those of several matrices at one Hub.
+_BOOKINGS = itertools.count()
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Cell:
     expected: int | None
     status: int
     body: bytes
+    #: Names of the answer's headers.
+    headers: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -88,7 +92,6 @@ class Matrix:
     tokens: dict[str, str | None] = field(default_factory=dict)
     reservations: dict[str, str] = field(default_factory=lambda: {"absent": ABSENT})
     _numbers: Any = field(default_factory=itertools.count)
-    _bookings: Any = field(default_factory=itertools.count)
 
     async def prepare(self) -> None:
         """Makes the people and what belongs to them, through the API alone."""
@@ -148,7 +151,7 @@ class Matrix:
         """A booking of `user` that does not start within the test."""
         body = self.request(user)
         answer = await self.call("POST", "/reservations", self.tokens["admin"], body)
-        assert answer.status_code == 201, answer.text
+        assert answer.status_code == 201, (answer.status_code, answer.text)
         return str(answer.json()["id"])
 
     async def disk(self, user: str, name: str) -> str:
@@ -158,7 +161,7 @@ class Matrix:
         return name
 
     def request(self, user: str) -> dict[str, Any]:
-        start = datetime.now(UTC) + timedelta(days=1, minutes=30 * next(self._bookings))
+        start = datetime.now(UTC) + timedelta(days=1, minutes=30 * next(_BOOKINGS))
         return {"gpu_type": "h100", "hours": 1, "starts_at": start.isoformat(), "user": user}
 
     async def run(self, routes: Iterable[Route], roles: Iterable[Role] = ROLES) -> list[Cell]:
@@ -177,14 +180,11 @@ class Matrix:
         wanted = expected(role, route.method, route.path, owner)
         fresh = wanted is None and route.mutating and owner != "absent"
         reservation = self.reservations[owner]
-        token = self.tokens.get(role.name)
         if fresh and "{id}" in route.path:
             reservation = await self.reservation(owner)
             if role.name_at_hub and owner == "ada":
                 await self.invite(reservation)
-        if role.name in NARROWED:
-            name = reservation if owner == "ada" else self.reservations["ada"]
-            token = self.hub.token("ada", [f"{NARROWED[role.name]}!server=ada/{name}"])
+        token = self.narrowed(role, reservation if owner == "ada" else self.reservations["ada"])
         disk = "nowhere" if owner == "absent" else "kept"
         if fresh and route.path.startswith("/disks/"):
             disk = await self.disk(owner, f"disk-{next(self._numbers)}")
@@ -201,7 +201,16 @@ class Matrix:
         if route.name == "remove_ssh_key":
             path += "?fingerprint=SHA256:none"
         answer = await self.call(route.method, path, token, self.body(route, owner))
-        return Cell(role.name, route.name, owner, wanted, answer.status_code, answer.content)
+        return Cell(
+            role.name, route.name, owner, wanted, answer.status_code, answer.content, shape(answer)
+        )
+
+    def narrowed(self, role: Role, reservation: str) -> str | None:
+        """The role's token; one that is narrowed to a server is made for this one."""
+        scope = NARROWED.get(role.name)
+        if scope is None:
+            return self.tokens[role.name]
+        return self.hub.token("ada", [f"{scope}!server=ada/{reservation}"])
 
     def body(self, route: Route, owner: str) -> Any:
         """A valid body."""
@@ -230,6 +239,11 @@ class Matrix:
         return answer
 
 
+def shape(answer: httpx.Response) -> tuple[str, ...]:
+    """The names of an answer's headers."""
+    return tuple(sorted(name.lower() for name in answer.headers))
+
+
 def leaks(cells: Iterable[Cell]) -> list[str]:
     """Refusals that tell a thing which is not the caller's from one that is not there."""
     absent = {(c.route, c.role): c for c in cells if c.owner == "absent"}
@@ -237,6 +251,7 @@ def leaks(cells: Iterable[Cell]) -> list[str]:
     for cell in cells:
         twin = absent[cell.route, cell.role]
         hidden = cell.status == 404 and cell.expected == 404
-        if hidden and (twin.status, twin.body) != (cell.status, cell.body):
+        told = (cell.status, cell.body, cell.headers)
+        if hidden and (twin.status, twin.body, twin.headers) != told:
             found.append(f"{cell} differs from {twin}")
     return found

@@ -119,7 +119,7 @@ def expected(role: Role, method: str, path: str, owner: str) -> int | None:
         return None
     if not (role.known and role.scoped):
         return 403 if role.known else 401
-    if need == "look" or _granted(role, need, owner):
+    if need == "look" or granted(role, need, owner):
         return None
     # Such a caller never could, whatever is there; or a person is named, not an object.
     named = need == "reserve" or path == "/disks" or path.startswith("/users/")
@@ -129,7 +129,7 @@ def expected(role: Role, method: str, path: str, owner: str) -> int | None:
     return 403 if visible in role.level(owner) else 404
 
 
-def _granted(role: Role, need: str, owner: str) -> bool:
+def granted(role: Role, need: str, owner: str) -> bool:
     """Who may do something with everybody's things learns what is not there from the operation."""
     if need == "administrate" or owner == "absent":
         return need in role.level("ada") and need in role.level("sam")

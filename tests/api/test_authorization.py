@@ -39,6 +39,18 @@ async def test_every_route_as_every_role(
     assert [c for cell in cells for c in complaints(cell.route, cell.status, cell.body)] == []
 
 
+async def test_some_routes_as_every_role(running_hub: RunningHub) -> None:
+    """The same for a few routes, one of each kind, which takes seconds."""
+    chosen = {"enter_by_ssh", "submit_reservation", "drain_node", "list_disks"}
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        matrix = Matrix(running_hub, running_hub.service, http)
+        await matrix.prepare()
+        cells = await matrix.run(route for route in ROUTES if route.name in chosen)
+        await _tidy(matrix)
+    assert [str(cell) for cell in cells if not cell.right] == []
+    assert leaks(cells) == []
+
+
 async def _tidy(matrix: Matrix) -> None:
     for path in ("/gpu-types/t4-small/maintenance", "/cluster/nodes/cpu-1/drain"):
         await matrix.call("DELETE", path, matrix.tokens["admin"])

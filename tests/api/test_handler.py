@@ -75,6 +75,17 @@ async def test_what_is_no_token_is_no_login(header: str, site: Site) -> None:
     assert answer.headers["WWW-Authenticate"]
 
 
+async def test_a_token_that_was_made_for_something_else_is_not_let_in(
+    site: Site, running_hub: RunningHub
+) -> None:
+    running_hub.user("tom")
+    wanted = {"scopes": ["custom:gpudev:reserve!user=tom", "access:servers!user=tom"]}
+    made = running_hub.api("POST", "users/tom/tokens", wanted)
+    answer = await site.call("GET", "/me", made["token"])
+    assert error(answer) == (403, "not_allowed")
+    assert "may not be used at gpudev" in answer.json()["error"]["message"]
+
+
 async def test_bearer_is_a_token_too(site: Site, tom: str) -> None:
     answer = await site.call("GET", "/me", headers={"Authorization": f"Bearer {tom}"})
     assert answer.json()["name"] == "tom"

@@ -41,9 +41,9 @@ async def redeem(site: Site, code: str, verifier: str = VERIFIER) -> httpx.Respo
 
 
 def not_there(answer: httpx.Response) -> bool:
-    return (answer.status_code, answer.json()["error"]["message"]) == (
-        404, "There is no such login code.",
-    )  # fmt: skip
+    if answer.status_code != httpx.codes.NOT_FOUND:
+        return False
+    return bool(answer.json()["error"]["message"] == "There is no such login code.")
 
 
 async def test_a_code_becomes_a_token_that_may_reserve_and_no_more(
