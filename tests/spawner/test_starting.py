@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from gpudev_spawner import names
+
 from .conftest import Meet
 from .person import Person, form_of, said
 
@@ -218,6 +220,13 @@ def test_joined_names_never_take_anothers_login(meet: Meet) -> None:
     refused = short.start("ned", gpu_type="cpu-x86", hours=1)
     assert refused.status_code == 409
     running(long, "", gpu_type="cpu-x86", hours=1)
+
+
+def test_a_servers_login_is_that_of_no_other(meet: Meet) -> None:
+    ada = meet("client-ada")
+    got = running(ada, "work", gpu_type="cpu-x86", hours=1)
+    told = server_of(got["id"]).environ()["JUPYTERHUB_CLIENT_ID"]
+    assert told == names.client_id("client-ada", "work")
 
 
 def test_the_plan_of_a_choice_is_for_its_person_only(meet: Meet) -> None:
