@@ -22,6 +22,7 @@ from .site import Site, running
 pytestmark = pytest.mark.hub
 
 KEY = {"Idempotency-Key": "key-0001"}
+BOOKING = {"gpu_type": "h100", "hours": 1, "starts_at": "2026-12-26T00:00:00Z"}
 
 
 @pytest.fixture
@@ -176,8 +177,13 @@ async def test_what_goes_on_in_the_background_is_not_taken_for_the_call(
     assert again.headers["Idempotent-Replay"] == "true"
 
 
-async def test_a_credential_is_not_kept(site: Site) -> None:
+async def test_a_credential_is_not_kept(site: Site, ada: str) -> None:
     sent = {"code": "c" * 43, "verifier": "v" * 43}
     await site.call("POST", "/cli-tokens", json=sent, headers=KEY)
+    later = await site.call("POST", "/reservations", ada, BOOKING)
+    refused = await site.call(
+        "POST", f"/reservations/{later.json()['id']}/ssh", ada, headers={"Idempotency-Key": "k" * 9}
+    )
+    assert refused.status_code == 409
     async with site.ctx.store.reading() as session:
         assert await session.scalar(select(func.count()).select_from(IdempotencyRow)) == 0

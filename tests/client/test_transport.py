@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpudev_client import AsyncClient, Client, Timeouts, _transport, errors, models
+from gpudev_client import AsyncClient, Client, Timeouts, _transport, config, errors, models
 from gpudev_client.states import State
 
 from .misbehaving import Behaviour, answer, misbehaving, slam, streamed
@@ -85,9 +85,11 @@ def test_nobody_there_is_told_in_a_sentence(run: Callable[..., Any]) -> None:
 def test_a_redirect_takes_no_token_elsewhere(run: Callable[..., Any]) -> None:
     with misbehaving() as other:
         away = answer("307 Temporary Redirect", b"", f"Location: {other.url}/api/v1/me")
-        with misbehaving(away) as server, pytest.raises(errors.ServerFault, match="redirects"):
+        with misbehaving(away) as server, pytest.raises(errors.GpuDevError) as caught:
             run(server.url, lambda c: c.me())
     assert other.requests == []
+    assert isinstance(caught.value, errors.ServerFault)
+    assert "redirects" in str(caught.value)
 
 
 def test_an_answer_that_never_ends_is_given_up(run: Callable[..., Any]) -> None:
@@ -137,6 +139,8 @@ def test_tokens_are_in_no_representation() -> None:
     client = Client("https://hub.example/services/gpudev", TOKEN)
     assert TOKEN not in repr(client)
     assert TOKEN not in repr(vars(client))
+    assert TOKEN not in repr(config.Settings("https://hub.example", TOKEN, "given", "given"))
+    assert TOKEN not in repr(config.Stored("https://hub.example", {"https://hub.example": TOKEN}))
     client.close()
 
 

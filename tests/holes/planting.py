@@ -103,8 +103,8 @@ class Copy:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider",
              f"--junitxml={report}", *tests],
-            cwd=self.place, capture_output=True, text=True, timeout=PATIENCE, check=False,
-            env={**os.environ, "PYTHONPATH": paths},
+            cwd=self.place, capture_output=True, text=True, errors="replace", timeout=PATIENCE,
+            check=False, env={**os.environ, "PYTHONPATH": paths},
         )  # fmt: skip
         if not report.exists():
             raise RuntimeError(f"pytest did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -140,7 +140,7 @@ def judge(hole: Hole, copy: Copy) -> Verdict:
         own = [one for one in outcomes if _is_of(one, test)]
         if not own:
             wrong.append(f"{test} did not run: {_reasons(outcomes)}")
-        elif any(one.how == "skipped" for one in own):
+        elif not any(one.noticed for one in own) and all(one.how == "skipped" for one in own):
             skipped.append(f"{test}: {own[0].reason}")
         elif not any(one.noticed for one in own):
             wrong.append(f"{test} does not notice it: {_reasons(own)}")

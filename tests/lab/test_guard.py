@@ -80,9 +80,12 @@ async def test_an_open_connection_of_somebody_removed_is_closed(site: Site) -> N
     site.ready.set()
     theirs, owners = await site.connect("bob"), await site.connect("ada")
     site.guard.update(allowed())
+    end = asyncio.ensure_future(theirs.read_message())
+    await asyncio.wait([end], timeout=PATIENCE)
+    assert end.done()
+    assert end.result() is None
+    assert theirs.close_code == CLOSE_CODE
     async with asyncio.timeout(PATIENCE):
-        assert await theirs.read_message() is None
-        assert theirs.close_code == CLOSE_CODE
         await owners.write_message("still here")
         assert await owners.read_message() == "still here"
     owners.close()

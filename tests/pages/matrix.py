@@ -138,7 +138,7 @@ class PageMatrix(Matrix):
         )
         return PageCell(
             role.name, str(page), owner, wanted, _status(answer),
-            _plain(answer, {reservation, disk}), shape(answer),
+            _plain(answer, {reservation, disk, f"user={owner}"}), shape(answer),
         )  # fmt: skip
 
 
@@ -171,4 +171,4 @@ def _plain(answer: httpx.Response, names: set[str]) -> bytes:
     for own in (answer.headers.get("X-Request-Id", ""), *names):
         if own:
             text = text.replace(own, "…")
-    return re.sub(r'nonce="[^"]+"', "", text).encode()
+    return re.sub(r'(nonce|data-now|data-xsrf|data-last-event)="[^"]*"', "", text).encode()

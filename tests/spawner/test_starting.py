@@ -144,11 +144,11 @@ def test_a_reservation_of_somebody_else_cannot_be_started(meet: Meet) -> None:
 def test_a_link_fills_the_form_and_starts_nothing(meet: Meet) -> None:
     ada = meet("link-ada")
     form = ada.form("", "?gpu_type=t4&gpus=2&hours=1.5&name=Linked")
+    assert ada.reservations("queued", "preparing", "active") == []
     assert form.values["gpu_type"] == "t4"
     assert form.values["gpus:t4"] == "2"
     assert (form.values["hours"], form.values["hours_other"]) == ("other", "1.5")
     assert form.values["name"] == "Linked"
-    assert ada.reservations("queued", "preparing", "active") == []
 
 
 @pytest.mark.parametrize(

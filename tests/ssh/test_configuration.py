@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import subprocess
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def test_a_name_with_a_shells_character_is_not_ours(
     )
     # This ssh refuses some of them by itself; older ones do not.
     assert "proxycommand" not in told.stdout
+
+
+def test_nothing_of_the_persons_own_configuration_reaches_the_command(setup: Setup) -> None:
+    """`%n` is what was typed, and fits the pattern; `%h` and `%r` may be anything. This ssh refuses
+    most of that by itself; older ones do not."""
+    for line in ssh.block(setup).splitlines()[2:]:
+        assert set(re.findall(r"%(.)", line)) <= {"n", "%"}, line
 
 
 def test_no_hostile_name_reaches_a_shell(setup: Setup, file: Path, tmp_path: Path) -> None:
