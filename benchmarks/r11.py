@@ -99,20 +99,21 @@ def main() -> int:
     begin = time.monotonic()
     given = chosen()
     verdicts, before = plant(given)
-    planted = time.monotonic() - begin
+    caught = Counter(verdict.hole.kind for verdict in verdicts if verdict.caught)
+    of = Counter(hole.kind for hole in given)
+    print(
+        f"{len(given)} holes planted in {time.monotonic() - begin:.0f} s:"
+        f" {', '.join(f'{kind} {caught[kind]}/{of[kind]}' for kind in sorted(of))};"
+        f" without holes {len(before)} of the tests named there, of those about tokens and of those"
+        " with real programs do not pass",
+        flush=True,
+    )
     begin = time.monotonic()
     whole, wrong = look_at_all()
     collisions = whole.collisions()
-    caught = Counter(verdict.hole.kind for verdict in verdicts if verdict.caught)
-    of = Counter(hole.kind for hole in given)
     for line in (*before, *wrong[:20], *collisions):
         print(line.encode("ascii", "backslashreplace").decode())
-    print(
-        f"{len(given)} holes planted in {planted:.0f} s:"
-        f" {', '.join(f'{kind} {caught[kind]}/{of[kind]}' for kind in sorted(of))};"
-        f" {whole.asked} names in {time.monotonic() - begin:.0f} s; without holes"
-        f" {len(before)} of their tests and of those about tokens and real programs do not pass"
-    )
+    print(f"{whole.asked} names in {time.monotonic() - begin:.0f} s")
     sound = not (before or wrong or collisions) and caught.total() == len(given)
     full = set(of) == CLASSES and len(given) == len(holes()) and whole.asked >= GOAL_NAMES
     print(
