@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .background import Background
 from .clock import Clock
@@ -15,6 +16,7 @@ from .labs import Labs
 from .servers import ServerBackend, SharedFolders
 from .settings import Settings
 from .store.engine import Store
+from .together import Together
 from .wake import Wake
 
 
@@ -37,3 +39,5 @@ class Context:
     contact: Contact = field(default_factory=Contact)
     starts: Starts = field(default_factory=Starts)
     labs: Labs = field(default_factory=Labs)
+    #: Requests that wait to be admitted and planned.
+    submissions: Together[Any, Any] = field(default_factory=Together)

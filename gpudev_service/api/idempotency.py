@@ -173,7 +173,8 @@ def _delete(caller: str, key: str) -> Any:
 
 
 # A session belongs to one transaction of the store; what it made is collected there, so that a
-# transaction which is repeated after a deadlock starts from nothing again.
+# transaction which is repeated after a deadlock starts from nothing again. Several calls may share
+# a transaction; each flushes what is its own.
 _MADE = "gpudev_made"
 
 
@@ -182,7 +183,8 @@ def _collect(session: Session, _: UOWTransaction) -> None:
     claim = _current.get()
     if claim is None or not claim.open:
         return
-    made: dict[str, list[str]] = session.info.setdefault(_MADE, {})
+    calls = session.info.setdefault(_MADE, {})
+    _, made = calls.setdefault((claim.caller, claim.key), (claim, {}))
     for row in session.new:
         state = inspect(row)
         names = made.setdefault(state.mapper.local_table.name, [])
@@ -191,11 +193,11 @@ def _collect(session: Session, _: UOWTransaction) -> None:
 
 @event.listens_for(Session, "before_commit")
 def _mark(session: Session) -> None:
-    claim = _current.get()
-    made: dict[str, list[str]] | None = session.info.get(_MADE)
-    if claim is None or not claim.open or made is None:
-        return
-    for table, ids in made.items():
-        claim.made[table] = [*claim.made.get(table, []), *ids]
-    session.execute(_row(claim).values(status=_MARKED, answer=json.dumps(claim.made)))
-    claim.marked = True
+    calls: dict[tuple[str, str], tuple[Claim, dict[str, list[str]]]] = session.info.get(_MADE, {})
+    for claim, made in calls.values():
+        if not claim.open:
+            continue
+        for table, ids in made.items():
+            claim.made[table] = [*claim.made.get(table, []), *ids]
+        session.execute(_row(claim).values(status=_MARKED, answer=json.dumps(claim.made)))
+        claim.marked = True

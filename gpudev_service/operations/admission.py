@@ -24,11 +24,10 @@ _PRESENT = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a user already has: live reservations, GPUs in them, disks."""
+    """What a user already has: live reservations, and GPUs in them."""
 
     reservations: int = 0
     gpus: int = 0
-    disks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

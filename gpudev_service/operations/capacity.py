@@ -33,7 +33,7 @@ from gpudev_service.store.models import (
 )
 
 from . import admission, planning, views
-from .reservations import maintenance
+from .standings import maintenance
 
 
 async def gpu_types(ctx: Context, groups: tuple[str, ...]) -> list[GpuType]:

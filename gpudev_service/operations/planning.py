@@ -125,7 +125,9 @@ async def world(
         for key, units in held.items()
         if key in rows
     ]
-    areas = await places.areas(session, list(specs.values()), wanted)
+    areas = {}
+    if any(row.disk_id is not None for row in rows.values()):
+        areas = await places.areas(session, list(specs.values()), wanted)
     demands = [
         _demand(row, turnover, now, areas.get(row.id))
         for row in rows.values()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, cast, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
@@ -22,16 +25,17 @@ from gpudev_service.context import Context
 from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
+from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import (
     DiskRow,
     HistoryRow,
-    MaintenanceRow,
     ReservationRow,
 )
 
 from . import admission, cursors, disks, places, planning, sharing, verdicts, views
 from .extension import offer_in
 from .rows import load
+from .standings import Standings
 from .transitions import begin, transition
 
 
@@ -51,10 +55,23 @@ class ReservationFilter:
     gpu_type: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """A request and who makes it; `context` is what its call has noted for itself."""
+
+    user: str
+    actor: Actor
+    request: ReservationRequest
+    groups: tuple[str, ...]
+    at: datetime
+    context: contextvars.Context
+
+
 async def submit(
     ctx: Context, actor: Actor, request: ReservationRequest, owner_groups: tuple[str, ...]
 ) -> Reservation:
-    """Admits and plans a request in one transaction; it starts at once where there is room.
+    """Admits and plans a request in one transaction; it starts at once where there is room. Those
+    that wait for the same turn are admitted one after the other and then planned together.
 
     `request.user` is the owner (the actor where it is None), `owner_groups` are the owner's groups.
     A repeated request for a server that has a live reservation is refused with its id.
@@ -62,30 +79,87 @@ async def submit(
     Raises:
         Refusal: field, limit and what would be accepted; nothing is stored.
     """
-    user = request.user or actor.name
+    asked = _Submission(
+        request.user or actor.name,
+        actor,
+        request,
+        owner_groups,
+        ctx.clock.now(),
+        contextvars.copy_context(),
+    )
+    try:
+        made: Reservation = await ctx.submissions.do(asked, lambda batch: _submit(ctx, batch))
+    except TimeoutError as error:
+        raise StoreUnavailable("Too many wait for the database at the moment.") from error
+    return made
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+
+class _Apart(Exception):  # noqa: N818
+    """One of several cannot be planned: they are to be admitted one by one."""
+
+
+async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservation | Exception]:
+    """One transaction for all of them. What is refused before anything is written does not concern
+    the others; any other refusal undoes the whole."""
+    alone = len(batch) == 1
+
+    async def work(session: AsyncSession) -> tuple[dict[int, Any], list[HistoryRow]]:
         now = ctx.clock.now()
-        admitted = await _admit(ctx, session, user, request, owner_groups, now)
-        row = _row(user, request, owner_groups, admitted, now)
-        row.priority = ctx.settings.policy.of(owner_groups).priority
-        await _claim_server(session, user, row.server_name)
-        row.disk_id = await disks.claim(
-            ctx, session, user, request, owner_groups, now=now, actor=actor
-        )
-        state = State.SCHEDULED if admitted.booked_for else State.QUEUED
-        async with _races():
-            entries = [await begin(session, row, state, actor=actor.name, now=now)]
-        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
-        if row.id in outcome.impossible:
-            disk = await session.get(DiskRow, row.disk_id) if row.disk_id else None
-            raise _impossible(ctx, admitted, outcome.impossible[row.id], disk)
+        found: dict[int, Any] = {}
+        rows: dict[int, tuple[ReservationRow, admission.Admitted]] = {}
+        entries: list[HistoryRow] = []
+        standings = await Standings.read(session, [one.user for one in batch])
+        for number, one in enumerate(batch):
+            try:
+                admitted = standings.admit(ctx, one.user, one.request, one.groups, now)
+            except Refusal as refusal:
+                found[number] = refusal
+                continue
+            entering = _enter(ctx, session, one, admitted, now)
+            if alone:
+                row, entry = await entering
+            else:
+                # What it writes is noted for its own call.
+                row, entry = await asyncio.create_task(entering, context=one.context)
+            standings.count(row)
+            rows[number] = row, admitted
+            entries.append(entry)
+        types = sorted({row.gpu_type for row, _ in rows.values()})
+        outcome = await planning.replan(ctx, session, now, types) if rows else planning.Outcome()
+        for row, admitted in rows.values():
+            if row.id in outcome.impossible:
+                if not alone:
+                    raise _Apart
+                disk = await session.get(DiskRow, row.disk_id) if row.disk_id else None
+                raise _impossible(ctx, admitted, outcome.impossible[row.id], disk)
         await session.flush()
-        return await views.reservation(ctx, session, row), entries + outcome.entries
+        shown = await views.reservations(ctx, session, [row for row, _ in rows.values()])
+        found.update(zip(rows, shown, strict=True))
+        return found, entries + outcome.entries
 
-    view, entries = await ctx.store.run(work)
+    found, entries = await ctx.store.run(work)
     await views.publish(ctx, entries)
-    return view
+    return [found[number] for number in range(len(batch))]
+
+
+async def _enter(
+    ctx: Context,
+    session: AsyncSession,
+    one: _Submission,
+    admitted: admission.Admitted,
+    now: datetime,
+) -> tuple[ReservationRow, HistoryRow]:
+    """Writes what was admitted down."""
+    row = _row(one.user, one.request, one.groups, admitted, one.at)
+    row.priority = ctx.settings.policy.of(one.groups).priority
+    if one.request.server_name is not None:  # a name of ours is nobody's yet
+        await _claim_server(session, one.user, row.server_name)
+    row.disk_id = await disks.claim(
+        ctx, session, one.user, one.request, one.groups, now=now, actor=one.actor
+    )
+    state = State.SCHEDULED if admitted.booked_for else State.QUEUED
+    async with _races():
+        return row, await begin(session, row, state, actor=one.actor.name, now=now)
 
 
 async def preview(
@@ -95,7 +169,8 @@ async def preview(
     user = request.user or actor.name
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
-        admitted = await _admit(ctx, session, user, request, owner_groups, now)
+        standings = await Standings.read(session, [user])
+        admitted = standings.admit(ctx, user, request, owner_groups, now)
         disk = await disks.check(ctx, session, user, request, owner_groups)
         current = await planning.world(ctx, session, now, [admitted.spec.name])
     priority = ctx.settings.policy.of(owner_groups).priority
@@ -129,25 +204,6 @@ async def preview(
     )
 
 
-async def _admit(
-    ctx: Context,
-    session: AsyncSession,
-    user: str,
-    request: ReservationRequest,
-    owner_groups: tuple[str, ...],
-    now: datetime,
-) -> admission.Admitted:
-    return admission.admit(
-        request,
-        types=ctx.fleet.types(),
-        maintenance=await maintenance(session),
-        policy=ctx.settings.policy,
-        limits=ctx.settings.policy.of(owner_groups),
-        standing=await _standing(session, user),
-        now=now,
-    )
-
-
 def _row(
     user: str,
     request: ReservationRequest,
@@ -172,28 +228,6 @@ def _row(
         image=request.image,
         submitted_at=now,
     )
-
-
-async def maintenance(session: AsyncSession) -> dict[str, str]:
-    """Messages of the GPU types that take no reservations, by operators' word."""
-    found = await session.execute(select(MaintenanceRow.gpu_type, MaintenanceRow.message))
-    return {row.gpu_type: row.message for row in found}
-
-
-async def _standing(session: AsyncSession, user: str) -> admission.Standing:
-    count, gpus = (
-        await session.execute(
-            select(func.count(), func.coalesce(func.sum(ReservationRow.gpus), 0)).where(
-                ReservationRow.user == user, ReservationRow.state.in_(LIVE)
-            )
-        )
-    ).one()
-    owned = await session.scalar(
-        select(func.count())
-        .select_from(DiskRow)
-        .where(DiskRow.user == user, DiskRow.deleted_at.is_(None))
-    )
-    return admission.Standing(reservations=count, gpus=int(gpus), disks=owned or 0)
 
 
 async def _claim_server(session: AsyncSession, user: str, server_name: str) -> None:

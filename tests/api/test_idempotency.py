@@ -151,6 +151,24 @@ async def test_a_crash_between_effect_and_answer_is_no_double_effect(
     assert after_it == before_it + made
 
 
+async def test_each_of_several_calls_in_one_transaction_finds_its_own(
+    running_hub: RunningHub, store: Store, tmp_path: Path, ada: str
+) -> None:
+    """What waits for the same turn is written together; after a crash each retry finds its own."""
+    calls = [
+        (body() | {"name": f"run {at}"}, {"Idempotency-Key": f"key-of-{at:04}"}) for at in range(12)
+    ]
+    async with running(running_hub, store, tmp_path, routes=after("submit_reservation")) as site:
+        crashed = await asyncio.gather(
+            *(site.call("POST", "/reservations", ada, sent, key) for sent, key in calls)
+        )
+        assert {answer.status_code for answer in crashed} == {500}
+    async with running(running_hub, store, tmp_path) as site:
+        retried = [await site.call("POST", "/reservations", ada, *call) for call in calls]
+        assert await count(site, ada) == len(calls)
+    assert [answer.json()["name"] for answer in retried] == [sent["name"] for sent, _ in calls]
+
+
 async def test_an_extension_is_not_given_twice(
     running_hub: RunningHub, store: Store, tmp_path: Path, ada: str
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from gpudev_client.models import ReservationRequest, ServerReport
+from gpudev_client.models import Reservation, ReservationRequest, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
@@ -272,3 +272,55 @@ async def test_a_refused_extension_gives_the_reason_that_counts(world: World) ->
     await world.reserve("grace", hours=1)
     with pytest.raises(Refusal, match="Somebody who waits"):
         await extension.extend(world.ctx, mine.id, Actor("ada"), 30)
+
+
+async def test_who_comes_together_is_admitted_as_one_after_the_other(world: World) -> None:
+    """Among those who come at once, some are refused: of each kind, and nobody on their account."""
+    asked = [
+        *(world.reserve(f"u{at}", hours=1) for at in range(12)),
+        world.reserve("nobody", gpus=99),  # refused before anything is written
+        world.reserve("ada", hours=1, disk="work", create_disk=True),
+        world.reserve("ada", hours=2, disk="work"),  # the disk has just been taken
+        world.reserve("grace", hours=1, server_name="same"),
+        world.reserve("grace", hours=1, server_name="same"),
+    ]
+    got = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [one.code for one in got if isinstance(one, Refusal)]
+    assert sorted(refused) == ["disk_in_use", "invalid_input", "server_in_use"]
+    made = [one for one in got if not isinstance(one, BaseException)]
+    assert len(made) == len(asked) - 3
+    assert len({one.id for one in made}) == len(made)
+    waiting = sorted((one for one in made if one.state is State.QUEUED), key=_place)
+    async with world.ctx.store.reading() as session:
+        held = await session.scalar(select(func.count()).select_from(LeaseUnitRow))
+    assert held == len(made) - len(waiting) == 1
+    # In the order in which they came, and each with a place of its own in the end.
+    last = [await world.look(one) for one in waiting]
+    assert [one.position for one in last] == list(range(1, len(last) + 1))
+
+
+async def test_a_booking_that_cannot_be_among_others_is_refused_alone(world: World) -> None:
+    at = START + timedelta(hours=5)
+    got = await asyncio.gather(
+        *(world.reserve(f"u{number}", hours=1, starts_at=at) for number in range(4)),
+        return_exceptions=True,
+    )
+    refused = [one for one in got if isinstance(one, Refusal)]
+    assert [one.code for one in refused] == ["impossible"] * 3
+    assert len([one for one in got if not isinstance(one, BaseException)]) == 1
+
+
+async def test_a_quota_counts_those_who_come_at_the_same_time(world: World) -> None:
+    policy = world.ctx.settings.policy
+    base = policy.default.model_copy(update={"max_reservations": 2})
+    world.ctx.settings = world.ctx.settings.model_copy(
+        update={"policy": policy.model_copy(update={"default": base})}
+    )
+    got = await asyncio.gather(
+        *(world.reserve("ada", hours=1) for _ in range(5)), return_exceptions=True
+    )
+    assert [isinstance(one, Refusal) for one in got] == [False, False, True, True, True]
+
+
+def _place(one: Reservation) -> int:
+    return one.position or 0

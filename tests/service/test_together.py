@@ -1,0 +1,110 @@
+"""Callers who wait for the same turn, and what one of them does for the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gpudev_service.together import MOST, Together
+
+
+class Work:
+    """Doubles numbers; keeps the first call waiting until `go`, so that others come meanwhile."""
+
+    def __init__(self) -> None:
+        self.go, self.begun = asyncio.Event(), asyncio.Event()
+        self.batches: list[list[int]] = []
+        self.bad: set[int] = set()
+        self.refused: set[int] = set()
+
+    async def __call__(self, asked: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(asked))
+        self.begun.set()
+        await self.go.wait()
+        if self.bad & set(asked):
+            raise ValueError(f"not with {self.bad & set(asked)}")
+        return [LookupError(str(n)) if n in self.refused else 2 * n for n in asked]
+
+
+@pytest.fixture
+async def work() -> Work:
+    return Work()
+
+
+async def begin(together: Together[int, int], work: Work, *asked: int) -> list[asyncio.Task[int]]:
+    """Callers in this order; the first is being done, the others wait."""
+    tasks = [asyncio.create_task(together.do(number, work)) for number in asked]
+    await asyncio.wait_for(work.begun.wait(), 10)
+    return tasks
+
+
+async def test_who_is_alone_is_done_alone(work: Work) -> None:
+    work.go.set()
+    assert await Together[int, int]().do(4, work) == 8
+    assert work.batches == [[4]]
+
+
+async def test_who_waits_is_done_together_in_order(work: Work) -> None:
+    tasks = await begin(Together(), work, *range(1, 6))
+    work.go.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+    # The first had begun alone, or all were there by then: nobody twice, everybody in order.
+    assert [number for batch in work.batches for number in batch] == [1, 2, 3, 4, 5]
+    assert len(work.batches) <= 2
+
+
+async def test_no_more_than_so_many_at_once(work: Work) -> None:
+    work.go.set()
+    together = Together[int, int]()
+    got = await asyncio.gather(*(together.do(number, work) for number in range(3 * MOST)))
+    assert got == [2 * number for number in range(3 * MOST)]
+    assert max(map(len, work.batches)) <= MOST
+
+
+async def test_what_one_is_refused_concerns_nobody_else(work: Work) -> None:
+    work.refused = {3}
+    tasks = await begin(Together(), work, 1, 2, 3, 4)
+    work.go.set()
+    got = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [got[0], got[1], got[3]] == [2, 4, 8]
+    assert isinstance(got[2], LookupError)
+
+
+async def test_after_a_failure_of_several_each_is_done_alone(work: Work) -> None:
+    work.bad = {3}
+    tasks = await begin(Together(), work, 1, 2, 3, 4)
+    work.go.set()
+    got = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [got[0], got[1], got[3]] == [2, 4, 8]
+    assert isinstance(got[2], ValueError)
+    assert all(len(batch) == 1 for batch in work.batches[2:])
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_who_is_called_off_takes_nobody_along(work: Work, which: int) -> None:
+    together = Together[int, int]()
+    tasks = await begin(together, work, 1, 2, 3)
+    tasks[which].cancel()
+    await asyncio.sleep(0)
+    work.go.set()
+    got = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(got.pop(which), asyncio.CancelledError)
+    assert got == [2 * n for n in (1, 2, 3) if n != which + 1]
+    done = [number for batch in work.batches for number in batch]
+    assert len(done) == len(set(done))
+    assert await together.do(9, work) == 18
+
+
+async def test_a_turn_that_does_not_come_is_given_up(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpudev_service.together.LIMIT", 0.01)
+    together = Together[int, int]()
+    first = asyncio.create_task(together.do(1, work))
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        await together.do(2, work)
+    work.go.set()
+    assert await first == 2
