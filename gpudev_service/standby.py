@@ -20,6 +20,7 @@ from tornado.routing import Router
 from tornado.web import Application, RequestHandler, stream_request_body
 
 from .leading import Leading
+from .pages.base import PageHandler
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 15.0
 #: Says that a request comes from another replica.
 PASSED_ON = "X-Gpudev-Passed-On"
-#: More than any request of ours has; what is larger is refused by the leader, of which so much is
-#: enough.
-_BODY_MAX = 4 * 1024 * 1024
+#: What a form may have, and more than any call has: of what is larger so much is enough for the
+#: leader to refuse it.
+_BODY_MAX = PageHandler.body_max
 _CONNECT = 2.0
 #: What concerns one connection and not the next (RFC 9110, 7.6.1).
 _HOPS = frozenset(

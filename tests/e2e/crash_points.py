@@ -63,6 +63,12 @@ def arm(folder: Path, point: str, how: signal.Signals = signal.SIGKILL) -> None:
     ready.rename(folder / f"crash-{point}")
 
 
+def disarm(folder: Path) -> None:
+    """Nothing strikes any more."""
+    for file in folder.glob("crash-*"):
+        file.unlink(missing_ok=True)
+
+
 def is_armed(folder: Path, point: str) -> bool:
     return (folder / f"crash-{point}").exists()
 
