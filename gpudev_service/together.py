@@ -21,6 +21,11 @@ MOST = 32
 LIMIT = 30.0
 
 
+class Apart(Exception):  # noqa: N818 - what to do
+    """Several could not be done together and nothing of it has happened: each is to be done alone,
+    to see on whose account it was. Chained to the cause."""
+
+
 @dataclass(eq=False, slots=True)
 class _Piece(Generic[AskT, GotT]):
     """What one caller asks for, and what became of it."""
@@ -45,8 +50,8 @@ class Together(Generic[AskT, GotT]):
         """What `work` makes of `asked`, alone or among others who wait.
 
         `work` gets several of what is asked and returns, in their order, what each comes to: a
-        result, or why there is none. Where it raises, nothing of it may have happened; each is then
-        done alone.
+        result, or why there is none. Where it raises `Apart` each is done alone; whatever else it
+        raises is the answer to all of them, since it may have happened.
 
         Raises:
             TimeoutError: the turn did not come.
@@ -79,10 +84,14 @@ class Together(Generic[AskT, GotT]):
             # Whoever leads may be called off; the others must not be done twice for it.
             task = asyncio.ensure_future(work([piece.asked for piece in batch]))
             called_off = await _end_of(task)
-            if task.exception() is None:
-                self._settle(batch, task.result())
-            for piece in batch:
-                piece.alone = not piece.done
+            match task.exception():
+                case None:
+                    self._settle(batch, task.result())
+                case Apart():
+                    for piece in batch:
+                        piece.alone = True
+                case Exception() as error:
+                    self._settle(batch, [error] * len(batch))
             if called_off:
                 raise asyncio.CancelledError
         if not mine.done:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, cast, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
@@ -25,18 +25,21 @@ from gpudev_service.context import Context
 from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
-from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.errors import StoreError, StoreUnavailable
 from gpudev_service.store.models import (
     DiskRow,
     HistoryRow,
     ReservationRow,
 )
+from gpudev_service.together import Apart
 
 from . import admission, cursors, disks, places, planning, sharing, verdicts, views
 from .extension import offer_in
 from .rows import load
 from .standings import Standings
 from .transitions import begin, transition
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,6 @@ async def submit(
     return made
 
 
-class _Apart(Exception):  # noqa: N818
-    """One of several cannot be planned: they are to be admitted one by one."""
-
-
 async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservation | Exception]:
     """One transaction for all of them. What is refused before anything is written does not concern
     the others; any other refusal undoes the whole."""
@@ -129,7 +128,7 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
         for row, admitted in rows.values():
             if row.id in outcome.impossible:
                 if not alone:
-                    raise _Apart
+                    raise Apart
                 disk = await session.get(DiskRow, row.disk_id) if row.disk_id else None
                 raise _impossible(ctx, admitted, outcome.impossible[row.id], disk)
         await session.flush()
@@ -137,9 +136,20 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
         found.update(zip(rows, shown, strict=True))
         return found, entries + outcome.entries
 
-    found, entries = await ctx.store.run(work)
+    found, entries = await (ctx.store.run(work) if alone else _all_or_none(ctx, work))
     await views.publish(ctx, entries)
     return [found[number] for number in range(len(batch))]
+
+
+async def _all_or_none(ctx: Context, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Raises Apart where one of several is at fault: then all of it was rolled back. What the store
+    itself raises is no request's fault; and a commit that broke off may have been made."""
+    try:
+        return await ctx.store.run(work)
+    except StoreError:
+        raise
+    except Exception as error:
+        raise Apart from error
 
 
 async def _enter(

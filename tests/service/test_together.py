@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gpudev_service.together import MOST, Together
+from gpudev_service.together import MOST, Apart, Together
 
 
 class Work:
@@ -17,14 +17,18 @@ class Work:
         self.go, self.begun = asyncio.Event(), asyncio.Event()
         self.batches: list[list[int]] = []
         self.bad: set[int] = set()
+        self.broken = False
         self.refused: set[int] = set()
 
     async def __call__(self, asked: Sequence[int]) -> list[int | Exception]:
         self.batches.append(list(asked))
         self.begun.set()
         await self.go.wait()
+        if self.broken:
+            raise ConnectionError
         if self.bad & set(asked):
-            raise ValueError(f"not with {self.bad & set(asked)}")
+            error = ValueError(f"not with {self.bad & set(asked)}")
+            raise error if len(asked) == 1 else Apart from error
         return [LookupError(str(n)) if n in self.refused else 2 * n for n in asked]
 
 
@@ -80,6 +84,16 @@ async def test_after_a_failure_of_several_each_is_done_alone(work: Work) -> None
     assert [got[0], got[1], got[3]] == [2, 4, 8]
     assert isinstance(got[2], ValueError)
     assert all(len(batch) == 1 for batch in work.batches[2:])
+
+
+async def test_what_may_have_happened_is_not_done_again(work: Work) -> None:
+    tasks = await begin(Together(), work, 1, 2, 3)
+    work.broken = True
+    work.go.set()
+    got = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(one, ConnectionError) for one in got)
+    done = [number for batch in work.batches for number in batch]
+    assert len(done) == len(set(done))
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
