@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, event, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,7 +30,11 @@ from sqlalchemy.orm import Session, UOWTransaction
 
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
+from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import IdempotencyRow
+from gpudev_service.together import Together
+
+T = TypeVar("T")
 
 #: How long a key is remembered.
 KEPT = timedelta(hours=24)
@@ -71,6 +75,9 @@ class Idempotency:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        #: Calls that come at once share the transactions that only keep their books.
+        self._begun: Together[_Asked, Claim | Stored] = Together()
+        self._kept: Together[tuple[Claim, int, str], None] = Together()
         self._working: set[tuple[str, str]] = set()
 
     @asynccontextmanager
@@ -106,11 +113,16 @@ class Idempotency:
     async def keep(self, claim: Claim, status: int, body: str) -> None:
         """Stores the answer for retries."""
 
-        async def work(session: AsyncSession) -> None:
-            await session.execute(_row(claim).values(status=status, answer=body))
+        async def keep(batch: Sequence[tuple[Claim, int, str]]) -> list[None]:
+            async def work(session: AsyncSession) -> list[None]:
+                for of, told, answer in batch:
+                    await session.execute(_row(of).values(status=told, answer=answer))
+                return [None] * len(batch)
+
+            return await self._ctx.store.run(work)
 
         _current.set(None)
-        await self._ctx.store.run(work)
+        await _in_time(self._kept.do((claim, status, body), keep))
 
     async def release(self, claim: Claim) -> None:
         """Gives the key back where nothing was done under it."""
@@ -124,9 +136,13 @@ class Idempotency:
         await self._ctx.store.run(work)
 
     async def _begin(self, caller: str, key: str, request_hash: str) -> Claim | Stored:
+        asked = _Asked(caller, key, request_hash)
+        return await _in_time(self._begun.do(asked, self._begin_all))
+
+    async def _begin_all(self, batch: Sequence[_Asked]) -> list[Claim | Stored | Exception]:
         now = self._ctx.clock.now()
 
-        async def work(session: AsyncSession) -> Claim | Stored:
+        async def work(session: AsyncSession) -> list[Claim | Stored | Exception]:
             old = (
                 select(IdempotencyRow.caller, IdempotencyRow.key)
                 .where(IdempotencyRow.created_at < now - KEPT)
@@ -134,26 +150,53 @@ class Idempotency:
             )
             for row_caller, row_key in (await session.execute(old)).all():
                 await session.execute(_delete(row_caller, row_key))
-            row = await session.get(IdempotencyRow, (caller, key))
-            if row is None:
-                session.add(
-                    IdempotencyRow(
-                        caller=caller, key=key, request_hash=request_hash, created_at=now
-                    )
-                )
-                return Claim(caller, key)
-            if row.request_hash != request_hash:
-                raise Refusal(
-                    "idempotency_conflict",
-                    "This Idempotency-Key was used for another request. Use a new key for each.",
-                )
-            if row.status is None:
-                return Claim(caller, key)
-            if row.status == _MARKED:
-                return Claim(caller, key, made=json.loads(row.answer or "{}"), marked=True)
-            return Stored(row.status, row.answer or "")
+            return [await _claimed(session, asked, now) for asked in batch]
 
         return await self._ctx.store.run(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A key, and which request came with it."""
+
+    caller: str
+    key: str
+    request_hash: str
+
+
+async def _claimed(
+    session: AsyncSession, asked: _Asked, now: datetime
+) -> Claim | Stored | Exception:
+    """What a key stands for."""
+    row = await session.get(IdempotencyRow, (asked.caller, asked.key))
+    if row is None:
+        session.add(
+            IdempotencyRow(
+                caller=asked.caller,
+                key=asked.key,
+                request_hash=asked.request_hash,
+                created_at=now,
+            )
+        )
+        return Claim(asked.caller, asked.key)
+    if row.request_hash != asked.request_hash:
+        return Refusal(
+            "idempotency_conflict",
+            "This Idempotency-Key was used for another request. Use a new key for each.",
+        )
+    if row.status is None:
+        return Claim(asked.caller, asked.key)
+    if row.status == _MARKED:
+        made = json.loads(row.answer or "{}")
+        return Claim(asked.caller, asked.key, made=made, marked=True)
+    return Stored(row.status, row.answer or "")
+
+
+async def _in_time(work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except TimeoutError as error:
+        raise StoreUnavailable("Too many wait for the database at the moment.") from error
 
 
 def hash_of(method: str, path: str, query: str, body: bytes) -> str:
