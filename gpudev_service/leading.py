@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _LOOKS, _SIGNS = 12, 6
 #: The longest pause between two looks, in seconds.
 _LONGEST = 0.5
+#: The shortest one.
+_AT_ONCE = 0.05
 
 
 def lead_of(url: URL, address: str, seconds: float) -> Lead:
@@ -61,7 +63,8 @@ class Leading:
         while True:
             if await self._tried():
                 break
-            await asyncio.sleep(pause)
+            # The one before at this place has ended; the database is about to notice it.
+            await asyncio.sleep(_AT_ONCE if self._is_its_own_heir() else pause)
         self.begun.set()
         while True:
             await asyncio.sleep(self._lead.seconds / _SIGNS)
@@ -79,6 +82,19 @@ class Leading:
         if self._lead.lost:
             log.error("another replica leads now; this one ends and begins again")
             self._followed()
+
+    @property
+    def address(self) -> str | None:
+        """Where the leader is asked; None while nobody is known who answers."""
+        leader = self.leader
+        if leader is None or not leader.good or not leader.address:
+            return None
+        return None if self._is_its_own_heir() else leader.address
+
+    def _is_its_own_heir(self) -> bool:
+        """Whether the process before this one, at the same place, is the last that led."""
+        leader = self.leader
+        return leader is not None and leader.holder == self._lead.holder and not self.leads
 
     async def changed(self, seconds: float) -> None:
         """Waits until somebody else leads, at most `seconds`."""

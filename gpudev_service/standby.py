@@ -142,10 +142,10 @@ class PassOn(RequestHandler):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         while (left := deadline - loop.time()) > 0:
-            leader = self.standby.leading.leader
-            if leader is not None and leader.good and leader.address:
+            address = self.standby.leading.address
+            if address is not None:
                 try:
-                    await self._answered_by(leader.address)
+                    await self._answered_by(address)
                 except (httpx.ConnectError, httpx.ConnectTimeout):
                     pass  # nothing was sent: whoever leads next may be asked
                 else:
