@@ -26,7 +26,6 @@ from tests.cluster.kills import (
     HUB,
     INSTALLATION,
     PATIENCE,
-    PLACED,
     POINTS,
     SERVICE,
     Killed,
@@ -143,19 +142,17 @@ def ends(number: int, seconds: float) -> dict[str, float]:
 def _end(
     killed: Killed, seconds: float, happens: Callable[[Killed], Callable[[], None]], waits: bool
 ) -> float:
-    lease = killed.lease(PLACED, hours=seconds / 3600)
-    killed.until_state(lease.id, State.ACTIVE)
-    end = killed.expires(lease.id)
+    key, end = killed.short_lease(seconds)
     comes_back = happens(killed)
     base = end
     if waits:
-        until(lambda: datetime.now(UTC) > end, "the lease is over", patience=2 * seconds)
+        until(lambda: datetime.now(UTC) > end, "the lease is over", patience=4 * seconds)
         comes_back()
         base = datetime.now(UTC)
-    until(lambda: not processes([lease.id]), "it has ended", patience=2 * seconds + 60, pause=0.1)
+    until(lambda: not processes([key]), "it has ended", patience=4 * seconds + 60, pause=0.1)
     late = (datetime.now(UTC) - base).total_seconds()
     if not waits:
         comes_back()
-    killed.until_state(lease.id, State.EXPIRED)
+    killed.until_state(key, State.EXPIRED)
     killed.settle()
     return late

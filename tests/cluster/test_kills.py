@@ -87,19 +87,8 @@ def test_a_lease_ends_in_spite_of_the_kill(killed: Killed, victim: str) -> None:
     assert {one["state"] for one in found} == {"ready"}
 
 
-def _short(killed: Killed) -> tuple[str, datetime]:
-    """A lease of seconds whose server is up; as long as this needs on a busy machine."""
-    for seconds in (20, 40, 80):
-        lease = killed.lease(PLACED, hours=seconds / 3600)
-        killed.until_state(lease.id, State.ACTIVE, State.FAILED)
-        end = killed.expires(lease.id)
-        if killed.state(lease.id) is State.ACTIVE and datetime.now(UTC) < end - LATEST:
-            return lease.id, end
-    raise AssertionError("no server comes up within a lease of seconds")
-
-
 def test_a_lease_ends_while_the_hub_is_dead(killed: Killed) -> None:
-    key, end = _short(killed)
+    key, end = killed.short_lease(20)
     hub = killed.site.hub
     hub.end("hub", signal.SIGKILL)
     until(lambda: not processes([key]), "its server has ended", patience=PATIENCE, pause=0.1)
@@ -112,7 +101,7 @@ def test_a_lease_ends_while_the_hub_is_dead(killed: Killed) -> None:
 @pytest.mark.parametrize("victim", ["kube-apiserver", "etcd"])
 def test_a_lease_ends_soon_after_the_return(killed: Killed, victim: str) -> None:
     """At the latest: the server hears of its lease's end, and does not wait for its node."""
-    key, end = _short(killed)
+    key, end = killed.short_lease(20)
     cluster = killed.site.cluster
     cluster.kill(victim)
     until(lambda: datetime.now(UTC) > end, "the lease is over", pause=0.1)
