@@ -230,8 +230,10 @@ class GpuDevMixin(Spawner):
     async def _wait(self, entry: Entry) -> None:
         """Returns when the lease has begun; for as long as that takes."""
         self._move(Phase.WAITING)
-        # Between the answer that brought us here and the stream something may have happened.
-        await self.connection.watch.read(entry)
+        if entry.reservation.state in WAITING:
+            # Between the answer that brought us here and the stream something may have happened.
+            # Whether a lease that has begun still goes on is seen when it is asked how to start.
+            await self.connection.watch.read(entry)
         # Somebody who leaves ends this start in a moment; their cancelled reservation is not a
         # failure to be shown.
         while entry.reservation.state in WAITING or self._leaving:
