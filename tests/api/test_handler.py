@@ -132,9 +132,9 @@ async def test_a_form_of_another_site_is_no_request(site: Site, tom: str) -> Non
 
 async def test_answers_are_safe_to_look_at(site: Site, tom: str) -> None:
     for answer in (await site.call("GET", "/me", tom), await site.call("GET", "/me")):
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers.get("X-Content-Type-Options") == "nosniff"
+        assert answer.headers.get("Cache-Control") == "no-store"
+        assert "frame-ancestors 'none'" in answer.headers.get("Content-Security-Policy", "")
         assert "Server" not in answer.headers
         assert len(answer.headers["X-Request-Id"]) == 16
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpudev_service.errors import Refusal
@@ -85,6 +85,9 @@ def test_what_is_refused(line: str, why: str) -> None:
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
+@example(" ", " ada@laptop")
+@example('command="id" ', "")
+@example("", '\tfrom="*"')
 def test_whatever_is_accepted_is_one_plain_line(before: str, after: str) -> None:
     try:
         key = parse(f"{before}{LINE}{after}")
