@@ -30,6 +30,7 @@ from gpudev_service.hub import Hub
 from gpudev_service.pages import routes as pages
 from gpudev_service.store.engine import Store
 from tests.fixtures.hub import RunningHub
+from tests.fixtures.logins import close_login
 from tests.fixtures.world import make_world
 
 PREFIX = "/services/gpudev/"
@@ -152,5 +153,6 @@ async def running(
             shared.end_streams()
             await shared.idle(5)
             await server.close_all_connections()
+            await close_login()
             await ctx.background.close()
             await ctx.hub.close()

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.services.auth import HubOAuth
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -17,6 +16,7 @@ from tornado.routing import PathMatches, Rule, RuleRouter
 from gpudev_service.api import web
 from gpudev_service.pages.routes import handlers
 from gpudev_service.store.engine import Store
+from tests.fixtures.logins import close_login
 from tests.fixtures.users import Users
 from tests.fixtures.world import World, make_world
 
@@ -100,8 +100,6 @@ async def site(world: World) -> AsyncIterator[Site]:
         yield Site(world, base, hub, stack)
     server.stop()
     await server.close_all_connections()
-    # The login's connections belong to the loop, and this loop ends: a resolver of names would stay
-    # behind in each test, with one of the few inotify instances that a machine has.
-    await JupyterHubHTTPClient.loop_instance().close()
+    await close_login()
     await world.ctx.background.close()
     await world.ctx.hub.close()
