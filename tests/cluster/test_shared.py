@@ -34,7 +34,7 @@ async def there(cluster: Cluster, namespace: Kubectl, tmp_path: Path) -> AsyncIt
         types = {"pair": group_type("pair", group)}
         inside = namespace.namespace or ""
         async with service(cluster.place.kubeconfig, tmp_path, types, inside) as found:
-            await found.until(lambda: len(found.fleet.nodes()) == 2)
+            await found.until(lambda: sum(one.ready for one in found.fleet.nodes()) == 2)
             yield found
     finally:
         cluster.remove_nodes(group)

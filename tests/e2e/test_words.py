@@ -24,6 +24,8 @@ from gpudev_service.api import openapi
 from gpudev_service.api.routes import ROUTES
 from tests.tiers import ROOT
 
+#: Traces in the Standard Workload Format have jobs, to which processors are allocated.
+OF_TRACES = ("simulate/swf.py", "simulate/requests.py")
 PACKAGES = ("gpudev_client", "gpudev_service", "gpudev_spawner", "gpudev_hub_config")
 
 
@@ -190,6 +192,7 @@ def of_document(value: Any) -> Iterator[str]:
 
 def _files(suffix: str) -> list[Path]:
     found = [path for name in PACKAGES for path in sorted((ROOT / name).rglob(f"*{suffix}"))]
+    found = [path for path in found if not path.as_posix().endswith(OF_TRACES)]
     return [path for path in found if "migrations" not in path.parts]
 
 

@@ -106,6 +106,12 @@ class Cluster:
         if name == "kubelet":
             self._give_gpus()  # a kubelet that begins anew takes back what it does not know
 
+    def mend(self) -> None:
+        """Starts again whatever part does not run, after a test that has left it so."""
+        for part in list(self._parts(self._state())):
+            if part.name in self._state().parts:
+                self.start(part.name)
+
     def kill(self, name: str) -> None:
         """Ends one part as a crash does."""
         self.stop(name, signal.SIGKILL)
