@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,22 +287,13 @@ class ReplicatedHub(RunningHub):
         self._wait_for(f"{self.service}/api/v1/health/live")
         self.leader()
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        token: str | None = None,
-        json: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        """A call of gpudev's API at the door, by a connection of its own: the proxy keeps some
-        open, and one to a replica that is frozen answers only when that is killed or goes on."""
-        own = {} if token is None else {"Authorization": f"token {token}"}
+    def _ask(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """At the door, by a connection of its own: the proxy keeps some open, and one to a replica
+        that is frozen answers only when that is killed or goes on."""
         return httpx.request(
             method,
             f"{self.ports.url(self.ports.service)}/services/gpudev/api/v1{path}",
-            json=json,
-            headers={**own, **(headers or {})},
+            **given,
             timeout=30,
             trust_env=False,
         )

@@ -12,7 +12,6 @@ import httpx
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tests.e2e.people import Person
-from tests.e2e.waiting import until
 from tests.fixtures.hub import RunningHub
 from tests.tiers import ROOT
 
@@ -35,11 +34,8 @@ def base(hub: RunningHub, reservation: Reservation) -> str:
 
 
 def running(person: Person, **values: Any) -> Reservation:
-    """A lease of the person, with a server that can be reached: its route comes a moment later."""
-    asked = person.reserve(**values)
-    lease = person.until_state(asked.id, State.ACTIVE)
-    until(lambda: (person.server(lease.server_name) or {}).get("ready"), "the Hub's route is there")
-    return lease
+    """A lease of the person, with a server that can be reached."""
+    return person.until_state(person.reserve(**values).id, State.ACTIVE)
 
 
 def change_setting(person: Person, reservation: Reservation, plugin: str, value: Any) -> None:

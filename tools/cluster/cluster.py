@@ -108,9 +108,8 @@ class Cluster:
 
     def mend(self) -> None:
         """Starts again whatever part does not run, after a test that has left it so."""
-        for part in list(self._parts(self._state())):
-            if part.name in self._state().parts:
-                self.start(part.name)
+        for name in self._state().parts:
+            self.start(name)
 
     def kill(self, name: str) -> None:
         """Ends one part as a crash does."""
