@@ -119,7 +119,7 @@ class Idempotency:
                     await session.execute(_row(of).values(status=told, answer=answer))
                 return [None] * len(batch)
 
-            return await self._ctx.store.run(work)
+            return await self._ctx.store.run_for(len(batch), work)
 
         _current.set(None)
         await _in_time(self._kept.do((claim, status, body), keep))
@@ -152,7 +152,7 @@ class Idempotency:
                 await session.execute(_delete(row_caller, row_key))
             return [await _claimed(session, asked, now) for asked in batch]
 
-        return await self._ctx.store.run(work)
+        return await self._ctx.store.run_for(len(batch), work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ async def end(ctx: Context, key: str) -> None:
 
 
 async def _remove_shared(ctx: Context, row: ReservationRow) -> None:
-    """What the nodes of a lease shared goes with it; the reconcile loop removes what stays."""
+    """What the nodes of a lease shared goes with it; the retention loop removes what stays."""
     if ctx.shared is None or row.nodes == 1:
         return
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, cast, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
@@ -25,7 +25,7 @@ from gpudev_service.context import Context
 from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
-from gpudev_service.store.errors import StoreError, StoreUnavailable
+from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import (
     DiskRow,
     HistoryRow,
@@ -38,8 +38,6 @@ from .extension import offer_in
 from .rows import load
 from .standings import Standings
 from .transitions import begin, transition
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +134,9 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
         found.update(zip(rows, shown, strict=True))
         return found, entries + outcome.entries
 
-    found, entries = await (ctx.store.run(work) if alone else _all_or_none(ctx, work))
+    found, entries = await ctx.store.run_for(len(batch), work)
     await views.publish(ctx, entries)
     return [found[number] for number in range(len(batch))]
-
-
-async def _all_or_none(ctx: Context, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Raises Apart where one of several is at fault: then all of it was rolled back. What the store
-    itself raises is no request's fault; and a commit that broke off may have been made."""
-    try:
-        return await ctx.store.run(work)
-    except StoreError:
-        raise
-    except Exception as error:
-        raise Apart from error
 
 
 async def _enter(

@@ -21,6 +21,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from gpudev_service.together import Apart
+
 from . import address, drivers
 from .errors import OutcomeUnknown, StoreBroken, StoreError, StoreUnavailable
 from .transient import is_transient, lasting_cause, name_of, pause_after
@@ -137,6 +139,23 @@ class Store:
             sqlalchemy.exc.IntegrityError: a constraint refused a row; never repeated.
         """
         return await self._repeat(self._engines.write, work, attempts)
+
+    async def run_for(self, callers: int, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Like `run`, for several callers at once (see `Together`).
+
+        Raises:
+            Apart: one of several is at fault; all of it was rolled back.
+            StoreError: as `run`. It is nobody's fault, and a commit that broke off may have been
+                made: nothing of it may be done again.
+        """
+        try:
+            return await self.run(work)
+        except StoreError:
+            raise
+        except Exception as error:
+            if callers == 1:
+                raise
+            raise Apart from error
 
     async def alter(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Like `run`, for work that changes tables: see `drivers.migration_engine`.
