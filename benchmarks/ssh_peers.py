@@ -28,9 +28,16 @@ def here() -> None:
 
 
 @contextlib.contextmanager
-def direct(ada: Person) -> Iterator[Way]:
-    """An sshd that listens, with the same keys."""
-    [port] = _free_ports(1)
+def direct(
+    ada: Person, through: Callable[[int], contextlib.AbstractContextManager[int]] | None = None
+) -> Iterator[Way]:
+    """An sshd that listens, with the same keys; `through` gives the port that leads to its."""
+    [own] = _free_ports(1)
+    with (through or contextlib.nullcontext)(own) as port:
+        yield from _listening(ada, own, port)
+
+
+def _listening(ada: Person, own: int, port: int) -> Iterator[Way]:
     folder = ada.folder
     key, known = folder / "direct_key", folder / "direct_known"
     Person.new_key(key)
@@ -38,7 +45,7 @@ def direct(ada: Person) -> Iterator[Way]:
     (folder / "authorized").write_text(ada.public_key + "\n")
     config = folder / "direct_config"
     config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\nUsePAM no\n"
+        f"Port {own}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {folder / 'authorized'}\nStrictModes no\nPrintMotd no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 1000\n"
     )

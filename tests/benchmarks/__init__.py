@@ -1,0 +1,1 @@
+"""What the benchmarks measure with; how fast anything is, no test says."""
