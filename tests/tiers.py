@@ -90,6 +90,12 @@ def _hub() -> str | None:
     return None
 
 
+def _gpu() -> str | None:
+    from gpudev_service.fleet.nvml import find_gpus
+
+    return None if find_gpus() else "there is no NVIDIA GPU with a working driver"
+
+
 def _hub5() -> str | None:
     if not hub5_python().exists():
         return "the environment with JupyterHub 5 is not set up (tools/setup hub5)"
@@ -122,6 +128,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
     "chart": _chart,
     "cluster": _cluster,
+    "gpu": _gpu,
     "hub": _hub,
     "hub5": _hub5,
     "postgres": _postgres,
