@@ -137,7 +137,8 @@ async def _room(
     )
     answer = asked.max_extension(row.id, wanted // timedelta(milliseconds=1))
     granted = timedelta(milliseconds=answer.granted_ms)
-    return granted, _in_the_way(current.rows.get(answer.blocked_by or ""))
+    other = answer.blocked_by
+    return granted, _in_the_way(await session.get(ReservationRow, other) if other else None)
 
 
 def _in_the_way(other: ReservationRow | None) -> str:

@@ -7,11 +7,12 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -76,14 +77,33 @@ WHY_NOT = {
 }
 
 
+#: What is read of everybody who waits: plain columns, as the queue may be long. Whole rows are
+#: loaded only of those whose plan changes.
+_WAITING = (
+    ReservationRow.id,
+    ReservationRow.gpu_type,
+    ReservationRow.nodes,
+    ReservationRow.units_per_node,
+    ReservationRow.duration_s,
+    ReservationRow.priority,
+    ReservationRow.disk_id,
+    ReservationRow.submitted_at,
+    ReservationRow.booked_for,
+    ReservationRow.planned_start,
+    ReservationRow.planned_nodes,
+    ReservationRow.first_promise.is_not(None).label("was_promised"),
+)
+#: Rows loaded by one statement: databases have a limit on its parameters.
+_AT_ONCE = 500
+
+
 @dataclass(slots=True)
 class World:
-    """What the planner is asked about, with the rows behind it."""
+    """What the planner is asked about. `taken` are the numbers of the units held, by node."""
 
     nodes: list[planner.Node]
     holds: list[planner.Hold]
     demands: list[planner.Demand]
-    rows: dict[str, ReservationRow]
     taken: dict[str, set[int]]
     specs: dict[str, NodeSpec]
 
@@ -114,30 +134,21 @@ async def world(
         )
         for n in specs.values()
     ]
-    query = select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
+    turnover = ctx.settings.times.turnover_span
+    holds, taken = await _held(session, wanted, turnover)
+    query = select(*_WAITING).where(ReservationRow.state.in_(WAITING))
     if wanted is not None:
         query = query.where(ReservationRow.gpu_type.in_(wanted))
-    rows = {row.id: row for row in await session.scalars(query)}
-    held, taken = await _held(session, wanted)
-    turnover = ctx.settings.times.turnover_span
-    holds = [
-        planner.Hold(id=key, units=units, until_ms=to_ms(_end(rows[key]) + turnover))
-        for key, units in held.items()
-        if key in rows
-    ]
+    rows = (await session.execute(query)).all()
     areas = {}
-    if any(row.disk_id is not None for row in rows.values()):
+    if any(row.disk_id is not None for row in rows):
         areas = await places.areas(session, list(specs.values()), wanted)
-    demands = [
-        _demand(row, turnover, now, areas.get(row.id))
-        for row in rows.values()
-        if State(row.state) in WAITING
-    ]
+    demands = [_demand(row, turnover, now, areas.get(row.id)) for row in rows]
     names = [name for name in types if wanted is None or name in wanted]
     for node, hold in _to_come(ctx, names, demands, to_ms(now)):
         nodes.append(node)
         holds.append(hold)
-    return World(nodes, holds, demands, rows, taken, specs)
+    return World(nodes, holds, demands, taken, specs)
 
 
 def _to_come(
@@ -178,34 +189,37 @@ async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> di
     return {gpu_type: len(names) for gpu_type, names in found.items()}
 
 
-def _end(row: ReservationRow) -> datetime:
-    if row.expires_at is None:  # a constraint forbids it for a lease
-        raise RuntimeError(f"lease {row.id} has no end")
-    return row.expires_at
-
-
 async def _held(
-    session: AsyncSession, wanted: set[str] | None
-) -> tuple[dict[str, dict[str, int]], dict[str, set[int]]]:
-    query = select(LeaseUnitRow.reservation_id, LeaseUnitRow.node, LeaseUnitRow.unit)
+    session: AsyncSession, wanted: set[str] | None, turnover: timedelta
+) -> tuple[list[planner.Hold], dict[str, set[int]]]:
+    """Leases, and the numbers of the units held on each node."""
+    ends = select(ReservationRow.id, ReservationRow.expires_at)
+    ends = ends.where(ReservationRow.state.in_(LEASED))
+    units = select(LeaseUnitRow.reservation_id, LeaseUnitRow.node, LeaseUnitRow.unit)
     if wanted is not None:
-        query = query.where(LeaseUnitRow.gpu_type.in_(wanted))
+        ends = ends.where(ReservationRow.gpu_type.in_(wanted))
+        units = units.where(LeaseUnitRow.gpu_type.in_(wanted))
     held: dict[str, dict[str, int]] = {}
     taken: dict[str, set[int]] = {}
-    for reservation_id, node, unit in await session.execute(query):
-        units = held.setdefault(reservation_id, {})
-        units[node] = units.get(node, 0) + 1
+    for reservation_id, node, unit in await session.execute(units):
+        counts = held.setdefault(reservation_id, {})
+        counts[node] = counts.get(node, 0) + 1
         taken.setdefault(node, set()).add(unit)
-    return held, taken
+    until = {key: end for key, end in await session.execute(ends) if end is not None}
+    return [
+        planner.Hold(id=key, units=counts, until_ms=to_ms(until[key] + turnover))
+        for key, counts in held.items()
+        if key in until
+    ], taken
 
 
 def _demand(
-    row: ReservationRow, turnover: timedelta, now: datetime, among: frozenset[str] | None
+    row: Row[Any], turnover: timedelta, now: datetime, among: frozenset[str] | None
 ) -> planner.Demand:
     # A booking whose time has come is due like any promise; only a future one is fixed in time. One
     # that has lost its place starts as soon as it can from its time on.
     booked = row.booked_for if row.booked_for and row.booked_for > now else None
-    lost = row.first_promise is not None and row.planned_start != booked
+    lost = row.was_promised and row.planned_start != booked
     promise = None
     if row.planned_start is not None and row.planned_nodes:
         promise = planner.Slot(
@@ -255,24 +269,38 @@ async def replan(
         return Outcome()
     plan = planner.plan(current.nodes, current.holds, current.demands, rules(ctx), to_ms(now))
     outcome = Outcome(impossible=dict(plan.impossible))
+    promised = {demand.id: demand.promise for demand in current.demands}
+    moved = {key: slot for key, slot in plan.slots.items() if slot != promised[key]}
     if not ctx.fleet.view().fresh:
-        for key, slot in plan.slots.items():
-            if current.rows[key].planned_start is None:
-                outcome.entries += _promise(session, current.rows[key], slot, None, now)
+        moved = {key: slot for key, slot in moved.items() if promised[key] is None}
+        rows = await _rows(session, moved)
+        for key, slot in moved.items():
+            outcome.entries += _promise(session, rows[key], slot, None, now)
         return outcome
+    withdrawn = [key for key in plan.impossible if promised[key] is not None]
+    rows = await _rows(session, {*moved, *plan.start_now, *withdrawn})
     for key in plan.start_now:
-        row = current.rows[key]
-        outcome.entries += _late(session, row, now)
-        outcome.entries.append(_begin_lease(session, row, plan.slots[key], current, now))
+        outcome.entries += _late(session, rows[key], now)
+        outcome.entries.append(_begin_lease(session, rows[key], plan.slots[key], current, now))
         outcome.started.append(key)
-    for key in plan.impossible:
-        outcome.entries += _withdrawn(session, current.rows[key], now)
+    for key in withdrawn:
+        outcome.entries += _withdrawn(session, rows[key], now)
     started = set(plan.start_now)
-    for key, slot in plan.slots.items():
+    for key, slot in moved.items():
         if key not in started:
-            moved = plan.moved_later.get(key)
-            outcome.entries += _promise(session, current.rows[key], slot, moved, now)
+            later = plan.moved_later.get(key)
+            outcome.entries += _promise(session, rows[key], slot, later, now)
     return outcome
+
+
+async def _rows(session: AsyncSession, keys: Collection[str]) -> dict[str, ReservationRow]:
+    """The rows of `keys`; those that the session has are not read again."""
+    rows = {row.id: row for row in session if isinstance(row, ReservationRow)}
+    missing = sorted(key for key in keys if key not in rows)
+    for at in range(0, len(missing), _AT_ONCE):
+        query = select(ReservationRow).where(ReservationRow.id.in_(missing[at : at + _AT_ONCE]))
+        rows.update((row.id, row) for row in await session.scalars(query))
+    return rows
 
 
 def _begin_lease(

@@ -228,15 +228,18 @@ async def _positions(session: AsyncSession, rows: Sequence[ReservationRow]) -> d
         partition_by=table.gpu_type,
         order_by=(table.planned_start, table.priority.desc(), table.submitted_at, table.id),
     )
-    ranked = await session.execute(
-        select(table.id, place).where(
+    everybody = (
+        select(table.id, place.label("position"))
+        .where(
             table.gpu_type.in_({row.gpu_type for row in waiting}),
             table.state.in_(WAITING),
             table.planned_start.is_not(None),
         )
+        .subquery()
     )
-    wanted = {row.id for row in waiting}
-    return {key: position for key, position in ranked if key in wanted}
+    wanted = everybody.c.id.in_([row.id for row in waiting])
+    ranked = await session.execute(select(everybody.c.id, everybody.c.position).where(wanted))
+    return {row.id: row.position for row in ranked}
 
 
 async def _position(session: AsyncSession, row: ReservationRow) -> int:
