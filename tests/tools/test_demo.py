@@ -16,11 +16,13 @@ import psutil
 import pytest
 
 from gpudev_client import Client
-from gpudev_client.models import ReservationRequest
+from gpudev_client.models import GpuType, ReservationRequest
 from gpudev_client.states import State
 from gpudev_hub_config.local import Ports
+from gpudev_service.fleet.nvml import find_gpus
 from tests.tiers import ROOT
 from tools.demo import parts, place
+from tools.demo.__main__ import examples
 
 pytestmark = [pytest.mark.hub, pytest.mark.slow]
 
@@ -59,12 +61,29 @@ def lines_until(process: subprocess.Popen[str], word: str) -> str:
     raise AssertionError(printed)
 
 
+def kind(name: str, gpus: int) -> GpuType:
+    limits = {"min_hours": 0.1, "max_hours": 24.0, "default_hours": 1.0}
+    size = {"counts": [gpus], "cpus": 8, "memory_gb": 64}
+    return GpuType.model_validate(
+        {"name": name, "label": name, "gpus_per_node": gpus, **size, **limits}
+    )
+
+
+def test_what_it_suggests_is_on_this_machine() -> None:
+    cpu, small, big = kind("cpu", 0), kind("t4", 1), kind("h100", 8)
+    assert examples([cpu, big, small]) == (big, small)
+    assert examples([small, cpu]) == (small, small)
+
+
 def test_it_comes_up_is_usable_and_ends_without_leftovers(directory: Path) -> None:
     port = place.free_port()
     with demo(directory, port) as process:
         printed = lines_until(process, "Ctrl-C")
         assert f"http://127.0.0.1:{port}" in printed
         assert all(name in printed for name in ("ada", "grace", "root-admin"))
+        if not find_gpus():
+            assert "ask for 8 x NVIDIA H100, then" in printed
+            assert "gpu-dev reserve --gpu-type t4 --gpus 1 --hours 0.5" in printed
         environment = directory / "env"
         assert stat.S_IMODE(environment.stat().st_mode) == 0o600
         known = dict(line.split("=", 1) for line in environment.read_text().splitlines())

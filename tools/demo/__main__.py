@@ -7,13 +7,15 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import httpx
 
-from gpudev_client import words
+from gpudev_client import Client, GpuDevError, words
+from gpudev_client.models import GpuType
 from gpudev_hub_config.roles import ACCESS
 
 from . import leases
@@ -154,6 +156,8 @@ def _new_token(place: Place) -> str:
 def introduce(place: Place) -> None:
     """What there is and what to try."""
     environment = shown(place.directory / "env")
+    queue, command = examples(_gpu_types(place))
+    most = words.gpus(queue.gpus_per_node, queue.label)
     say(
         f"""
   Open     {place.url}
@@ -161,18 +165,34 @@ def introduce(place: Place) -> None:
 
   Try
     1. As {USERS[0]}: "Reserve GPUs", pick a type, a count and a disk; JupyterLab opens on them.
-    2. As {USERS[1]}, in a private window: ask for all 8 H100, then as {USERS[0]} for one more,
+    2. As {USERS[1]}, in a private window: ask for {most}, then as {USERS[0]} for one more,
        and see the place in the queue with its promised start.
     3. "My reservations": extend, cancel, look at the disk's snapshots.
     4. From a second terminal, as {USERS[0]}:
          set -a; . {environment}; set +a
          .venv/bin/gpu-dev avail
-         .venv/bin/gpu-dev reserve --gpu-type t4 --gpus 1 --hours 0.5
+         .venv/bin/gpu-dev reserve --gpu-type {command.name} --gpus 1 --hours 0.5
 
   Logs are in {shown(place.logs)}. Ctrl-C ends the demo and everything that it started;
   leases that still run then are taken up again by the next start.
 """
     )
+
+
+def examples(types: Sequence[GpuType]) -> tuple[GpuType, GpuType]:
+    """The type of which one person takes a whole node, so that the next one waits, and one for
+    the command line: another one, where this machine has two."""
+    with_gpus = [one for one in types if one.gpus_per_node]
+    queue = max(with_gpus, key=lambda one: one.gpus_per_node)
+    return queue, next((one for one in with_gpus if one.name != queue.name), queue)
+
+
+def _gpu_types(place: Place) -> list[GpuType]:
+    try:
+        with Client(place.service_url, leases.token(place)) as client:
+            return client.gpu_types().all()
+    except GpuDevError as error:
+        raise PartFailed(f"The reservation service does not say what it has: {error}") from error
 
 
 def shown(path: Path) -> Path:
