@@ -73,6 +73,12 @@ class Background:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background work %s failed", key, exc_info=error)
 
+    async def ended(self, key: str, until: float) -> None:
+        """Waits for what runs under `key`, until this time of the event loop at most."""
+        task = self._tasks.get(key)
+        if task is not None:
+            await asyncio.wait({task}, timeout=until - asyncio.get_running_loop().time())
+
     async def settle(self) -> None:
         """Waits for everything that runs, also what begins meanwhile."""
         while self._tasks:

@@ -129,11 +129,14 @@ async def end(ctx: Context, key: str) -> None:
     if row.state != State.STOPPING:
         return
     await _let_close(ctx, row)
+    until = asyncio.get_running_loop().time() + ctx.settings.times.hub_patience
     if not await stop_server(ctx, row):
         log.error("the server of %s does not end; its GPUs stay held", key)
         await asyncio.sleep(PAUSE)
         return
     await _release(ctx, key)
+    # For the Hub the server may be stopping still; until it is done nobody can start it again.
+    await ctx.background.ended(_asking(key), until)
     try:
         snapshot = await snapshots.take_at_end(ctx, row.disk_id, key) if row.disk_id else None
     except backend.DiskBusy:
@@ -186,14 +189,18 @@ async def _let_close(ctx: Context, row: ReservationRow) -> None:
 async def stop_server(ctx: Context, row: ReservationRow) -> bool:
     """Stops the server and verifies that it is gone.
 
-    The Hub is asked first, so that its own view stays right, but not waited for: what still runs
-    after its patience is over, or whatever it answers, is stopped directly.
+    The Hub is asked first, so that its own view stays right, but not waited for: neither once what
+    runs the server tells that nothing is left of it, nor when its patience is over. What still runs
+    then, or whatever it answers, is stopped directly.
     """
-    asked = asyncio.create_task(_ask_hub(ctx, row))
-    _, late = await asyncio.wait({asked}, timeout=ctx.settings.times.hub_patience)
-    if late:
+    stopping = asyncio.Event()
+    asked = asyncio.create_task(_ask_hub(ctx, row, stopping))
+    if await _told_gone(ctx, row, stopping, asked):
+        ctx.background.start(_asking(row.id), _heard(asked))
+        return True
+    if not asked.done():
         log.info("the Hub takes its time to stop %s", row.id)
-        ctx.background.start(f"ask:{row.id}", _heard(asked))
+        ctx.background.start(_asking(row.id), _heard(asked))
     elif error := asked.exception():
         log.error("the Hub could not be asked to stop %s", row.id, exc_info=error)
     # The handle may have been reported while the Hub was asked.
@@ -207,14 +214,53 @@ async def stop_server(ctx: Context, row: ReservationRow) -> bool:
     return await ctx.servers.stop(row.id, handle, STOP_POLITELY)
 
 
+async def _told_gone(
+    ctx: Context, row: ReservationRow, stopping: asyncio.Event, asked: asyncio.Task[None]
+) -> bool:
+    """Whether we are told that the server is gone before the Hub answers, or its patience is over.
+
+    Only while the Hub stops it is that heard: a start that is under way there removes what an
+    earlier one has left and makes it anew.
+    """
+
+    async def told() -> bool:
+        await stopping.wait()
+        try:
+            await ctx.servers.told_gone(row.id)
+        except ServersAway as away:
+            log.info("whether %s is gone is not known: %s", row.id, away)
+            return False
+        return True
+
+    hearing = asyncio.create_task(told())
+    try:
+        async with asyncio.timeout(ctx.settings.times.hub_patience):
+            await asyncio.wait({asked, hearing}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done() and hearing.result():
+                return True
+            await asyncio.wait({asked})
+    except TimeoutError:
+        pass
+    finally:
+        hearing.cancel()
+    return False
+
+
+def _asking(key: str) -> str:
+    """The background work of asking the Hub to stop a reservation's server."""
+    return f"ask:{key}"
+
+
 async def _heard(asked: asyncio.Task[None]) -> None:
     """Keeps hold of a question that is still under way, so that its failure is not lost."""
     await asked
 
 
-async def _ask_hub(ctx: Context, row: ReservationRow) -> None:
+async def _ask_hub(ctx: Context, row: ReservationRow, stopping: asyncio.Event) -> None:
+    """`stopping` is set when no start is under way and the Hub is being asked."""
     try:
         if await _start_is_over(ctx, row):
+            stopping.set()
             await ctx.hub.stop(row.user, row.server_name)
     except HubAway as error:
         log.warning("the Hub could not be asked to stop %s: %s", row.id, error)

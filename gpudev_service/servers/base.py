@@ -21,6 +21,11 @@ class ServerBackend(Protocol):
         """Whether anything of the reservation's server still runs."""
         ...
 
+    async def told_gone(self, reservation_id: str) -> None:
+        """Returns once something has told by itself that nothing of the server is left, and it was
+        verified; never where nobody tells."""
+        ...
+
     async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
         """Ends the server: politely, after `grace` seconds by force. True once nothing is left."""
         ...

@@ -37,6 +37,11 @@ class LocalServers:
     async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
         return bool(await asyncio.to_thread(self._members, reservation_id, handle))
 
+    async def told_gone(self, reservation_id: str) -> None:
+        """Processes go without a word."""
+        del reservation_id
+        await asyncio.Event().wait()
+
     async def running(self) -> set[str]:
         return await asyncio.to_thread(lambda: {mark for _, mark in _marked()})
 

@@ -40,12 +40,26 @@ class PodServers:
         self._cluster = cluster
         self._read = pod_reader(cluster.namespace, frozenset())
         self._ends: dict[str, str] = {}
+        self._awaited: dict[str, asyncio.Event] = {}
         cluster.listen_to_pods(self._hear)
 
     async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
         """Also where a pod has ended and is only to be removed: `stop` does that."""
         del handle
         return bool(await self._pods(reservation_id))
+
+    async def told_gone(self, reservation_id: str) -> None:
+        """The watch tells, also of each pod of several; the API server is asked then."""
+        while True:
+            gone = self._awaited.setdefault(reservation_id, asyncio.Event())
+            try:
+                if self._cluster.pods_of(reservation_id):
+                    await gone.wait()
+                if not await self._pods(reservation_id):
+                    return
+            finally:
+                self._awaited.pop(reservation_id, None)
+            await self._cluster.news()  # the watch has not told of all pods yet
 
     async def running(self) -> set[str]:
         self._need_view()
@@ -134,9 +148,15 @@ class PodServers:
             raise ServersAway(sight.words or "the cluster cannot be seen")
 
     def _hear(self, before: Pod | None, after: Pod | None) -> None:
-        """Keeps why a server ended: its pod may be gone by the time somebody asks."""
+        """Tells who waits for the last pod's end, and keeps why a server ended: its pod may be gone
+        by the time somebody asks."""
         pod = after or before
-        if pod is None or pod.reservation is None or pod.rank != 0:
+        if pod is None or pod.reservation is None:
+            return
+        awaited = self._awaited.get(pod.reservation)
+        if awaited is not None and not self._cluster.pods_of(pod.reservation):
+            awaited.set()
+        if pod.rank != 0:
             return
         if after is not None and after.trouble is None:
             if not after.over:

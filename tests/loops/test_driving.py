@@ -1,5 +1,6 @@
 """Leases end whatever Hub, disks and machine do; one that cannot is in nobody else's way."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.hub import Hub, HubRefused, HubServer
 from gpudev_service.loops import driving
 from gpudev_service.operations import lab, reservations, servers, snapshots
-from gpudev_service.servers import LocalServers
+from gpudev_service.servers import LocalServers, ServersAway
 from gpudev_service.servers.base import Handle
 from gpudev_service.settings import Times
 from gpudev_service.store.engine import Store
@@ -89,6 +90,122 @@ async def test_a_hub_that_fails_unheard_of_keeps_no_lease(world: World) -> None:
     world.clock.pass_time(hours=1)
     await world.sweep()
     assert await world.states(got) == [State.EXPIRED]
+
+
+class SlowHub(Hub):
+    """Stops servers and does not say so before it is `allowed` to."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9/hub/api", "t")
+        self.asked, self.allowed, self.removed = asyncio.Event(), asyncio.Event(), False
+        self.pending: str | None = None
+
+    async def server(self, user: str, name: str) -> HubServer | None:
+        return HubServer(user, name, True, self.pending, False, None, None)
+
+    async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
+        self.asked.set()
+        await self.allowed.wait()
+        self.removed = remove
+
+
+class TellingServers(LocalServers):
+    """Runs until `gone` is set, and says so then."""
+
+    def __init__(self) -> None:
+        self.gone, self.away = asyncio.Event(), False
+
+    async def alive(self, reservation_id: str, handle: Handle | None) -> bool:
+        return not self.gone.is_set()
+
+    async def told_gone(self, reservation_id: str) -> None:
+        await self.gone.wait()
+        if self.away:
+            raise ServersAway("the API server does not answer")
+
+
+@pytest.fixture
+def slow(world: World) -> tuple[SlowHub, TellingServers]:
+    hub, there = SlowHub(), TellingServers()
+    world.ctx.hub, world.ctx.servers = hub, there
+    return hub, there
+
+
+async def ends(world: World, hub: SlowHub) -> tuple[Reservation, Reservation]:
+    """A lease whose server the Hub is stopping, and who waits for its GPUs."""
+    got = await world.running(await world.reserve())
+    waiting = await world.reserve("grace")
+    await reservations.cancel(world.ctx, got.id, Actor("ada"))
+    await driving.run(world.ctx)
+    await hub.asked.wait()
+    assert await world.states(got, waiting) == [State.STOPPING, State.QUEUED]
+    return got, waiting
+
+
+async def test_gpus_are_given_on_when_the_server_is_gone_though_the_hub_is_not_done(
+    world: World, slow: tuple[SlowHub, TellingServers]
+) -> None:
+    hub, there = slow
+    got, waiting = await ends(world, hub)
+    there.gone.set()
+    while await world.states(waiting) != [State.PREPARING]:  # noqa: ASYNC110 - the database tells nobody
+        await asyncio.sleep(0)
+    assert await world.states(got) == [State.STOPPING], "for the Hub it is stopping still"
+    hub.allowed.set()
+    await world.ctx.background.settle()
+    assert await world.states(got) == [State.CANCELLED]
+
+
+async def test_what_cannot_be_verified_is_not_gone(
+    world: World, slow: tuple[SlowHub, TellingServers]
+) -> None:
+    hub, there = slow
+    there.away = True
+    _, waiting = await ends(world, hub)
+    there.gone.set()
+    for _ in range(20):
+        assert await world.states(waiting) == [State.QUEUED]
+    hub.allowed.set()
+    await world.ctx.background.settle()
+    assert await world.states(waiting) == [State.PREPARING]
+
+
+async def test_a_server_that_is_made_anew_meanwhile_is_not_taken_for_gone(
+    world: World, slow: tuple[SlowHub, TellingServers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that is under way removes first what an earlier one has left."""
+    hub, there = slow
+    monkeypatch.setattr(driving, "START_LOOKS", 10**9)
+    got = await world.running(await world.reserve())
+    waiting = await world.reserve("grace")
+    hub.pending = "spawn"
+    await reservations.cancel(world.ctx, got.id, Actor("ada"))
+    await driving.run(world.ctx)
+    there.gone.set()
+    for _ in range(20):
+        assert await world.states(waiting) == [State.QUEUED]
+    there.gone.clear()
+    hub.pending = None
+    await hub.asked.wait()
+    assert await world.states(got, waiting) == [State.STOPPING, State.QUEUED]
+    there.gone.set()
+    hub.allowed.set()
+    await world.ctx.background.settle()
+    assert await world.states(got, waiting) == [State.CANCELLED, State.PREPARING]
+
+
+async def test_the_end_waits_for_the_hub_no_longer_than_it_says(
+    store: Store, tmp_path: Path
+) -> None:
+    world = make_world(store, tmp_path, times=Times(hub_patience=0.05))
+    hub, there = SlowHub(), TellingServers()
+    world.ctx.hub, world.ctx.servers = hub, there
+    got, _ = await ends(world, hub)
+    there.gone.set()
+    while await world.states(got) != [State.CANCELLED]:  # noqa: ASYNC110 - the database tells nobody
+        await asyncio.sleep(0)
+    hub.allowed.set()
+    await world.ctx.background.settle()
 
 
 async def test_a_refusal_of_the_hub_fails_the_start_with_its_words(world: World) -> None:

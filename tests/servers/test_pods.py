@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -51,6 +52,34 @@ async def test_all_pods_of_a_reservation_are_one_server(there: Site, servers: Po
     assert not await servers.main_gone(KEY, None)
     assert not await servers.is_idle(KEY, handle())
     assert await servers.tell(KEY, "hello") == 0
+
+
+async def test_the_end_of_the_last_pod_is_told(there: Site, servers: PodServers) -> None:
+    await start(there, 0, 1)
+    told = asyncio.create_task(servers.told_gone(KEY))
+    await asyncio.sleep(0)
+    there.moody.drop(f"gpudev-{KEY}-0", "pods")
+    await there.until(lambda: len(there.cluster.pods_of(KEY)) == 1)
+    assert not told.done()
+    there.moody.drop(f"gpudev-{KEY}-1", "pods")
+    await told
+    assert not await servers.alive(KEY, None)
+
+
+async def test_a_view_that_is_behind_tells_of_no_end(there: Site, servers: PodServers) -> None:
+    """The watch has not told of the pod; the API server knows it."""
+    name = f"gpudev-{KEY}-0"
+    made = pod(name, "a", reservation=KEY, rank=0)
+    there.moody.things["pods"][name] = made
+    told = asyncio.create_task(servers.told_gone(KEY))
+    while not any("labelSelector" in query for _, query in there.moody.requests):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert not there.cluster.pods_of(KEY)
+    there.moody.set(made)
+    await there.until(lambda: len(there.cluster.pods_of(KEY)) == 1)
+    assert not told.done()
+    there.moody.drop(name, "pods")
+    await told
 
 
 async def test_stopping_ends_all_pods_politely_each_by_its_own_uid(

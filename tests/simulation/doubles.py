@@ -5,6 +5,7 @@ What they hold (processes, rows of the Hub) outlives a crash of the service, as 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -80,6 +81,12 @@ class TroubledServers:
         await self._between()
         self._trouble()
         return reservation_id in self._machine.processes
+
+    async def told_gone(self, reservation_id: str) -> None:
+        await self._between()
+        self._trouble()
+        if reservation_id in self._machine.processes:
+            await asyncio.Event().wait()
 
     async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
         await self._between()
