@@ -1,11 +1,13 @@
-"""A peer that never reads: what it costs at every hop of an SSH connection (R9's sockets).
+"""What SSH leaves behind: a peer that never reads, and hours at ten times normal load (R9).
 
 A program that floods, or never reads, stands in the place of sshd, since OpenSSH's own windows hold
-back before anything else has to. The soak of two hours is not part of this.
+back before anything else has to. After it the soak of benchmarks/soak.py, for `SECONDS`;
+`PARTS=soak` or `PARTS=flood` does one of both.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import stat
@@ -15,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import soak
+from benchmarks.campaign import machine, size
 from benchmarks.ssh_peers import here
 from gpudev_client.ssh import frames, service
 from gpudev_client.ssh.wire import Address, Connection
@@ -24,7 +28,10 @@ from tests.ssh.site import Person, Site
 SMALL = os.environ.get("SIZE") == "small"
 #: What the flood would send, and for how long nobody reads.
 SIZE, STANDS = (256 * 1024 * 1024, 5.0) if SMALL else (1024 * 1024 * 1024, 20.0)
-GOAL = 4.0
+GOAL, GOAL_DRIFT = 4.0, 0.01
+FULL = 7200
+SECONDS = size("SECONDS", FULL, 60)
+PARTS = os.environ.get("PARTS", "flood,soak").split(",")
 #: Connections before anything is measured: node grows its heap in the beginning, whoever reads.
 WARM = 5
 MEGABYTE = 1024 * 1024
@@ -107,8 +114,8 @@ def grown(site: Site, mode: str, direction: str) -> dict[str, float]:
     return found
 
 
-def main() -> int:
-    here()
+def flood() -> float:
+    """The most that any hop grew by."""
     worst = 0.0
     for direction, line in (("down", f"head -c {SIZE} /dev/zero"), ("up", "sleep 100000")):
         site = Site()
@@ -120,10 +127,41 @@ def main() -> int:
                 worst = max(worst, *grown(site, mode, direction).values())
         finally:
             site.remove()
+    return worst
+
+
+def soaked() -> soak.Found:
+    with soak.Place() as place:
+        before = place.memory()
+        found = soak.soak(place, SECONDS)
+        after = place.memory()
+    for part, share in found.drift.items():
+        print(f"{part:<8} {before[part]:.1f} -> {after[part]:.1f} MB, {share:+.2%} an hour")
     print(
-        f"R9 a-peer-that-never-reads=+{worst:.1f}MB soak=not-run goal {GOAL:.0f}MB "
-        f"{'met' if worst <= GOAL else 'missed'}"
+        f"{found.logins} logins, {found.killed} killed, {found.pages} pages, half of them without "
+        f"a word, {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'}"
     )
+    return found
+
+
+def main() -> int:
+    here()
+    print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
+    good, small, shown = True, SMALL, []
+    if "flood" in PARTS:
+        worst = flood()
+        good = worst <= GOAL
+        shown.append(f"a-peer-that-never-reads=+{worst:.1f}MB")
+    if "soak" in PARTS:
+        found = soaked()
+        steepest = max(found.drift.values(), default=math.nan)
+        good = good and steepest <= GOAL_DRIFT and not found.left
+        small = small or SECONDS < FULL
+        shown.append(f"soak={steepest:+.2%}/h,{sum(found.left.values())}-left in {SECONDS}s at 10x")
+    else:
+        shown.append("soak=not-run")
+    word = "missed" if not good else "met" if len(PARTS) == 2 and not small else "within"
+    print(f"R9 {' '.join(shown)} goal {GOAL:.0f}MB,{GOAL_DRIFT:.0%}/h,0 in {FULL}s {word}")
     return 0
 
 

@@ -1,0 +1,319 @@
+"""Ten times normal load on one lease for hours, and what it leaves behind: R9's soak.
+
+Normal is one person, who in each minute logs in by SSH once, stays for that minute with an echo of
+1 KB a second, and opens one page of JupyterLab: its event stream, and the lease. Here are ten, in a
+real Hub, proxy, service, Jupyter server with the panel's extension, and sshd. Every third `ssh` is
+killed, every second page goes without a word.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import json
+import os
+import socket
+import statistics
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+
+from benchmarks import soak_look
+from gpudev_client.models import Reservation
+from gpudev_client.states import State
+from tests.e2e.people import Person
+from tests.e2e.waiting import until
+from tests.fixtures.hub import RunningHub
+from tests.ssh.laptop import Laptop
+
+TIMES = 10
+#: Seconds between two of one person, and that each of them stays.
+MINUTE = 60.0
+PIECE = 1024
+#: Seconds between two looks at the memory, and those in which all that was left has to go.
+SAMPLE, SETTLES = 5.0, 120.0
+#: The part of the time that does not count: caches fill, node grows its heap.
+WARM = 0.25
+MEGABYTE = 1024 * 1024
+#: Whole days of a lease: it does not end meanwhile.
+_SERVICE = 'c.GpuDev.policy = {"default": {"max_hours": 24}}\nc.GpuDev.times = {"warnings": []}'
+_HUB = """
+c.Spawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.serverapp.ServerApp"
+c.Spawner.environment["JUPYTER_CONFIG_PATH"] = {!r}
+"""
+
+#: By part and kind ("files", "sockets", "children", "tasks"): how many there are.
+Counts = dict[str, dict[str, int]]
+
+
+@dataclass
+class Found:
+    """What a soak has found.
+
+    Attributes:
+        drift: per part, how much its memory grew in an hour at the rate of the time that counts.
+        left: what is there that was not there before the load, by part and kind.
+    """
+
+    seconds: float
+    logins: int = 0
+    killed: int = 0
+    pages: int = 0
+    echoed: float = 0.0
+    drift: dict[str, float] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+
+
+class Place:
+    """A Hub on which one person has a lease that can be used by SSH."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="gpudev-soak-")
+        folder = Path(self._folder.name)
+        config = folder / "jupyter" / "jupyter_server_config.d"
+        config.mkdir(parents=True)
+        extensions = {"ServerApp": {"jpserver_extensions": {soak_look.__name__: True}}}
+        (config / "soak.json").write_text(json.dumps(extensions))
+        self.hub = RunningHub(service_config=_SERVICE, hub_config=_HUB.format(str(config.parent)))
+
+    def __enter__(self) -> Self:
+        try:
+            self.hub.start()
+            self.ada = Person(self.hub, "ada")
+            home = Path(self._folder.name) / "laptop"
+            self.laptop = Laptop(home, self.hub.service, self.ada.token, "gpudev-none")
+            keys = {"keys": [self.laptop.public_key]}
+            self.ada.call("PUT", "/users/ada/ssh-keys", keys).raise_for_status()
+            self.lease = self._lease()
+            self.laptop.host = f"gpudev-{self.lease.id}"
+            self.server = psutil.Process(self.look()["pid"])
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hub.remove()
+        self._folder.cleanup()
+
+    def _lease(self) -> Reservation:
+        asked = self.ada.reserve(gpu_type="t4", hours=12)
+        return self.ada.until_state(asked.id, State.ACTIVE)
+
+    @property
+    def base(self) -> str:
+        return f"{self.hub.url}/user/ada/{self.lease.server_name}"
+
+    @property
+    def header(self) -> dict[str, str]:
+        return {"Authorization": f"token {self.ada.token}"}
+
+    def look(self) -> Any:
+        address = f"{self.base}/{soak_look.PATH}"
+        return httpx.get(address, headers=self.header, timeout=60, trust_env=False).json()
+
+    def parts(self) -> Iterator[tuple[str, psutil.Process]]:
+        for part in ("hub", "proxy", "service"):
+            yield part, self.hub.process(part)
+        yield "server", self.server
+
+    def memory(self) -> dict[str, float]:
+        return {part: process.memory_info().rss / MEGABYTE for part, process in self.parts()}
+
+    def counts(self) -> Counts:
+        found: Counts = {}
+        for part, process in self.parts():
+            sockets = len(process.net_connections(kind="all"))
+            found[part] = {
+                "files": process.num_fds() - sockets,
+                "sockets": sockets,
+                "children": len(process.children()),
+            }
+        found["server"] |= {f"task {name}": n for name, n in self.look()["tasks"].items()}
+        return found
+
+
+class _Session:
+    """One `ssh` with a program that sends back what it gets."""
+
+    def __init__(self, laptop: Laptop, ends: float) -> None:
+        self.ends, self.sent, self.got = ends, 0, 0
+        self.process = subprocess.Popen(
+            laptop.command(laptop.host, "cat"), env=laptop.environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._to, self._back = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self._back, False)
+
+    def echo(self) -> None:
+        """A second's bytes; whoever did not give back what came before gets no more."""
+        if self.sent - self.got <= PIECE:
+            self.sent += os.write(self._to, bytes(PIECE))
+        self._read()
+
+    def end(self) -> None:
+        """As a person does, who waits for the last of it."""
+        os.set_blocking(self._back, True)
+        rest, _ = self.process.communicate(timeout=60)
+        self.got += len(rest)
+        assert self.process.returncode == 0
+        assert self.got == self.sent
+
+    def kill(self) -> None:
+        self._read()
+        self.process.kill()
+        self.process.communicate()
+
+    def _read(self) -> None:
+        try:
+            self.got += len(os.read(self._back, 65536))
+        except BlockingIOError:
+            return
+
+
+class _Page:
+    """What a page of JupyterLab holds of this: the event stream, after a look at the lease."""
+
+    def __init__(self, place: Place, ends: float) -> None:
+        self.ends = ends
+        lease = f"{place.base}/gpudev/lease"
+        httpx.get(lease, headers=place.header, timeout=60, trust_env=False).raise_for_status()
+        address = urlsplit(f"{place.base}/api/events/subscribe")
+        self._sock = socket.create_connection((address.hostname, address.port), 60)
+        lines = [
+            f"GET {address.path} HTTP/1.1", f"Host: {address.netloc}", "Connection: Upgrade",
+            "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+            *(f"{name}: {value}" for name, value in place.header.items()), "", "",
+        ]  # fmt: skip
+        self._sock.sendall("\r\n".join(lines).encode())
+        assert self._sock.recv(4096).startswith(b"HTTP/1.1 101")
+
+    def end(self) -> None:
+        """Says that it goes, and waits for the answer."""
+        self._sock.sendall(b"\x88\x80" + os.urandom(4))
+        while self._sock.recv(65536):
+            pass
+        self._sock.close()
+
+    def kill(self) -> None:
+        """Goes as a laptop does that loses its network and comes back with another address."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+
+class Load:
+    """The sessions and pages of `TIMES` people."""
+
+    def __init__(self, place: Place, found: Found, *, minute: float = MINUTE) -> None:
+        self._place, self._found, self._minute = place, found, minute
+        self._sessions: collections.deque[_Session] = collections.deque()
+        self._pages: collections.deque[_Page] = collections.deque()
+        self._ended = collections.Counter[str]()
+        self._next = time.monotonic()
+
+    def second(self) -> None:
+        """What is to be done now, called about once in a second."""
+        now = time.monotonic()
+        while self._next <= now:
+            self._next += self._minute / TIMES
+            self._found.logins += 1
+            self._found.pages += 1
+            self._sessions.append(_Session(self._place.laptop, now + self._minute))
+            self._pages.append(_Page(self._place, now + self._minute))
+        while self._sessions and self._sessions[0].ends <= now:
+            self._end_session()
+        while self._pages and self._pages[0].ends <= now:
+            self._end_page()
+        for one in self._sessions:
+            one.echo()
+
+    def end(self) -> None:
+        while self._sessions:
+            self._end_session()
+        while self._pages:
+            self._end_page()
+
+    def _end_session(self) -> None:
+        one = self._sessions.popleft()
+        self._ended["session"] += 1
+        if self._ended["session"] % 3 == 0:
+            self._found.killed += 1
+            one.kill()
+        else:
+            one.end()
+        self._found.echoed += one.got / MEGABYTE
+
+    def _end_page(self) -> None:
+        one = self._pages.popleft()
+        self._ended["page"] += 1
+        if self._ended["page"] % 2 == 0:
+            one.kill()
+        else:
+            one.end()
+
+
+def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
+    """Loads a place for that long. Everything was there once before it is counted."""
+    first = Load(place, Found(0.0), minute=minute)
+    _drive(first, 2 * minute / TIMES, {})
+    first.end()
+    until(lambda: not place.server.children(), "the first sessions are gone")
+    before = place.counts()
+    found = Found(seconds)
+    load, samples = Load(place, found, minute=minute), dict[float, dict[str, float]]()
+    _drive(load, seconds, samples, place)
+    load.end()
+    found.drift = drift(samples, warm=WARM * seconds)
+    deadline = time.monotonic() + SETTLES
+    while (left := more(before, place.counts())) and time.monotonic() < deadline:
+        time.sleep(1)
+    found.left = left
+    return found
+
+
+def _drive(
+    load: Load, seconds: float, samples: dict[float, dict[str, float]], place: Place | None = None
+) -> None:
+    began = time.monotonic()
+    sampled = -SAMPLE
+    while (now := time.monotonic() - began) < seconds:
+        load.second()
+        if place is not None and now >= sampled + SAMPLE:
+            samples[now], sampled = place.memory(), now
+        time.sleep(max(0.0, 1 - (time.monotonic() - began - now)))
+
+
+def drift(samples: dict[float, dict[str, float]], *, warm: float) -> dict[str, float]:
+    """By part, the share of its memory that it gains in an hour; by the straight line through what
+    was seen after the first `warm` seconds."""
+    counted = {at: memory for at, memory in samples.items() if at >= warm}
+    if len(counted) < 3:
+        return {}
+    found = {}
+    for part in next(iter(counted.values())):
+        sizes = [memory[part] for memory in counted.values()]
+        slope, _ = statistics.linear_regression(list(counted), sizes)
+        found[part] = slope * 3600 / statistics.fmean(sizes)
+    return found
+
+
+def more(before: Counts, after: Counts) -> dict[str, int]:
+    """What there is more of now."""
+    return {
+        f"{part} {kind}": count - before[part].get(kind, 0)
+        for part, kinds in after.items()
+        for kind, count in kinds.items()
+        if count > before[part].get(kind, 0)
+    }
