@@ -94,7 +94,7 @@ def start_in_words(
     seconds = _seconds(promised_start, now)
     if seconds <= 0:
         return "starts any moment"
-    shown = _rounded_up(promised_start)
+    shown = rounded_up(promised_start)
     minutes = -(-seconds // _MINUTE)
     length = duration(minutes * _MINUTE)
     return f"starts {at_moment(shown, now, zone, show_zone=show_zone)} at the latest (in {length})"
@@ -104,7 +104,7 @@ def latest(
     at: datetime, now: datetime, zone: tzinfo | None = None, *, show_zone: bool = False
 ) -> str:
     """An upper bound in time, such as a promised start: like `moment`, but rounded up."""
-    return moment(_rounded_up(at), now, zone, show_zone=show_zone)
+    return moment(rounded_up(at), now, zone, show_zone=show_zone)
 
 
 def mark(at: datetime) -> str:
@@ -114,7 +114,7 @@ def mark(at: datetime) -> str:
     whoever shows the sentence gives it to `told`, or to `pieces` where times have a form of their
     own.
     """
-    return f"{_rounded_up(at):%Y-%m-%dT%H:%MZ}"
+    return f"{rounded_up(at):%Y-%m-%dT%H:%MZ}"
 
 
 def pieces(text: str) -> list[str | datetime]:
@@ -227,8 +227,8 @@ def in_order(done: Sequence[tuple[str, datetime]]) -> list[tuple[str, datetime, 
     return found
 
 
-def _rounded_up(at: datetime) -> datetime:
-    # A promise of 18:40:30 shown as 18:40 would be one that nobody made.
+def rounded_up(at: datetime) -> datetime:
+    """The next whole minute: a promise of 18:40:30 shown as 18:40 would be one that nobody made."""
     whole = _aware(at).astimezone(UTC)
     rest = whole.second + whole.microsecond / 1e6
     return whole + timedelta(seconds=_MINUTE - rest) if rest else whole

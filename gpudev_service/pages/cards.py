@@ -199,10 +199,12 @@ def facts(view: Reservation) -> tuple[Fact, ...]:
     """Everything that is known of a reservation, for its own page; what is not known is left
     out."""
     where = [f"{place.node}: {_units(place.units, view.gpus)}" for place in view.placement]
+    first = view.first_promised_start
+    promised = words.rounded_up(first) if first and view.state in WAITING else None
     times: list[tuple[str, datetime | None]] = [
         ("Submitted", view.submitted_at),
         ("Booked for", view.booked_for),
-        ("Promised at first", view.first_promised_start if view.state in WAITING else None),
+        ("Promised at first", promised),
         ("Lease began", view.starts_at),
         ("Server ready", view.active_at),
         ("Lease ends" if view.state in LEASED else "Lease ended", _end(view)),

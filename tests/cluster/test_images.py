@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.pods import pod, run
-from tools.cluster import images
+from tools.cluster import images, remains
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import Kubectl
-from tools.cluster.place import default_place
+from tools.cluster.place import Place, default_place
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -42,3 +42,15 @@ def test_a_dockerfile_becomes_a_pod(cluster: Cluster, namespace: Kubectl, tmp_pa
     again = images.build(default_place(), tmp_path, TAG, {"WHOM": "world"})
     assert (again, again.stat().st_mtime_ns) == (archive, written)
     assert images.build(default_place(), tmp_path, TAG, {"WHOM": "moon"}) != archive
+
+
+def test_what_a_killed_build_left_is_taken_away(tmp_path: Path) -> None:
+    place = Place(tmp_path / "home")
+    container = images.buildah(place, "from", "scratch").strip()
+    images.buildah(place, "mount", container)
+    assert remains.mounts(tmp_path)
+    images.abandon(place)
+    assert remains.mounts(tmp_path) == []
+    assert images.buildah(place, "containers", "--quiet") == ""
+    images.abandon(place)  # leaves no mount, although asking made one
+    assert remains.mounts(tmp_path) == []

@@ -90,6 +90,11 @@ def test_where_a_reservation_stands(
     assert cards.sentence(reservation(state, **values)) == expected
 
 
+def test_a_promise_is_rounded_up_in_the_facts_too() -> None:
+    view = reservation(State.QUEUED, first_promised_start=NOW + timedelta(seconds=1))
+    assert cards.Fact("Promised at first", (When(later(1 / 60)),)) in cards.facts(view)
+
+
 @pytest.mark.parametrize("state", list(State))
 def test_what_can_be_done_in_each_state(state: State) -> None:
     view = reservation(state, expires_at=later(2), ended_at=NOW)

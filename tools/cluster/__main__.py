@@ -105,6 +105,7 @@ def _up(cluster: Cluster, _: argparse.Namespace) -> int:
 
 def _down(cluster: Cluster, _: argparse.Namespace) -> int:
     cluster.down()
+    images.abandon(cluster.place)
     print("cluster: ended, nothing is left")
     return 0
 

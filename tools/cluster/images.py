@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from . import remains
 from .place import ClusterError, Place
 
 SUITE = "bookworm"
@@ -42,15 +43,15 @@ def base(place: Place) -> str:
             root = folder / "root"
             _run(["debootstrap", "--variant=minbase", f"--include={_INCLUDE}", SUITE, str(root)])
             _adapt(root)
-            container = _buildah(place, "from", "scratch").strip()
+            container = buildah(place, "from", "scratch").strip()
             try:
-                _buildah(place, "add", "--quiet", container, str(root), "/")
+                buildah(place, "add", "--quiet", container, str(root), "/")
                 environment = [f"--env={name}={_BUNDLE}" for name in _ENVIRONMENT]
                 label = f"--label={_DIGEST}={wanted}"
-                _buildah(place, "config", *environment, label, "--cmd=/bin/bash", container)
-                _buildah(place, "commit", "--quiet", container, BASE)
+                buildah(place, "config", *environment, label, "--cmd=/bin/bash", container)
+                buildah(place, "commit", "--quiet", container, BASE)
             finally:
-                _buildah(place, "rm", container)
+                buildah(place, "rm", container)
     return BASE
 
 
@@ -81,18 +82,36 @@ def build(
     if archive.exists():
         return archive
     place.images.mkdir(parents=True, exist_ok=True)
-    _buildah(
+    buildah(
         place,
-        *("build", "--isolation=chroot", "--network=host", "--layers", "--pull-never"),
+        *(
+            "build",
+            "--isolation=chroot",
+            "--network=host",
+            "--layers",
+            "--pull-never",
+            "--force-rm",
+        ),
         *(f"--build-arg={name}={value}" for name, value in arguments.items()),
         *(f"--file={folder / 'Dockerfile'}", f"--tag={tag}", str(context)),
     )
     for old in place.images.glob(f"{archive.name.rpartition('-')[0]}-*"):
         old.unlink()
     draft = archive.with_suffix(".new")
-    _buildah(place, "push", "--quiet", tag, f"docker-archive:{draft}:{tag}")
+    buildah(place, "push", "--quiet", tag, f"docker-archive:{draft}:{tag}")
     draft.replace(archive)
     return archive
+
+
+def abandon(place: Place) -> None:
+    """Takes away the containers and mounts that killed builds have left. Images stay."""
+    store = place.home / "buildah" / "store"
+    if not store.exists():
+        return
+    buildah(place, "rm", "--all")
+    # The store itself is mounted for each command, and stays so.
+    for mount in remains.mounts(store):
+        remains.unmount(mount)
 
 
 def _adapt(root: Path) -> None:
@@ -132,7 +151,12 @@ def _made_from(place: Place, tag: str) -> str | None:
     return found
 
 
-def _buildah(place: Place, *arguments: str) -> str:
+def buildah(place: Place, *arguments: str) -> str:
+    """What a command on the tree's own images prints.
+
+    Raises:
+        ClusterError: it failed; with its last lines.
+    """
     return _run([*_buildah_command(place), *arguments])
 
 

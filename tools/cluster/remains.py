@@ -34,8 +34,8 @@ def note(state: State) -> None:
 def remove(place: Place, state: State) -> None:
     """Unmounts and removes everything; keeps the logs for a look at them."""
     _end_containers(place)
-    for mount in mounts(place):
-        _unmount(mount)
+    for mount in mounts(place.run):
+        unmount(mount)
     foreign = set(state.noted("foreign") or [])
     for path in _FIXED:
         if str(path) not in foreign:
@@ -53,16 +53,16 @@ def remove(place: Place, state: State) -> None:
 
 def found(place: Place) -> list[str]:
     """What is there, in words."""
-    left = [f"the mount {path}" for path in mounts(place)]
+    left = [f"the mount {path}" for path in mounts(place.run)]
     left += [f"the cgroup {path}" for path in _groups(place)]
     if place.run.exists():
         left.append(f"the folder {place.run}")
     return left
 
 
-def mounts(place: Place) -> list[Path]:
-    """Mount points below the running cluster's folder, the deepest first."""
-    inside = f"{place.run}/"
+def mounts(folder: Path) -> list[Path]:
+    """Mount points below a folder, the deepest first."""
+    inside = f"{folder}/"
     points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         point = line.split()[4].encode().decode("unicode_escape")  # a space is written \040
@@ -93,7 +93,10 @@ def _groups(place: Place) -> list[Path]:
     return sorted(groups, key=lambda path: len(path.parts), reverse=True)
 
 
-def _unmount(path: Path) -> None:
+def unmount(path: Path) -> None:
+    """Raises:
+    ClusterError: it cannot be unmounted.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
         number = ctypes.get_errno()
