@@ -141,7 +141,7 @@ def gpus(figures: GpuFigures) -> ActivitySource | None:
     rates = [gpu.used_percent for gpu in figures.gpus if gpu.used_percent is not None]
     if figures.unavailable is not None or not rates or figures.simulated:
         return None
-    computing = [point.at for point in figures.history if point.used >= COMPUTING]
+    computing = [point.at for point in figures.history if (point.used or 0) >= COMPUTING]
     busy = max(rates) >= COMPUTING
     return ActivitySource(
         source="gpu",

@@ -42,10 +42,10 @@ class GpuUse(BaseModel, defer_build=True):
 
 class Point(BaseModel, defer_build=True):
     """All GPUs of the lease together, over some seconds: `at` in seconds since 1970, the mean use
-    and the highest share of memory in percent."""
+    (None where the driver tells none) and the highest share of memory in percent."""
 
     at: int
-    used: int
+    used: int | None
     memory: int
 
 
@@ -151,10 +151,20 @@ class SimulatedSource:
 
 @dataclass(slots=True)
 class _Bucket:
+    """`used` is a sum, of as many samples as told it."""
+
     begin: float
     used: float
+    told: int
     memory: float
-    samples: int
+
+    def take(self, other: _Bucket) -> None:
+        self.used, self.told = self.used + other.used, self.told + other.told
+        self.memory = max(self.memory, other.memory)
+
+    def point(self) -> Point:
+        used = round(self.used / self.told) if self.told else None
+        return Point(at=int(self.begin), used=used, memory=round(self.memory))
 
 
 class History:
@@ -165,14 +175,13 @@ class History:
         self._points, self._width = points, seconds
         self._buckets: list[_Bucket] = []
 
-    def add(self, at: float, used: float, memory: float) -> None:
+    def add(self, at: float, used: float | None, memory: float) -> None:
+        found = _Bucket(at, used or 0.0, int(used is not None), memory)
         last = self._buckets[-1] if self._buckets else None
         if last is not None and at < last.begin + self._width:
-            last.used = (last.used * last.samples + used) / (last.samples + 1)
-            last.memory = max(last.memory, memory)
-            last.samples += 1
+            last.take(found)
             return
-        self._buckets.append(_Bucket(at, used, memory, 1))
+        self._buckets.append(found)
         # More than once where samples were far apart.
         while len(self._buckets) > self._points:
             self._halve()
@@ -184,16 +193,11 @@ class History:
             last = self._buckets[-1] if self._buckets else None
             if last is None or bucket.begin >= last.begin + self._width:
                 self._buckets.append(bucket)
-                continue
-            samples = last.samples + bucket.samples
-            last.used = (last.used * last.samples + bucket.used * bucket.samples) / samples
-            last.memory, last.samples = max(last.memory, bucket.memory), samples
+            else:
+                last.take(bucket)
 
     def points(self) -> list[Point]:
-        return [
-            Point(at=int(b.begin), used=round(b.used), memory=round(b.memory))
-            for b in self._buckets
-        ]
+        return [bucket.point() for bucket in self._buckets]
 
 
 class Sampler:
@@ -276,5 +280,5 @@ class Sampler:
             if gpu.memory_used is not None and gpu.memory_total
         ]
         if rates or shares:
-            used = sum(rates) / len(rates) if rates else 0.0
+            used = sum(rates) / len(rates) if rates else None
             self.history.add(now, used, max(shares, default=0.0))

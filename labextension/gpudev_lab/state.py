@@ -84,6 +84,7 @@ class LabState:
     async def stop(self) -> None:
         if self._snapshot is not None:
             self._snapshot.cancel()
+        self.guard.close()
         for part in (self.closing, self.sampler, self.link):
             if part is not None:
                 await part.stop()

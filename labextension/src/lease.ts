@@ -49,7 +49,7 @@ export interface IGpuUse {
 
 export interface IPoint {
   at: number;
-  used: number;
+  used: number | null;
   memory: number;
 }
 

@@ -1,5 +1,6 @@
 import { ReactWidget } from '@jupyterlab/ui-components';
-import type { Message } from '@lumino/messaging';
+import { type Message, MessageLoop } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
 import React from 'react';
 
 import { Disk, Gpus, LeaseSection, People, Release, Ssh } from './sections';
@@ -36,6 +37,7 @@ export class LeasePanel extends ReactWidget {
     this.node.tabIndex = -1;
     model.changed.connect(() => {
       if (this.isVisible) {
+        this.tellTrouble();
         this.update();
       }
     });
@@ -58,22 +60,43 @@ export class LeasePanel extends ReactWidget {
   }
 
   private readonly act = (work: () => Promise<void>, done: string): void => {
+    const focused = document.activeElement;
     this.busy = true;
-    this.refusal = null;
+    this.refusal = this.done = null;
     this.update();
-    work()
+    // In a promise from the beginning: what fails at once is told, too.
+    Promise.resolve()
+      .then(work)
       .then(
-        () => this.say(done),
-        (error: unknown) => {
-          this.refusal = error instanceof Error ? error.message : String(error);
-          this.say(this.refusal);
-        }
+        () => (this.done = done),
+        (error: unknown) => (this.refusal = error instanceof Error ? error.message : String(error))
       )
+      .then(said => this.say(said))
       .finally(() => {
         this.busy = false;
-        this.update();
+        MessageLoop.sendMessage(this, Widget.Msg.UpdateRequest);
+        void this.renderPromise?.then(() => this.refocus(focused));
       });
   };
+
+  /** A button that was pressed could not keep the focus while it was disabled, or is gone. */
+  private refocus(element: Element | null): void {
+    for (const next of [element, this.node]) {
+      if (document.activeElement === document.body && next instanceof HTMLElement) {
+        next.focus();
+      }
+    }
+  }
+
+  /** Also to those who do not see it. */
+  private tellTrouble(): void {
+    if (this.model.trouble !== this.toldTrouble) {
+      this.toldTrouble = this.model.trouble;
+      if (this.toldTrouble) {
+        this.say(this.toldTrouble);
+      }
+    }
+  }
 
   protected override render(): JSX.Element {
     const { model, trans } = this;
@@ -89,6 +112,7 @@ export class LeasePanel extends ReactWidget {
     return (
       <div className="gpudev-sections">
         {trouble ? <p className="gpudev-trouble">{trouble}</p> : null}
+        {this.done ? <p className="gpudev-done">{this.done}</p> : null}
         {model.signedOut ? (
           <button type="button" className="gpudev-button" onClick={() => window.location.reload()}>
             {trans.__('Reload')}
@@ -119,4 +143,6 @@ export class LeasePanel extends ReactWidget {
 
   private busy = false;
   private refusal: string | null = null;
+  private done: string | null = null;
+  private toldTrouble: string | null = null;
 }

@@ -1,3 +1,4 @@
+import { Clipboard } from '@jupyterlab/apputils';
 import React, { useState } from 'react';
 
 import { HEIGHT, line, mean, WIDTH } from './curve';
@@ -105,6 +106,7 @@ export function Gpus({ lease, trans, model }: Props): JSX.Element | null {
   const average = mean(figures.history);
   const use = line(figures.history, point => point.used);
   const memory = line(figures.history, point => point.memory);
+  const since = moment(new Date((figures.history[0]?.at ?? 0) * 1000), model.now);
   return (
     <Section title={trans.__('GPU use')}>
       {figures.simulated ? <p className="gpudev-hint">{trans.__('Simulated figures')}</p> : null}
@@ -114,21 +116,27 @@ export function Gpus({ lease, trans, model }: Props): JSX.Element | null {
           <Gpu key={index} gpu={gpu} index={index} trans={trans} />
         ))}
       </ul>
-      {use ? (
+      {memory ? (
         <figure>
           <svg
             viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
             preserveAspectRatio="none"
             role="img"
-            aria-label={trans.__('Use over the lease, %1\u00a0% on average', average)}
+            aria-label={
+              average === null
+                ? trans.__('Memory over the lease')
+                : trans.__('Use over the lease, %1\u00a0% on average', average)
+            }
           >
             <polyline className="gpudev-line-memory" points={memory} />
-            <polyline className="gpudev-line-use" points={use} />
+            {use ? <polyline className="gpudev-line-use" points={use} /> : null}
           </svg>
           <figcaption>
-            <span className="gpudev-key-use">{trans.__('use')}</span>{' '}
+            {use ? <span className="gpudev-key-use">{trans.__('use')}</span> : null}{' '}
             <span className="gpudev-key-memory">{trans.__('memory')}</span>{' '}
-            {trans.__('since %1, %2\u00a0% on average', moment(new Date((figures.history[0]?.at ?? 0) * 1000), model.now), average)}
+            {average === null
+              ? trans.__('since %1', since)
+              : trans.__('since %1, %2\u00a0% on average', since, average)}
           </figcaption>
         </figure>
       ) : null}
@@ -142,12 +150,14 @@ function Gpu({ gpu, index, trans }: { gpu: IGpuUse; index: number; trans: IWords
     <li>
       <span className="gpudev-name">{gpu.name || trans.__('GPU %1', index)}</span>
       <span>{gpu.used_percent === null ? trans.__('use not told') : `${gpu.used_percent} %`}</span>
-      <meter
-        min={0}
-        max={100}
-        value={gpu.used_percent ?? 0}
-        aria-label={trans.__('Use of %1', gpu.name)}
-      />
+      {gpu.used_percent === null ? null : (
+        <meter
+          min={0}
+          max={100}
+          value={gpu.used_percent}
+          aria-label={trans.__('Use of %1', gpu.name)}
+        />
+      )}
       <span>
         {told ? trans.__('%1 of %2', size(gpu.memory_used, trans), size(gpu.memory_total, trans)) : ''}
       </span>
@@ -263,6 +273,15 @@ export function Ssh(props: Props): JSX.Element {
   );
 }
 
+/** Also where the Hub is reached without TLS: there browsers have no `navigator.clipboard`. */
+async function copy(text: string): Promise<void> {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(text);
+  } else {
+    Clipboard.copyToSystem(text);
+  }
+}
+
 function Copy({ text, trans, act }: Pick<IProps, 'trans' | 'act'> & { text: string }): JSX.Element {
   return (
     <div className="gpudev-copy">
@@ -271,7 +290,7 @@ function Copy({ text, trans, act }: Pick<IProps, 'trans' | 'act'> & { text: stri
         type="button"
         className="gpudev-button"
         aria-label={trans.__('Copy %1', text)}
-        onClick={() => act(() => navigator.clipboard.writeText(text), trans.__('Copied.'))}
+        onClick={() => act(() => copy(text), trans.__('Copied.'))}
       >
         {trans.__('Copy')}
       </button>

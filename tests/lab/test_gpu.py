@@ -41,6 +41,19 @@ def test_a_history_keeps_the_mean_of_use_and_the_peak_of_memory() -> None:
     assert kept[0].memory == 10
 
 
+def test_use_that_the_driver_does_not_tell_is_no_idleness() -> None:
+    """As a slice of a GPU has none; told for a while, the mean is of what was told."""
+    history = History(4, 10.0)
+    for second in range(80):
+        history.add(float(second), 60.0 if second % 20 == 0 and second < 40 else None, 30.0)
+    assert [(p.used, p.memory) for p in history.points()] == [
+        (60, 30),
+        (60, 30),
+        (None, 30),
+        (None, 30),
+    ]
+
+
 def test_simulated_figures_are_marked_and_plausible() -> None:
     source = SimulatedSource(2, 80, clock=lambda: 12345.0)
     first, second = source.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,8 +63,8 @@ class Kernel(WebSocketHandler):
         self.write_message(message)
 
 
-def allowed(*names: str) -> LabView:
-    access = [LabAccess(user=name, role="use", keys=[], until=None, owner=False) for name in names]
+def allowed(*names: str, until: datetime | None = None) -> LabView:
+    access = [LabAccess(user=name, role="use", keys=[], until=until, owner=False) for name in names]
     return view(timedelta(hours=1)).model_copy(update={"access": access})
 
 
@@ -72,6 +72,7 @@ def allowed(*names: str) -> LabView:
 async def site() -> AsyncIterator[Site]:
     made = Site()
     yield made
+    made.guard.close()
     made.server.stop()
     await made.server.close_all_connections()
 
@@ -90,6 +91,21 @@ async def test_an_open_connection_of_somebody_removed_is_closed(site: Site) -> N
         assert await owners.read_message() == "still here"
     owners.close()
     theirs.close()  # tornado's client wants it said, though the server has closed it
+
+
+async def test_an_invitation_ends_on_time_though_the_service_is_away(site: Site) -> None:
+    site.ready.set()
+    theirs = await site.connect("bob")
+    soon = datetime.now(UTC) + timedelta(milliseconds=50)
+    site.guard.update(allowed("bob", until=soon))
+    async with asyncio.timeout(PATIENCE):
+        assert await theirs.read_message() is None
+    assert theirs.close_code == CLOSE_CODE
+    theirs.close()
+    request = SimpleNamespace(request=SimpleNamespace(headers={"Person": "bob"}))
+    assert await site.provider.get_user(request) is None
+    site.guard.update(allowed("bob", until=soon + timedelta(minutes=1)))
+    assert await site.provider.get_user(request) is not None
 
 
 async def test_nobody_gets_in_who_is_removed_between_login_and_upgrade(site: Site) -> None:

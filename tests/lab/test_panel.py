@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.hub]
 
 
 FORBIDDEN = 403
+#: The status bar's classes by how near the end is.
+IS = "gpudev-is-"
 #: The answer of a server to this page's session.
 ANSWER = """async url => {
     const xsrf = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/);
@@ -49,6 +51,12 @@ async def test_the_panel_has_no_barriers_in_any_theme(
     await lab.panel(page)
     assert await contrast(page) == []
     await picture(page, "dark" if dark else "light")
+    for how in ("soon", "urgent", "over"):
+        await page.locator(STATUS).evaluate("(button, how) => button.classList.add(how)", IS + how)
+        assert await barriers(page) == [], how
+        await page.locator(STATUS).evaluate(
+            "(button, how) => button.classList.remove(how)", IS + how
+        )
 
 
 async def test_a_warning_comes_in_time_and_extends(
@@ -96,6 +104,7 @@ async def test_everything_works_from_the_keyboard(
     await page.get_by_role("button", name="Take a snapshot now").focus()
     await page.keyboard.press("Enter")
     await page.get_by_text("Last snapshot: just now.").wait_for()
+    await _copies_without_the_browsers_clipboard(page)
 
     await page.keyboard.press("Control+Shift+C")
     await page.keyboard.type("extend the gpu")
@@ -103,6 +112,21 @@ async def test_everything_works_from_the_keyboard(
     await page.get_by_role("dialog").get_by_text("Extend the lease by").wait_for()
     await page.keyboard.press("Escape")
     assert ada.look(lease.id).extended_hours == 0
+
+
+async def _copies_without_the_browsers_clipboard(page: Page) -> None:
+    """As where the Hub is reached without TLS."""
+    await page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    copy = page.get_by_role("button", name="Copy gpu-dev connect")
+    command = (await copy.get_attribute("aria-label") or "").removeprefix("Copy ")
+    await copy.focus()
+    await page.keyboard.press("Enter")
+    await page.locator(f"{PANEL} .gpudev-done", has_text="Copied.").wait_for()
+    assert await copy.evaluate("button => button === document.activeElement")
+    assert await page.get_by_role("button", name="Extend by 8 h").is_enabled()
+    await page.get_by_label("Name at the Hub").focus()
+    await page.keyboard.press("Control+V")
+    assert await page.get_by_label("Name at the Hub").input_value() == command
 
 
 async def test_a_page_whose_session_ended_offers_to_reload(

@@ -9,7 +9,8 @@
 
 One thread per process follows the reservation's event stream; nothing is polled. An extension moves
 what is still to come, and word that was given is given again for the new end. An early end (given
-back, cancelled, idle) is told at once, with the seconds that the server still has.
+back, cancelled, idle) is told at once: nothing is left then, but the seconds in which the server is
+closed.
 """
 
 from __future__ import annotations
@@ -215,6 +216,23 @@ class Listener:
         self._over()
 
 
+def in_own_thread(callback: Callback) -> Listener:
+    """One whose callback keeps nobody else waiting. Its own words come one after another: two
+    checkpoints at once would spoil each other."""
+    inner, turn = Listener(callback), threading.Lock()
+
+    def in_turn(ending: Ending) -> None:
+        with turn:
+            inner.give(ending)
+
+    def begin(ending: Ending) -> None:
+        threading.Thread(
+            target=in_turn, args=[ending], name="gpudev before_end", daemon=True
+        ).start()
+
+    return Listener(begin)
+
+
 _follower: Follower | None = None
 _starting = threading.Lock()
 
@@ -232,7 +250,7 @@ def _shared() -> Follower:
 
 def before_end(callback: Callback, minutes: float = 10.0) -> Callable[[], None]:
     """Calls `callback(ending)` in a thread of its own when `minutes` are left, again for a new end
-    after an extension, and at once when the lease ends early.
+    after an extension, and at once when the lease ends early; never twice at the same time.
 
     Returns a function that takes it back. What the callback raises is logged.
 
@@ -241,7 +259,7 @@ def before_end(callback: Callback, minutes: float = 10.0) -> Callable[[], None]:
     """
     if minutes < 0:
         raise ValueError(f"minutes must not be negative; it is {minutes}")
-    follower, listener = _shared(), Listener(callback)
+    follower, listener = _shared(), in_own_thread(callback)
     follower.add(listener, [minutes])
     return lambda: follower.remove(listener)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -167,6 +168,32 @@ def test_who_fails_stops_nobody_else(followed: tuple[Follower, Stream]) -> None:
     follower.add(told.listener(), [10])
     stream.put.put(lease())
     assert told.all.get(timeout=30).minutes == 10
+
+
+def test_a_checkpoint_that_takes_long_keeps_nobody_else_waiting(
+    followed: tuple[Follower, Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower, stream = followed
+    monkeypatch.setattr(module, "_follower", follower)
+    saved, told = threading.Event(), Told()
+    saves: queue.Queue[str] = queue.Queue()
+
+    def checkpoint(ending: Ending) -> None:
+        saves.put(f"begins at {ending.minutes:g}")
+        saved.wait()
+        saves.put("is done")
+
+    module.before_end(checkpoint, minutes=10)
+    module.before_end(told.all.put, minutes=10)
+    stream.put.put(lease())
+    assert told.all.get(timeout=30).minutes == 10
+    # The lease ends early meanwhile: that word waits for the checkpoint that is being written.
+    stream.put.put(lease(State.STOPPING, reason="Given back."))
+    assert told.all.get(timeout=30).minutes == 0
+    assert saves.get(timeout=30) == "begins at 10"
+    assert saves.empty()
+    saved.set()
+    assert [saves.get(timeout=30) for _ in range(3)] == ["is done", "begins at 0", "is done"]
 
 
 def test_who_comes_late_gets_word_too_and_who_left_gets_none(
