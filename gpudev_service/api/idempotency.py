@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import delete, event, inspect, select, update
+from sqlalchemy import bindparam, delete, event, inspect, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
 
@@ -115,8 +115,8 @@ class Idempotency:
 
         async def keep(batch: Sequence[tuple[Claim, int, str]]) -> list[None]:
             async def work(session: AsyncSession) -> list[None]:
-                for of, told, answer in batch:
-                    await session.execute(_row(of).values(status=told, answer=answer))
+                told = [_told(of, status, answer) for of, status, answer in batch]
+                await session.execute(_TELL, told)
                 return [None] * len(batch)
 
             return await self._ctx.store.run_for(len(batch), work)
@@ -150,7 +150,13 @@ class Idempotency:
             )
             for row_caller, row_key in (await session.execute(old)).all():
                 await session.execute(_delete(row_caller, row_key))
-            return [await _claimed(session, asked, now) for asked in batch]
+            row = IdempotencyRow
+            asked_for = tuple_(row.caller, row.key).in_([(one.caller, one.key) for one in batch])
+            rows = {
+                (row.caller, row.key): row
+                for row in await session.scalars(select(IdempotencyRow).where(asked_for))
+            }
+            return [_claimed(session, rows.get((one.caller, one.key)), one, now) for one in batch]
 
         return await self._ctx.store.run_for(len(batch), work)
 
@@ -164,11 +170,10 @@ class _Asked:
     request_hash: str
 
 
-async def _claimed(
-    session: AsyncSession, asked: _Asked, now: datetime
+def _claimed(
+    session: AsyncSession, row: IdempotencyRow | None, asked: _Asked, now: datetime
 ) -> Claim | Stored | Exception:
-    """What a key stands for."""
-    row = await session.get(IdempotencyRow, (asked.caller, asked.key))
+    """What a key stands for; no two in a batch ask for the same."""
     if row is None:
         session.add(
             IdempotencyRow(
@@ -205,10 +210,17 @@ def hash_of(method: str, path: str, query: str, body: bytes) -> str:
     return hashlib.sha256(head + b"\n" + body).hexdigest()
 
 
-def _row(claim: Claim) -> Any:
-    return update(IdempotencyRow).where(
-        IdempotencyRow.caller == claim.caller, IdempotencyRow.key == claim.key
-    )
+_KEYS = IdempotencyRow.__table__
+#: For many keys at once.
+_TELL = (
+    update(_KEYS)  # type: ignore[arg-type]  # a table, as an update needs it
+    .where(_KEYS.c.caller == bindparam("of_caller"), _KEYS.c.key == bindparam("of_key"))
+    .values(status=bindparam("told"), answer=bindparam("said"))
+)
+
+
+def _told(claim: Claim, status: int, answer: str) -> dict[str, object]:
+    return {"of_caller": claim.caller, "of_key": claim.key, "told": status, "said": answer}
 
 
 def _delete(caller: str, key: str) -> Any:
@@ -217,30 +229,45 @@ def _delete(caller: str, key: str) -> Any:
 
 # A session belongs to one transaction of the store; what it made is collected there, so that a
 # transaction which is repeated after a deadlock starts from nothing again. Several calls may share
-# a transaction; each flushes what is its own.
+# a transaction; each adds what is its own.
 _MADE = "gpudev_made"
 
 
+@event.listens_for(Session, "transient_to_pending")
+def _collect(session: Session, row: object) -> None:
+    if (made := _made_by_call(session)) is not None:
+        made.append(row)
+
+
 @event.listens_for(Session, "after_flush")
-def _collect(session: Session, _: UOWTransaction) -> None:
+def _notice(session: Session, _: UOWTransaction) -> None:
+    """A call may only change what is there already."""
+    _made_by_call(session)
+
+
+def _made_by_call(session: Session) -> list[object] | None:
+    """The rows that the present call has added."""
     claim = _current.get()
     if claim is None or not claim.open:
-        return
+        return None
     calls = session.info.setdefault(_MADE, {})
-    _, made = calls.setdefault((claim.caller, claim.key), (claim, {}))
-    for row in session.new:
-        state = inspect(row)
-        names = made.setdefault(state.mapper.local_table.name, [])
-        names.append(str(state.mapper.primary_key_from_instance(row)[0]))
+    made: list[object] = calls.setdefault((claim.caller, claim.key), (claim, []))[1]
+    return made
 
 
 @event.listens_for(Session, "before_commit")
 def _mark(session: Session) -> None:
-    calls: dict[tuple[str, str], tuple[Claim, dict[str, list[str]]]] = session.info.get(_MADE, {})
+    calls: dict[tuple[str, str], tuple[Claim, list[object]]] = session.info.get(_MADE, {})
+    told = []
     for claim, made in calls.values():
         if not claim.open:
             continue
-        for table, ids in made.items():
-            claim.made[table] = [*claim.made.get(table, []), *ids]
-        session.execute(_row(claim).values(status=_MARKED, answer=json.dumps(claim.made)))
+        for row in made:
+            state = inspect(row)
+            if state is not None and state.persistent:
+                key = str(state.mapper.primary_key_from_instance(row)[0])
+                claim.made.setdefault(state.mapper.local_table.name, []).append(key)
+        told.append(_told(claim, _MARKED, json.dumps(claim.made)))
         claim.marked = True
+    if told:
+        session.execute(_TELL, told)
