@@ -62,6 +62,8 @@ AREAS = {
     "store": Area(("store/*.py",), ("tests/store",)),
     "leases": Area(
         (
+            "operations/facts.py",
+            "operations/kept.py",
             "operations/planning.py",
             "operations/transitions.py",
             "operations/reservations.py",

@@ -13,7 +13,7 @@ import logging
 import shutil
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -289,11 +289,12 @@ async def _release(ctx: Context, key: str) -> None:
     """Frees the units; whoever is next starts in the same transaction."""
 
     async def work(session: AsyncSession) -> list[HistoryRow]:
-        freed = await session.execute(
-            delete(LeaseUnitRow).where(LeaseUnitRow.reservation_id == key)
-        )
-        if not freed.rowcount:  # type: ignore[attr-defined]  # a delete's result has it
+        held = await session.scalars(select(LeaseUnitRow).where(LeaseUnitRow.reservation_id == key))
+        units = list(held)
+        if not units:
             return []
+        for unit in units:
+            await session.delete(unit)
         now = ctx.clock.now()
         row = await session.get_one(ReservationRow, key)
         what = words.gpus(row.gpus, row.gpu_type)

@@ -32,7 +32,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, planning, views
+from . import admission, facts, planning, views
 from .standings import maintenance
 
 
@@ -89,7 +89,7 @@ async def availability(
         raise not_found("GPU type")
     async with ctx.store.reading() as session:
         messages = await maintenance(session)
-        current = await planning.world(ctx, session, now, None if gpu_type is None else [gpu_type])
+        current = await facts.world(ctx, session, now, None if gpu_type is None else [gpu_type])
     chosen = [types[gpu_type]] if gpu_type else list(types.values())
     return [_availability(ctx, spec, current, messages, hours) for spec in chosen]
 
@@ -97,11 +97,11 @@ async def availability(
 def _availability(
     ctx: Context,
     spec: GpuTypeSpec,
-    current: planning.World,
+    current: facts.World,
     messages: dict[str, str],
     hours: float,
 ) -> Availability:
-    now_ms = planning.to_ms(ctx.clock.now())
+    now_ms = facts.to_ms(ctx.clock.now())
     possible = [node for node in current.nodes if node.pool == spec.name]
     nodes = [node for node in possible if not is_coming(node.name)]
     names = {node.name for node in possible}
@@ -113,9 +113,9 @@ def _availability(
     closed = messages.get(spec.name) or spec.maintenance
     holds = [h for h in current.holds if names & set(h.units)]
     demands = [d for d in current.demands if d.pool == spec.name]
-    asked = planner.World(possible, holds, demands, planning.rules(ctx), now_ms)
+    asked = planner.World(possible, holds, demands, facts.rules(ctx), now_ms)
     starts = [
-        asked.what_if(planning.question(ctx, spec, gpus, hours_to_duration(hours), now_ms))
+        asked.what_if(facts.question(ctx, spec, gpus, hours_to_duration(hours), now_ms))
         for gpus in spec.valid_counts
     ]
     return Availability(
@@ -140,7 +140,7 @@ def _earliest(
     if closed:
         return EarliestStart(gpus=gpus, starts_at=None, reason=f"in maintenance: {closed}")
     if isinstance(start, planner.Slot):
-        return EarliestStart(gpus=gpus, starts_at=planning.from_ms(max(start.start_ms, now_ms)))
+        return EarliestStart(gpus=gpus, starts_at=facts.from_ms(max(start.start_ms, now_ms)))
     return EarliestStart(gpus=gpus, starts_at=None, reason=planning.WHY_NOT[start])
 
 

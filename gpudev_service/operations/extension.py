@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gpudev_client import words
 from gpudev_client.models import ExtensionOffer, Reservation, hours_to_duration
 from gpudev_client.states import State
-from gpudev_service import planner
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
@@ -131,10 +130,7 @@ async def _room(
     """How much of `wanted` keeps every promise, and in words what is in the way."""
     if wanted <= timedelta(0):
         return timedelta(0), ""
-    current = await planning.world(ctx, session, now, [row.gpu_type])
-    asked = planner.World(
-        current.nodes, current.holds, current.demands, planning.rules(ctx), planning.to_ms(now)
-    )
+    asked = await planning.to_ask(ctx, session, now, row.gpu_type)
     answer = asked.max_extension(row.id, wanted // timedelta(milliseconds=1))
     granted = timedelta(milliseconds=answer.granted_ms)
     other = answer.blocked_by

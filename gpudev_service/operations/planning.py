@@ -7,50 +7,36 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
-from gpudev_client.states import LEASED, WAITING, State
+from gpudev_client.states import WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
-from gpudev_service.disks.reach import Reach
-from gpudev_service.fleet import free_from, is_coming
-from gpudev_service.settings import GpuTypeSpec, NodeSpec
+from gpudev_service.fleet import is_coming
+from gpudev_service.settings import NodeSpec
+from gpudev_service.store.memory import Turn
 from gpudev_service.store.models import (
-    DiskRow,
     HistoryRow,
     LeaseUnitRow,
-    NodeDrainRow,
     PlacementRow,
     ReservationRow,
 )
 
-from . import places
-from .admission import Admitted
+from . import facts, kept
+from .kept import Kept, Step
 from .transitions import note, telling, transition
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
 #: A node is asked for by so much earlier than it takes to come.
 _SOON = timedelta(minutes=1)
 #: What it takes to carry out a start that is due; nobody calls that late.
 _PUNCTUAL = timedelta(seconds=1)
-
-
-def to_ms(moment: datetime) -> int:
-    """Milliseconds since the epoch, rounded up: a promise may be late by none."""
-    return -((_EPOCH - moment) // _MS)
-
-
-def from_ms(value: int) -> datetime:
-    return _EPOCH + value * _MS
 
 
 #: Why a promise could not be kept, in words.
@@ -77,35 +63,8 @@ WHY_NOT = {
 }
 
 
-#: What is read of everybody who waits: plain columns, as the queue may be long. Whole rows are
-#: loaded only of those whose plan changes.
-_WAITING = (
-    ReservationRow.id,
-    ReservationRow.gpu_type,
-    ReservationRow.nodes,
-    ReservationRow.units_per_node,
-    ReservationRow.duration_s,
-    ReservationRow.priority,
-    ReservationRow.disk_id,
-    ReservationRow.submitted_at,
-    ReservationRow.booked_for,
-    ReservationRow.planned_start,
-    ReservationRow.planned_nodes,
-    ReservationRow.first_promise.is_not(None).label("was_promised"),
-)
 #: Rows loaded by one statement: databases have a limit on its parameters.
 _AT_ONCE = 500
-
-
-@dataclass(slots=True)
-class World:
-    """What the planner is asked about. `taken` are the numbers of the units held, by node."""
-
-    nodes: list[planner.Node]
-    holds: list[planner.Hold]
-    demands: list[planner.Demand]
-    taken: dict[str, set[int]]
-    specs: dict[str, NodeSpec]
 
 
 @dataclass(slots=True)
@@ -115,61 +74,6 @@ class Outcome:
     entries: list[HistoryRow] = field(default_factory=list)
     impossible: dict[str, planner.Reason] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
-
-
-async def world(
-    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str] | None
-) -> World:
-    """Reads nodes, leases and queue; only those of `gpu_types` unless it is None."""
-    wanted = None if gpu_types is None else set(gpu_types)
-    drained = set(await session.scalars(select(NodeDrainRow.node)))
-    types = ctx.fleet.types()
-    specs = {n.name: n for n in ctx.fleet.nodes() if wanted is None or n.gpu_type in wanted}
-    nodes = [
-        planner.Node(
-            name=n.name,
-            pool=n.gpu_type,
-            units=types[n.gpu_type].units_per_node if n.units is None else n.units,
-            available=n.ready and n.name not in drained,
-        )
-        for n in specs.values()
-    ]
-    turnover = ctx.settings.times.turnover_span
-    holds, taken = await _held(session, wanted, turnover)
-    query = select(*_WAITING).where(ReservationRow.state.in_(WAITING))
-    if wanted is not None:
-        query = query.where(ReservationRow.gpu_type.in_(wanted))
-    rows = (await session.execute(query)).all()
-    areas = {}
-    if any(row.disk_id is not None for row in rows):
-        areas = await places.areas(session, list(specs.values()), wanted)
-    demands = [_demand(row, turnover, now, areas.get(row.id)) for row in rows]
-    names = [name for name in types if wanted is None or name in wanted]
-    for node, hold in _to_come(ctx, names, demands, to_ms(now)):
-        nodes.append(node)
-        holds.append(hold)
-    return World(nodes, holds, demands, taken, specs)
-
-
-def _to_come(
-    ctx: Context, gpu_types: Sequence[str], demands: Sequence[planner.Demand], now_ms: int
-) -> Iterator[tuple[planner.Node, planner.Hold]]:
-    """Nodes that an autoscaler can add, each held by nobody until it can be there: so a start is
-    promised for then, and none is made before."""
-    for gpu_type in gpu_types:
-        here = [demand for demand in demands if demand.pool == gpu_type]
-        most = sum(demand.nodes for demand in here) + ctx.fleet.types()[gpu_type].max_nodes
-        for one in ctx.fleet.coming(gpu_type, most):
-            promised = [
-                demand.promise.start_ms
-                for demand in here
-                if demand.promise is not None and one.name in demand.promise.nodes
-            ]
-            until = free_from(promised, one.minutes, now_ms)
-            yield (
-                planner.Node(one.name, gpu_type, one.units),
-                planner.Hold(f"coming:{one.name}", {one.name: one.units}, until),
-            )
 
 
 async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> dict[str, int]:
@@ -189,73 +93,6 @@ async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> di
     return {gpu_type: len(names) for gpu_type, names in found.items()}
 
 
-async def _held(
-    session: AsyncSession, wanted: set[str] | None, turnover: timedelta
-) -> tuple[list[planner.Hold], dict[str, set[int]]]:
-    """Leases, and the numbers of the units held on each node."""
-    ends = select(ReservationRow.id, ReservationRow.expires_at)
-    ends = ends.where(ReservationRow.state.in_(LEASED))
-    units = select(LeaseUnitRow.reservation_id, LeaseUnitRow.node, LeaseUnitRow.unit)
-    if wanted is not None:
-        ends = ends.where(ReservationRow.gpu_type.in_(wanted))
-        units = units.where(LeaseUnitRow.gpu_type.in_(wanted))
-    held: dict[str, dict[str, int]] = {}
-    taken: dict[str, set[int]] = {}
-    for reservation_id, node, unit in await session.execute(units):
-        counts = held.setdefault(reservation_id, {})
-        counts[node] = counts.get(node, 0) + 1
-        taken.setdefault(node, set()).add(unit)
-    until = {key: end for key, end in await session.execute(ends) if end is not None}
-    return [
-        planner.Hold(id=key, units=counts, until_ms=to_ms(until[key] + turnover))
-        for key, counts in held.items()
-        if key in until
-    ], taken
-
-
-def _demand(
-    row: Row[Any], turnover: timedelta, now: datetime, among: frozenset[str] | None
-) -> planner.Demand:
-    # A booking whose time has come is due like any promise; only a future one is fixed in time. One
-    # that has lost its place starts as soon as it can from its time on.
-    booked = row.booked_for if row.booked_for and row.booked_for > now else None
-    lost = row.was_promised and row.planned_start != booked
-    promise = None
-    if row.planned_start is not None and row.planned_nodes:
-        promise = planner.Slot(
-            start_ms=to_ms(row.planned_start),
-            nodes=tuple(row.planned_nodes),
-            units_per_node=row.units_per_node,
-        )
-    return planner.Demand(
-        id=row.id,
-        pool=row.gpu_type,
-        nodes=row.nodes,
-        units_per_node=row.units_per_node,
-        duration_ms=to_ms(_EPOCH + timedelta(seconds=row.duration_s) + turnover),
-        priority=row.priority,
-        order=(to_ms(row.submitted_at), row.id),
-        booked_start_ms=to_ms(booked) if booked and not lost else None,
-        not_before_ms=to_ms(booked) if booked and lost else None,
-        promise=promise,
-        among=among,
-    )
-
-
-#: A start that is carried out late by no more than this keeps its promised end, in milliseconds.
-_LATE_MS = 60_000
-
-
-def rules(ctx: Context) -> planner.Rules:
-    """How long a lease that should have ended is still counted as occupying, and how late a start
-    may be and keep its end: never so late that nothing would be left of a short lease."""
-    shortest_ms = ctx.settings.policy.min_hours * 3_600_000
-    return planner.Rules(
-        overstay_ms=max(1000, round(ctx.settings.times.turnover * 1000)),
-        late_start_ms=min(_LATE_MS, int(shortest_ms / 2)),
-    )
-
-
 async def replan(
     ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str] | None = None
 ) -> Outcome:
@@ -264,33 +101,93 @@ async def replan(
     While the fleet cannot be seen nothing starts and nobody's promise moves: what is known of it
     may be wrong. Who comes then is promised a start by what was seen last.
     """
-    current = await world(ctx, session, now, gpu_types)
-    if not current.demands:
-        return Outcome()
-    plan = planner.plan(current.nodes, current.holds, current.demands, rules(ctx), to_ms(now))
-    outcome = Outcome(impossible=dict(plan.impossible))
-    promised = {demand.id: demand.promise for demand in current.demands}
-    moved = {key: slot for key, slot in plan.slots.items() if slot != promised[key]}
+    outcome = Outcome()
+    names = list(ctx.fleet.types() if gpu_types is None else gpu_types)
     if not ctx.fleet.view().fresh:
-        moved = {key: slot for key, slot in moved.items() if promised[key] is None}
-        rows = await _rows(session, moved)
-        for key, slot in moved.items():
-            outcome.entries += _promise(session, rows[key], slot, None, now)
+        await _seat_newcomers(ctx, session, now, names, outcome)
         return outcome
-    withdrawn = [key for key in plan.impossible if promised[key] is not None]
-    rows = await _rows(session, {*moved, *plan.start_now, *withdrawn})
-    for key in plan.start_now:
-        outcome.entries += _late(session, rows[key], now)
-        outcome.entries.append(_begin_lease(session, rows[key], plan.slots[key], current, now))
-        outcome.started.append(key)
+    turn: Turn[Kept] = Turn.of(session)
+    steps = await _steps(ctx, session, now, names, turn)
+    for step in steps.values():
+        await _carry_out(ctx, session, now, step, outcome)
+    await session.flush()
+    for gpu_type, step in steps.items():
+        if step.kept is not None:
+            turn.put(gpu_type, step.kept)
+    return outcome
+
+
+async def _steps(
+    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str], turn: Turn[Kept]
+) -> dict[str, Step]:
+    """The next plan of each type: from what is kept of the last one, or else from all rows."""
+    now_ms = facts.to_ms(now)
+    steps: dict[str, Step] = {}
+    known = {name: await turn.take(name) for name in gpu_types}
+    stale = {key for last, keys in known.values() if last is not None for key in keys}
+    if len(stale) <= _AT_ONCE and any(last is not None for last, _ in known.values()):
+        news = (await facts.world(ctx, session, now, gpu_types, only=stale)).parts(gpu_types)
+        for name, (last, keys) in known.items():
+            step = None if last is None else kept.go_on(last, ctx, news[name], keys, now_ms)
+            if step is not None:
+                steps[name] = step
+    anew = [name for name in gpu_types if name not in steps]
+    if anew:
+        current = (await facts.world(ctx, session, now, anew)).parts(anew)
+        steps.update((name, kept.begin(ctx, current[name], now_ms)) for name in anew)
+    return steps
+
+
+async def to_ask(
+    ctx: Context, session: AsyncSession, now: datetime, gpu_type: str
+) -> planner.World:
+    """A type's world as it is now, for questions; it stays as it is."""
+    now_ms = facts.to_ms(now)
+    turn: Turn[Kept] | None = Turn.within(session)
+    if turn is not None:
+        known, stale = await turn.take(gpu_type)
+        if known is not None and len(stale) <= _AT_ONCE:
+            news = await facts.world(ctx, session, now, [gpu_type], only=stale)
+            live = kept.as_of(known, ctx, news, stale, now_ms)
+            if live is not None:
+                turn.put(gpu_type, known)
+                return live
+    current = await facts.world(ctx, session, now, [gpu_type])
+    return planner.World(current.nodes, current.holds, current.demands, facts.rules(ctx), now_ms)
+
+
+async def _carry_out(
+    ctx: Context, session: AsyncSession, now: datetime, step: Step, outcome: Outcome
+) -> None:
+    outcome.impossible.update(step.impossible)
+    withdrawn = [key for key in step.impossible if step.promised.get(key) is not None]
+    rows = await _rows(session, {*step.slots, *step.begun, *withdrawn})
+    if step.begun:
+        await _begin_leases(ctx, session, step, rows, now, outcome)
     for key in withdrawn:
         outcome.entries += _withdrawn(session, rows[key], now)
-    started = set(plan.start_now)
-    for key, slot in moved.items():
-        if key not in started:
-            later = plan.moved_later.get(key)
-            outcome.entries += _promise(session, rows[key], slot, later, now)
-    return outcome
+    for key, slot in step.slots.items():
+        moved_later = step.moved_later.get(key)
+        outcome.entries += _promise(session, rows[key], slot, moved_later, now)
+
+
+async def _seat_newcomers(
+    ctx: Context,
+    session: AsyncSession,
+    now: datetime,
+    gpu_types: Sequence[str],
+    outcome: Outcome,
+) -> None:
+    """Promises a start to those who have none, and changes nothing else."""
+    current = await facts.world(ctx, session, now, gpu_types)
+    plan = planner.plan(
+        current.nodes, current.holds, current.demands, facts.rules(ctx), facts.to_ms(now)
+    )
+    outcome.impossible.update(plan.impossible)
+    new = [d.id for d in current.demands if d.promise is None and d.id in plan.slots]
+    rows = await _rows(session, new)
+    for key in new:
+        outcome.entries += _promise(session, rows[key], plan.slots[key], None, now)
 
 
 async def _rows(session: AsyncSession, keys: Collection[str]) -> dict[str, ReservationRow]:
@@ -303,26 +200,49 @@ async def _rows(session: AsyncSession, keys: Collection[str]) -> dict[str, Reser
     return rows
 
 
+async def _begin_leases(
+    ctx: Context,
+    session: AsyncSession,
+    step: Step,
+    rows: Mapping[str, ReservationRow],
+    now: datetime,
+    outcome: Outcome,
+) -> None:
+    """Starts those who are due, on units that nobody holds."""
+    specs = {spec.name: spec for spec in ctx.fleet.nodes()}
+    names = {node for slot in step.begun.values() for node in slot.nodes}
+    unit = LeaseUnitRow
+    held = await session.execute(select(unit.node, unit.unit).where(unit.node.in_(names)))
+    taken = {(node, number) for node, number in held}
+    free = {
+        name: [at for at in range(facts.units(ctx, specs[name])) if (name, at) not in taken]
+        for name in names
+    }
+    for key, slot in step.begun.items():
+        row = rows[key]
+        outcome.entries += _late(session, row, now)
+        outcome.entries.append(_begin_lease(session, row, slot, free, specs, now))
+        outcome.started.append(key)
+
+
 def _begin_lease(
     session: AsyncSession,
     row: ReservationRow,
     slot: planner.Slot,
-    current: World,
+    free: Mapping[str, list[int]],
+    specs: Mapping[str, NodeSpec],
     now: datetime,
 ) -> HistoryRow:
     """Takes the units of `slot` and moves the reservation to `preparing`; the lease begins."""
     row.starts_at = now
     # A start that is carried out a moment late keeps the end that was planned: those behind it have
     # been promised that end.
-    row.expires_at = min(now, from_ms(slot.start_ms)) + timedelta(seconds=row.duration_s)
+    row.expires_at = min(now, facts.from_ms(slot.start_ms)) + timedelta(seconds=row.duration_s)
     row.first_promise = row.first_promise or now
     for rank, node in enumerate(slot.nodes):
-        taken = current.taken.setdefault(node, set())
-        capacity = next(n.units for n in current.nodes if n.name == node)
-        units = [unit for unit in range(capacity) if unit not in taken][: slot.units_per_node]
-        ids = current.specs[node].gpu_ids
+        units = [free[node].pop(0) for _ in range(slot.units_per_node)]
+        ids = specs[node].gpu_ids
         gpu_ids = [ids[unit] for unit in units if unit < len(ids)]
-        taken.update(units)
         session.add(
             PlacementRow(reservation_id=row.id, rank=rank, node=node, units=units, gpu_ids=gpu_ids)
         )
@@ -366,7 +286,7 @@ def _promise(
     now: datetime,
 ) -> list[HistoryRow]:
     """Stores a slot. Improvements are told but fill no history; a broken promise stands in it."""
-    start, nodes = from_ms(slot.start_ms), list(slot.nodes)
+    start, nodes = facts.from_ms(slot.start_ms), list(slot.nodes)
     before, places = row.planned_start, row.planned_nodes or []
     if before == start and row.planned_nodes == nodes:
         return []
@@ -409,31 +329,3 @@ def _withdrawn(session: AsyncSession, row: ReservationRow, now: datetime) -> lis
 def live_promise(row: ReservationRow, now: datetime) -> HistoryRow:
     """Told, and not stored: it would fill the history."""
     return telling(row, "promise", "The start is now earlier.", actor=SERVICE.name, now=now)
-
-
-def hypothetical(
-    ctx: Context, admitted: Admitted, disk: DiskRow | None, priority: int, now: datetime
-) -> planner.Demand:
-    """A request that is not stored, as the planner takes it; last among its equals."""
-    demand = question(ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now))
-    booked = to_ms(admitted.booked_for) if admitted.booked_for else None
-    among = None
-    if disk is not None and disk.reach is not None:
-        among = places.area(Reach.from_json(disk.reach), ctx.fleet.nodes())
-    return replace(demand, priority=priority, booked_start_ms=booked, among=among)
-
-
-def question(
-    ctx: Context, spec: GpuTypeSpec, gpus: int, duration: timedelta, now_ms: int
-) -> planner.Demand:
-    """ "When could I have this?", as the planner takes it."""
-    nodes, units = spec.shape(gpus)
-    return planner.Demand(
-        id="",
-        pool=spec.name,
-        nodes=nodes,
-        units_per_node=units,
-        duration_ms=to_ms(_EPOCH + duration + ctx.settings.times.turnover_span),
-        priority=0,
-        order=(now_ms, "~"),
-    )

@@ -33,11 +33,11 @@ from gpudev_service.store.models import (
 )
 from gpudev_service.together import Apart
 
-from . import admission, cursors, disks, places, planning, sharing, verdicts, views
+from . import admission, cursors, disks, facts, places, planning, sharing, verdicts, views
 from .extension import offer_in
 from .rows import load
 from .standings import Standings
-from .transitions import begin, transition
+from .transitions import begin, begun, transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,14 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
                 found[number] = refusal
                 continue
             entering = _enter(ctx, session, one, admitted, now)
-            if alone:
-                row, entry = await entering
-            else:
-                # What it writes is noted for its own call.
-                row, entry = await asyncio.create_task(entering, context=one.context)
+            # What it writes is noted for its own call.
+            row = await (entering if alone else asyncio.create_task(entering, context=one.context))
             standings.count(row)
             rows[number] = row, admitted
-            entries.append(entry)
+        await session.flush()
+        for number, (row, _) in rows.items():
+            one = batch[number]
+            entries.append(begun(session, row, actor=one.actor.name, now=now))
         types = sorted({row.gpu_type for row, _ in rows.values()})
         outcome = await planning.replan(ctx, session, now, types) if rows else planning.Outcome()
         for row, admitted in rows.values():
@@ -145,7 +145,7 @@ async def _enter(
     one: _Submission,
     admitted: admission.Admitted,
     now: datetime,
-) -> tuple[ReservationRow, HistoryRow]:
+) -> ReservationRow:
     """Writes what was admitted down."""
     row = _row(one.user, one.request, one.groups, admitted, one.at)
     row.priority = ctx.settings.policy.of(one.groups).priority
@@ -155,8 +155,11 @@ async def _enter(
         ctx, session, one.user, one.request, one.groups, now=now, actor=one.actor
     )
     state = State.SCHEDULED if admitted.booked_for else State.QUEUED
-    async with _races():
-        return row, await begin(session, row, state, actor=one.actor.name, now=now)
+    begin(session, row, state)
+    if row.disk_id is not None or one.request.server_name is not None:  # may just have been taken
+        async with _races():
+            await session.flush()
+    return row
 
 
 async def preview(
@@ -169,21 +172,21 @@ async def preview(
         standings = await Standings.read(session, [user])
         admitted = standings.admit(ctx, user, request, owner_groups, now)
         disk = await disks.check(ctx, session, user, request, owner_groups)
-        current = await planning.world(ctx, session, now, [admitted.spec.name])
+        current = await facts.world(ctx, session, now, [admitted.spec.name])
     priority = ctx.settings.policy.of(owner_groups).priority
-    demand = planning.hypothetical(ctx, admitted, disk, priority, now)
+    demand = facts.hypothetical(ctx, admitted, disk, priority, now)
     answer = planner.what_if(
         current.nodes,
         current.holds,
         current.demands,
-        planning.rules(ctx),
-        planning.to_ms(now),
+        facts.rules(ctx),
+        facts.to_ms(now),
         demand,
     )
     if not isinstance(answer, planner.Slot):
         raise _impossible(ctx, admitted, answer, disk)
-    starts_at = max(now, planning.from_ms(answer.start_ms))
-    starts_now = answer.start_ms <= planning.to_ms(now)
+    starts_at = max(now, facts.from_ms(answer.start_ms))
+    starts_now = answer.start_ms <= facts.to_ms(now)
     ahead = sum(
         1
         for d in current.demands

@@ -41,20 +41,17 @@ class ForbiddenTransition(Refusal):
         )
 
 
-async def begin(
-    session: AsyncSession, row: ReservationRow, state: State, *, actor: str, now: datetime
-) -> HistoryRow:
-    """Stores a new reservation in its first state.
-
-    Raises:
-        sqlalchemy.exc.IntegrityError: its disk or its server has just been taken.
-    """
+def begin(session: AsyncSession, row: ReservationRow, state: State) -> None:
+    """Adds a new reservation in its first state; `begun` follows once it is flushed."""
     if state not in {State.SCHEDULED, State.QUEUED}:
         raise ForbiddenTransition(row, state)
     row.state, row.target = state, State.ACTIVE
     session.add(row)
-    await session.flush()  # the history refers to the row
-    word = "Booked" if state is State.SCHEDULED else "Submitted"
+
+
+def begun(session: AsyncSession, row: ReservationRow, *, actor: str, now: datetime) -> HistoryRow:
+    """The first line of a reservation's history, which refers to its row."""
+    word = "Booked" if row.state == State.SCHEDULED else "Submitted"
     return note(session, row, "transition", f"{word} by {actor}.", actor=actor, now=now)
 
 

@@ -6,8 +6,9 @@ has brought something that nobody told, as a lease that overstays, the pool is b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from operator import attrgetter
 
 from . import extension
 from .model import Changes, Demand, Hold, Node, Reason, Rules
@@ -51,17 +52,30 @@ class LivePool(Pool):
     def begin(self, demand_id: str, hold: Hold) -> None:
         """A lease takes over from the seat of its demand."""
         seat = self.seats.pop(demand_id)
-        self.seating.lift(seat)
         self.holds[hold.id] = hold
+        if self._is_seat_of(seat, hold):
+            self.ends[hold.id] = seat.end
+            return
+        self.seating.lift(seat)
         self.ends[hold.id] = seat.end
         self.seating.take_lease(hold, self.seating.now, seat.end)
         self.improve()
         self.set_end(hold.id, hold.until_ms, override=True)
 
+    def _is_seat_of(self, seat: Seat, hold: Hold) -> bool:
+        """Whether a lease has just what its demand had: the usual case, in which nothing moves."""
+        if seat.quotas or seat.start > self.seating.now or seat.end <= self.seating.now:
+            return False
+        places = {self.seating.names[at][0]: seat.demand.units_per_node for at in seat.nodes}
+        return hold.units == places and hold.until_ms == seat.end
+
     def release(self, hold_id: str) -> None:
         """A lease has ended."""
-        self.seating.give_lease(self.holds.pop(hold_id), self.seating.now, self.ends.pop(hold_id))
+        self._give_back(hold_id)
         self.improve()
+
+    def _give_back(self, hold_id: str) -> None:
+        self.seating.give_lease(self.holds.pop(hold_id), self.seating.now, self.ends.pop(hold_id))
 
     def set_end(self, hold_id: str, until_ms: int, *, override: bool = False) -> None:
         """A lease gets another end; see `World.extend`."""
@@ -106,8 +120,16 @@ class LivePool(Pool):
         self.hand_down(lost)
         self.improve()
 
-    def advance(self, now: int) -> None:
-        """Time has passed: leases may have overstayed, and starts may be late."""
+    def advance(self, now: int, gone: Collection[str]) -> None:
+        """Time has passed: leases may have overstayed, and starts may be late. `gone` are leases
+        and demands that are there no more, and so neither."""
+        for name in gone:
+            if name in self.holds:
+                self._give_back(name)
+            elif name in self.seats:
+                self.seating.lift(self.seats.pop(name))
+            else:
+                self.refused.pop(name, None)
         late = now - self.rules.late_start_ms
         if (
             any(end <= now for end in self.ends.values())
@@ -116,6 +138,16 @@ class LivePool(Pool):
         ):
             self.plan_anew(now)
         self.seating.now = now
+        if gone:
+            self.improve()
+
+    def due(self) -> list[Seat]:
+        """Whose start has come, by start and then queue order."""
+        now = self.seating.now
+        return sorted(
+            [seat for seat in self.seats.values() if seat.start <= now],
+            key=attrgetter("start", "key"),
+        )
 
     def plan_anew(self, now: int) -> None:
         """Builds the pool again, with everyone's present slot as promise."""

@@ -7,14 +7,14 @@ several nodes with the same earliest start is taken depends on what happened bef
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from operator import attrgetter
 
 from . import extension
 from .live import LivePool
 from .model import Changes, Demand, Extension, Hold, Node, Plan, Reason, Rules, Slot
-from .seats import Seat
+from .seats import Seat, queue_key
 
 
 class World:
@@ -95,13 +95,15 @@ class World:
                 return extension.max_extension(pool, hold_id, wanted_ms)
         return Extension(0, None, Reason.NO_SUCH_HOLD)
 
-    def add(self, demand: Demand) -> Changes:
-        """A demand arrives. It is seated behind everyone who is here, whatever its promise says."""
-        pool = self._pool(demand.pool)
-        if demand.id in pool.seats or demand.id in pool.refused:
-            raise ValueError(f"demand {demand.id!r} is here already")
-        pool.add(replace(demand, promise=None))
-        return pool.changes()
+    def add(self, *demands: Demand) -> Changes:
+        """Demands arrive. They are seated in queue order behind everyone who is here, whatever
+        their promises say."""
+        for demand in sorted(demands, key=queue_key):
+            pool = self._pool(demand.pool)
+            if demand.id in pool.seats or demand.id in pool.refused:
+                raise ValueError(f"demand {demand.id!r} is here already")
+            pool.add(replace(demand, promise=None))
+        return self._changes()
 
     def remove(self, demand_id: str) -> Changes:
         """A waiting demand is gone (cancelled); what it leaves goes to others."""
@@ -139,14 +141,36 @@ class World:
         pool.set_available(node, available)
         return pool.changes()
 
-    def advance(self, now_ms: int) -> Changes:
-        """Time has passed. Raises ValueError if it would run backwards."""
+    def due(self) -> dict[str, Slot]:
+        """Who is to begin now, by start and then queue order."""
+        return {
+            seat.demand.id: pool.slot((seat.start, seat.nodes), seat.demand)
+            for pool in self._pools.values()
+            for seat in pool.due()
+        }
+
+    def refused(self) -> dict[str, Reason]:
+        """Who has no slot, with the cause."""
+        pools = self._pools.values()
+        return {name: why for pool in pools for name, (_, why) in pool.refused.items()}
+
+    def advance(self, now_ms: int, gone: Collection[str] = ()) -> Changes:
+        """Time has passed, and the leases and demands `gone` have ended meanwhile, in time.
+
+        Raises:
+            ValueError: it would run backwards.
+        """
         if now_ms < self.now_ms:
             raise ValueError("time does not run backwards")
         self.now_ms = now_ms
+        for pool in self._pools.values():
+            pool.advance(now_ms, gone)
+        return self._changes()
+
+    def _changes(self) -> Changes:
+        """Those of all pools."""
         result = Changes({}, {}, {})
         for pool in self._pools.values():
-            pool.advance(now_ms)
             changes = pool.changes()
             result.slots.update(changes.slots)
             result.moved_later.update(changes.moved_later)

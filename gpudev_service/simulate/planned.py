@@ -1,7 +1,7 @@
 """The service's planner as the rules of a queue: everybody has a promised start from the beginning.
 
 The world is the planner's own, told event by event; demands and leases are made as
-`operations.planning` makes them from rows, the turnover included.
+`operations.facts` makes them from rows, the turnover included.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
@@ -25,6 +25,7 @@ from gpudev_service.together import Apart
 
 from . import address, drivers
 from .errors import OutcomeUnknown, StoreBroken, StoreError, StoreUnavailable
+from .memory import Memory, Turn
 from .transient import is_transient, lasting_cause, name_of, pause_after
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Store:
         #: Asked at the beginning of each write transaction, after it has the lock; not where tables
         #: are changed, which every replica does before it begins.
         self.fence: Fence | None = None
+        #: What is kept of one write transaction for the next.
+        self.memory: Memory[Any] = Memory()
 
     @property
     def url(self) -> URL:
@@ -176,6 +179,7 @@ class Store:
         try:
             return await self._repeat(engine, checked, ALTER_ATTEMPTS)
         finally:
+            self.memory.forget()
             await engine.dispose()
 
     async def ping(self) -> None:
@@ -215,17 +219,17 @@ class Store:
 
     @asynccontextmanager
     async def _write(self, engine: AsyncEngine, attempt: _Attempt) -> AsyncIterator[AsyncSession]:
-        async with (
-            self._my_turn(),
-            self._session(engine) as session,
-            session.begin(),
-        ):
-            attempt.xid = await drivers.begin_write(session)
-            if self.fence is not None and engine is self._engines.write:
-                await self.fence.check(session)
-            yield session
-            await session.flush()
-            attempt.committing = True
+        async with self._my_turn():
+            async with self._session(engine) as session, session.begin():
+                attempt.xid = await drivers.begin_write(session)
+                if self.fence is not None and engine is self._engines.write:
+                    await self.fence.check(session)
+                turn: Turn[Any] = Turn(self.memory, session)
+                yield session
+                await session.flush()
+                await turn.count()
+                attempt.committing = True
+            turn.committed()
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:

@@ -398,3 +398,15 @@ class LeadRow(Base):
     good_until: Mapped[datetime]
 
     __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+
+class PlanCountRow(Base):
+    """How many transactions have changed what plans are made from: the one row, by which a process
+    notices that another one has (see `store.memory`)."""
+
+    __tablename__ = "plan_count"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)

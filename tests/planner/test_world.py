@@ -142,9 +142,9 @@ def test_an_arrival_is_told_its_slot_and_nothing_else_changes() -> None:
 
 
 def test_an_early_end_goes_to_the_first_in_the_queue_who_fits() -> None:
-    busy = (Hold("h0", {"n0": 8}, NOW + 100), Hold("h1", {"n1": 8}, NOW + 200))
+    busy = (Hold("h0", {"n0": 8}, NOW + 100), Hold("h1", {"n1": 8}, NOW + 90))
     world = two_nodes(demand("pair", nodes=2), demand("a", order=1), holds=busy)
-    assert world.plan().slots["pair"].start_ms == NOW + 200
+    assert world.plan().slots["pair"].start_ms == NOW + 90
     changes = world.release("h0")
     assert changes.slots == {"a": Slot(NOW, ("n0",), 8)}
 
@@ -179,6 +179,39 @@ def test_a_lease_that_overstays_moves_promises_once_a_step() -> None:
     assert world.advance(NOW + 7).slots == {}
     assert world.advance(NOW + 8).slots["a"].start_ms == NOW + 11
     assert world.release("h").slots["a"].start_ms == NOW + 8
+
+
+def test_who_is_gone_when_time_passes_is_neither_late_nor_overstays() -> None:
+    world = World(
+        fleet(1), [Hold("h", {"n0": 8}, NOW + 5)], [demand("a"), demand("b", order=1)], RULES, NOW
+    )
+    changes = world.advance(NOW + 9, gone=["h", "a"])
+    assert changes.moved_later == {}
+    assert changes.slots == {"b": Slot(NOW + 9, ("n0",), 8)}
+    assert world.due() == {"b": Slot(NOW + 9, ("n0",), 8)}
+
+
+def test_who_is_due_is_named_in_the_order_of_the_queue() -> None:
+    world = two_nodes(demand("b", order=2), demand("a", order=1), demand("c", order=3))
+    assert list(world.due()) == ["a", "b"]
+    for name, slot in world.due().items():
+        world.begin(name, Hold(name, dict.fromkeys(slot.nodes, 8), slot.start_ms + 10))
+    assert world.due() == {}
+    assert world.release("a").slots == {"c": Slot(NOW, ("n0",), 8)}
+
+
+def test_who_can_have_no_slot_is_named_with_the_cause() -> None:
+    world = two_nodes(demand("a", units=9), demand("b"))
+    assert world.refused() == {"a": Reason.TOO_MANY_UNITS}
+    world.advance(NOW + 1, gone=["a"])
+    assert world.refused() == {}
+
+
+def test_several_arrivals_are_seated_in_the_order_of_the_queue() -> None:
+    world = World(fleet(1), [], [], RULES, NOW)
+    slots = world.add(demand("b", order=2), demand("a", order=1)).slots
+    assert slots["a"].start_ms == NOW
+    assert slots["b"].start_ms == NOW + 10
 
 
 def test_a_start_that_nobody_carries_out_moves_only_when_it_is_too_late() -> None:
@@ -227,6 +260,6 @@ def test_a_long_time_is_forgotten_without_moving_anybody() -> None:
 
 
 def test_a_lease_that_is_given_an_earlier_end_lets_others_move_up() -> None:
-    world = World(fleet(1), [Hold("h", {"n0": 8}, NOW + 20)], [demand("a")], RULES, NOW)
+    world = World(fleet(1), [Hold("h", {"n0": 8}, NOW + 9)], [demand("a")], RULES, NOW)
     changes = world.extend("h", NOW + 6)
     assert (changes.slots, changes.moved_later) == ({"a": Slot(NOW + 6, ("n0",), 8)}, {})

@@ -69,6 +69,8 @@ class Ground:
     runs: int = 0
     crashes: int = 0
     operations: int = 0
+    #: Comparisons of a plan in memory with the rows.
+    remembered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     sites: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
@@ -126,6 +128,7 @@ class Ground:
     def _add_up(self, life: Life, kills: Kills) -> None:
         self.crashes += life.crashes
         self.operations += life.operations
+        self.remembered += life.remembered
         self.counts += life.checker.counts
         self.sites += kills.sites
         self.struck += kills.struck

@@ -26,6 +26,7 @@ from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import ManualClock
 
+from . import remembered
 from .doubles import (
     Chance,
     Crash,
@@ -64,6 +65,8 @@ class Life:
         self.crashes = 0
         #: Calls of operations, runs of loops and pieces of background work.
         self.operations = 0
+        #: Plans kept in memory that were compared with the rows.
+        self.remembered = 0
         self.deep = False
         self.failed: set[str] = set()
         #: How far the machine's clock is ahead of the one that the service goes by.
@@ -147,6 +150,10 @@ class Life:
         if self.store.dead:
             await self._restart()
         await self.checker.look(self.ctx)
+        compared, wrong = await remembered.differences(self.ctx)
+        self.remembered += compared
+        if wrong:
+            raise Violation(f"kept in memory: {wrong}")
 
     def _judge_background(self) -> None:
         for error in self.background.failures:

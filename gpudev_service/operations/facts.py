@@ -1,0 +1,253 @@
+"""What the planner is asked about, read from the database: nodes, leases, and who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.states import LEASED, WAITING
+from gpudev_service import planner
+from gpudev_service.context import Context
+from gpudev_service.disks.reach import Reach
+from gpudev_service.fleet import free_from
+from gpudev_service.settings import GpuTypeSpec, NodeSpec
+from gpudev_service.store.models import (
+    DiskRow,
+    LeaseUnitRow,
+    NodeDrainRow,
+    ReservationRow,
+)
+
+from . import places
+from .admission import Admitted
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since the epoch, rounded up: a promise may be late by none."""
+    return -((_EPOCH - moment) // _MS)
+
+
+def from_ms(value: int) -> datetime:
+    return _EPOCH + value * _MS
+
+
+#: What is read of everybody who waits; each of these columns is in `store.memory.PLANNED`.
+_WAITING = (
+    ReservationRow.id,
+    ReservationRow.gpu_type,
+    ReservationRow.nodes,
+    ReservationRow.units_per_node,
+    ReservationRow.duration_s,
+    ReservationRow.priority,
+    ReservationRow.disk_id,
+    ReservationRow.submitted_at,
+    ReservationRow.booked_for,
+    ReservationRow.planned_start,
+    ReservationRow.planned_nodes,
+    ReservationRow.first_promise.is_not(None).label("was_promised"),
+)
+
+
+@dataclass(slots=True)
+class World:
+    """What the planner is asked about. `taken` are the numbers of the units held, by node."""
+
+    nodes: list[planner.Node] = field(default_factory=list)
+    holds: list[planner.Hold] = field(default_factory=list)
+    demands: list[planner.Demand] = field(default_factory=list)
+    taken: dict[str, set[int]] = field(default_factory=dict)
+
+    def parts(self, gpu_types: Iterable[str]) -> dict[str, World]:
+        """Each type's own; leases on nodes that are not there any more are nobody's."""
+        parts = {name: World() for name in gpu_types}
+        part_of = {node.name: parts[node.pool] for node in self.nodes}
+        for node in self.nodes:
+            parts[node.pool].nodes.append(node)
+        for hold in self.holds:
+            part = next((part_of[node] for node in hold.units if node in part_of), None)
+            if part is not None:
+                part.holds.append(hold)
+        for demand in self.demands:
+            parts[demand.pool].demands.append(demand)
+        for name, numbers in self.taken.items():
+            if name in part_of:
+                part_of[name].taken[name] = numbers
+        return parts
+
+
+async def world(
+    ctx: Context,
+    session: AsyncSession,
+    now: datetime,
+    gpu_types: Collection[str] | None,
+    only: Collection[str] | None = None,
+) -> World:
+    """Reads nodes, leases and queue; only those of `gpu_types`, and of the reservations `only`,
+    unless they are None."""
+    wanted = None if gpu_types is None else set(gpu_types)
+    drained = set(await session.scalars(select(NodeDrainRow.node)))
+    types = ctx.fleet.types()
+    specs = {n.name: n for n in ctx.fleet.nodes() if wanted is None or n.gpu_type in wanted}
+    nodes = [
+        planner.Node(
+            name=n.name,
+            pool=n.gpu_type,
+            units=units(ctx, n),
+            available=n.ready and n.name not in drained,
+        )
+        for n in specs.values()
+    ]
+    turnover = ctx.settings.times.turnover_span
+    if only is not None and not only:
+        return World(nodes)
+    holds, taken = await _held(session, wanted, only, turnover)
+    query = select(*_WAITING).where(ReservationRow.state.in_(WAITING))
+    if wanted is not None:
+        query = query.where(ReservationRow.gpu_type.in_(wanted))
+    if only is not None:
+        query = query.where(ReservationRow.id.in_(only))
+    rows = (await session.execute(query)).all()
+    areas = {}
+    if any(row.disk_id is not None for row in rows):
+        areas = await places.areas(session, list(specs.values()), wanted)
+    demands = [_demand(row, turnover, now, areas.get(row.id)) for row in rows]
+    names = [name for name in types if wanted is None or name in wanted]
+    for node, hold in _to_come(ctx, names, demands, to_ms(now)):
+        nodes.append(node)
+        holds.append(hold)
+    return World(nodes, holds, demands, taken)
+
+
+def units(ctx: Context, node: NodeSpec) -> int:
+    """How many units a node has."""
+    return ctx.fleet.types()[node.gpu_type].units_per_node if node.units is None else node.units
+
+
+def _to_come(
+    ctx: Context, gpu_types: Sequence[str], demands: Sequence[planner.Demand], now_ms: int
+) -> Iterator[tuple[planner.Node, planner.Hold]]:
+    """Nodes that an autoscaler can add, each held by nobody until it can be there: so a start is
+    promised for then, and none is made before."""
+    for gpu_type in gpu_types:
+        here = [demand for demand in demands if demand.pool == gpu_type]
+        most = sum(demand.nodes for demand in here) + ctx.fleet.types()[gpu_type].max_nodes
+        for one in ctx.fleet.coming(gpu_type, most):
+            promised = [
+                demand.promise.start_ms
+                for demand in here
+                if demand.promise is not None and one.name in demand.promise.nodes
+            ]
+            until = free_from(promised, one.minutes, now_ms)
+            yield (
+                planner.Node(one.name, gpu_type, one.units),
+                planner.Hold(f"coming:{one.name}", {one.name: one.units}, until),
+            )
+
+
+async def _held(
+    session: AsyncSession,
+    wanted: set[str] | None,
+    only: Collection[str] | None,
+    turnover: timedelta,
+) -> tuple[list[planner.Hold], dict[str, set[int]]]:
+    """Leases, and the numbers of the units held on each node."""
+    ends = select(ReservationRow.id, ReservationRow.expires_at)
+    ends = ends.where(ReservationRow.state.in_(LEASED))
+    units = select(LeaseUnitRow.reservation_id, LeaseUnitRow.node, LeaseUnitRow.unit)
+    if wanted is not None:
+        ends = ends.where(ReservationRow.gpu_type.in_(wanted))
+        units = units.where(LeaseUnitRow.gpu_type.in_(wanted))
+    if only is not None:
+        ends = ends.where(ReservationRow.id.in_(only))
+        units = units.where(LeaseUnitRow.reservation_id.in_(only))
+    held: dict[str, dict[str, int]] = {}
+    taken: dict[str, set[int]] = {}
+    for reservation_id, node, unit in await session.execute(units):
+        counts = held.setdefault(reservation_id, {})
+        counts[node] = counts.get(node, 0) + 1
+        taken.setdefault(node, set()).add(unit)
+    until = {key: end for key, end in await session.execute(ends) if end is not None}
+    return [
+        planner.Hold(id=key, units=counts, until_ms=to_ms(until[key] + turnover))
+        for key, counts in held.items()
+        if key in until
+    ], taken
+
+
+def _demand(
+    row: Row[Any], turnover: timedelta, now: datetime, among: frozenset[str] | None
+) -> planner.Demand:
+    # A booking whose time has come is due like any promise; only a future one is fixed in time. One
+    # that has lost its place starts as soon as it can from its time on.
+    promise = None
+    if row.planned_start is not None and row.planned_nodes:
+        promise = planner.Slot(
+            start_ms=to_ms(row.planned_start),
+            nodes=tuple(row.planned_nodes),
+            units_per_node=row.units_per_node,
+        )
+    booked = to_ms(row.booked_for) if row.booked_for and row.booked_for > now else None
+    lost = row.was_promised and (promise is None or promise.start_ms != booked)
+    return planner.Demand(
+        id=row.id,
+        pool=row.gpu_type,
+        nodes=row.nodes,
+        units_per_node=row.units_per_node,
+        duration_ms=to_ms(_EPOCH + timedelta(seconds=row.duration_s) + turnover),
+        priority=row.priority,
+        order=(to_ms(row.submitted_at), row.id),
+        booked_start_ms=None if lost else booked,
+        not_before_ms=booked if lost else None,
+        promise=promise,
+        among=among,
+    )
+
+
+#: A start that is carried out late by no more than this keeps its promised end, in milliseconds.
+_LATE_MS = 60_000
+
+
+def rules(ctx: Context) -> planner.Rules:
+    """How long a lease that should have ended is still counted as occupying, and how late a start
+    may be and keep its end: never so late that nothing would be left of a short lease."""
+    shortest_ms = ctx.settings.policy.min_hours * 3_600_000
+    return planner.Rules(
+        overstay_ms=max(1000, round(ctx.settings.times.turnover * 1000)),
+        late_start_ms=min(_LATE_MS, int(shortest_ms / 2)),
+    )
+
+
+def hypothetical(
+    ctx: Context, admitted: Admitted, disk: DiskRow | None, priority: int, now: datetime
+) -> planner.Demand:
+    """A request that is not stored, as the planner takes it; last among its equals."""
+    demand = question(ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now))
+    booked = to_ms(admitted.booked_for) if admitted.booked_for else None
+    among = None
+    if disk is not None and disk.reach is not None:
+        among = places.area(Reach.from_json(disk.reach), ctx.fleet.nodes())
+    return replace(demand, priority=priority, booked_start_ms=booked, among=among)
+
+
+def question(
+    ctx: Context, spec: GpuTypeSpec, gpus: int, duration: timedelta, now_ms: int
+) -> planner.Demand:
+    """ "When could I have this?", as the planner takes it."""
+    nodes, units = spec.shape(gpus)
+    return planner.Demand(
+        id="",
+        pool=spec.name,
+        nodes=nodes,
+        units_per_node=units,
+        duration_ms=to_ms(_EPOCH + duration + ctx.settings.times.turnover_span),
+        priority=0,
+        order=(now_ms, "~"),
+    )

@@ -1,0 +1,228 @@
+"""A type's plan that lives on from one transaction to the next, and is told what has changed.
+
+Reading and seating everybody anew for each arrival is most of the work of one. So the planner's
+world is kept in the store's memory, and told who came and who went, whose lease ended or got
+another end, and which nodes were closed or opened. Whatever else may happen (other nodes, a booking
+whose time has come, somebody who can have no place) is left to a world that is made anew from the
+rows: that is always right, and only takes longer. A simulation compares the two after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gpudev_service import planner
+from gpudev_service.context import Context
+from gpudev_service.fleet import is_coming
+from gpudev_service.settings import NodeSpec, Settings
+
+from . import facts
+
+#: No longer than this, in milliseconds, is anything kept: rows may be changed by hand.
+_LONGEST_MS = 300_000
+
+
+@dataclass(slots=True)
+class Kept:
+    """A planner's world with what it was made of, as a transaction leaves it. Everybody in
+    `demands` has a seat, which is their promise."""
+
+    settings: Settings
+    fleet: Sequence[NodeSpec]
+    since_ms: int
+    nodes: list[planner.Node]
+    holds: dict[str, planner.Hold]
+    demands: dict[str, planner.Demand]
+    live: planner.World
+
+
+@dataclass(slots=True)
+class Step:
+    """What a plan comes to: who is to begin and where, who of the others gets another slot, and
+    who can have none. `promised` is what there was before; `kept` what agrees with the rows once
+    all this is written down."""
+
+    promised: Mapping[str, planner.Slot | None]
+    begun: dict[str, planner.Slot]
+    slots: dict[str, planner.Slot]
+    moved_later: Mapping[str, planner.Reason]
+    impossible: Mapping[str, planner.Reason]
+    kept: Kept | None
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What is different from what is kept."""
+
+    gone: list[str]
+    ends: dict[str, int]
+    nodes: dict[str, bool]
+    new: list[planner.Demand]
+
+    def compare_lease(self, key: str, was: planner.Hold | None, now: planner.Hold | None) -> bool:
+        """Adds what is different; False where that cannot be told."""
+        if was == now:
+            return True
+        if was is not None and now is None:
+            self.gone.append(key)
+        elif was is not None and now is not None and was.units == now.units:
+            self.ends[key] = now.until_ms
+        else:
+            return False
+        return True
+
+    def compare_demand(
+        self, key: str, was: planner.Demand | None, now: planner.Demand | None
+    ) -> bool:
+        """Adds what is different; False where that cannot be told."""
+        if was == now:
+            return True
+        if was is not None and now is None:
+            self.gone.append(key)
+        elif was is None and now is not None and now.promise is None:
+            self.new.append(now)
+        else:
+            return False
+        return True
+
+
+def begin(ctx: Context, current: facts.World, now_ms: int) -> Step:
+    """Plans from all rows."""
+    live = planner.World(current.nodes, current.holds, current.demands, facts.rules(ctx), now_ms)
+    plan = live.plan()
+    made = Kept(
+        settings=ctx.settings,
+        fleet=ctx.fleet.nodes(),
+        since_ms=now_ms,
+        nodes=current.nodes,
+        holds={hold.id: hold for hold in current.holds},
+        demands={demand.id: demand for demand in current.demands},
+        live=live,
+    )
+    slots = {key: slot for key, slot in plan.slots.items() if slot != made.demands[key].promise}
+    return _done(made, planner.Changes(slots, plan.moved_later, {}))
+
+
+def go_on(
+    known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
+) -> Step | None:
+    """Plans from what is kept, as `current` has the nodes and the reservations `stale`, which may
+    have changed. None where it has to be made anew."""
+    news = _news(known, ctx, current, stale, now_ms)
+    if news is None:
+        return None
+    live = known.live
+    changes = live.advance(now_ms, news.gone)
+    for key in news.gone:
+        known.holds.pop(key, None)
+        known.demands.pop(key, None)
+    for key, until_ms in news.ends.items():
+        _add(changes, live.extend(key, until_ms, override=True))
+        known.holds[key] = replace(known.holds[key], until_ms=until_ms)
+    for name, available in news.nodes.items():
+        _add(changes, live.set_available(name, available))
+    known.demands.update({demand.id: demand for demand in news.new})
+    _add(changes, live.add(*news.new))
+    known.nodes, known.fleet = current.nodes, ctx.fleet.nodes()
+    return _done(known, changes)
+
+
+def as_of(
+    known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
+) -> planner.World | None:
+    """The world that is kept, to be asked, where it is that of `now_ms`; else it is of no use."""
+    news = _news(known, ctx, current, stale, now_ms)
+    if news is None or news != _News([], {}, {}, []):
+        return None
+    changes = known.live.advance(now_ms)
+    return None if changes.slots or known.live.due() else known.live
+
+
+def _is_good(known: Kept, ctx: Context, now_ms: int) -> bool:
+    """Whether what is kept was made by the same rules, and time has changed none of it."""
+    return (
+        known.live.now_ms <= now_ms <= known.since_ms + _LONGEST_MS
+        and known.settings is ctx.settings
+        # Where a disk can be used may be different on other nodes.
+        and (known.fleet is ctx.fleet.nodes() or not any(d.among for d in known.demands.values()))
+        and not any(_has_come(demand, now_ms) for demand in known.demands.values())
+    )
+
+
+def _has_come(demand: planner.Demand, now_ms: int) -> bool:
+    """Whether a booking is one no more since its time has come."""
+    booked = demand.booked_start_ms or demand.not_before_ms
+    return booked is not None and booked <= now_ms
+
+
+def _news(
+    known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
+) -> _News | None:
+    """What has changed, or None where it is more than a kept world can be told."""
+    nodes = _nodes(known.nodes, current.nodes)
+    if nodes is None or not _is_good(known, ctx, now_ms):
+        return None
+    news = _News([], {}, nodes, [])
+    holds = {hold.id: hold for hold in current.holds}
+    demands = {demand.id: demand for demand in current.demands}
+    for key in sorted(stale):
+        if not news.compare_lease(key, known.holds.get(key), holds.get(key)):
+            return None
+        if not news.compare_demand(key, known.demands.get(key), demands.get(key)):
+            return None
+    return news
+
+
+def _nodes(before: list[planner.Node], now: list[planner.Node]) -> dict[str, bool] | None:
+    """Which nodes were closed or opened; None where they are others."""
+    if len(before) != len(now):
+        return None
+    changed = {}
+    for was, node in zip(before, now, strict=True):
+        if was != node:
+            if replace(was, available=node.available) != node:
+                return None
+            changed[node.name] = node.available
+    return changed
+
+
+def _add(changes: planner.Changes, more: planner.Changes) -> None:
+    changes.slots.update(more.slots)
+    changes.moved_later.update(more.moved_later)
+
+
+def _done(made: Kept, changes: planner.Changes) -> Step:
+    """Lets those begin who are due, and brings what is kept to what the rows will be."""
+    promised = {key: demand.promise for key, demand in made.demands.items()}
+    begun: dict[str, planner.Slot] = {}
+    while due := made.live.due():
+        for key, slot in due.items():
+            until_ms = slot.start_ms + made.demands.pop(key).duration_ms
+            hold = planner.Hold(key, dict.fromkeys(slot.nodes, slot.units_per_node), until_ms)
+            made.holds[key] = hold
+            _add(changes, made.live.begin(key, hold))
+        begun.update(due)
+    impossible = made.live.refused()
+    slots = {}
+    keeps = not impossible and not any(is_coming(node.name) for node in made.nodes)
+    for key, slot in changes.slots.items():
+        if key in begun or key in impossible or slot == promised[key]:
+            continue
+        slots[key] = slot
+        demand = made.demands[key] = replace(made.demands[key], promise=slot)
+        # Whether a booking has lost its place is told by its promise.
+        if demand.booked_start_ms is not None and demand.booked_start_ms != slot.start_ms:
+            keeps = False
+        if demand.not_before_ms == slot.start_ms:
+            keeps = False
+    moved_later = {
+        key: why
+        for key, why in changes.moved_later.items()
+        if key in slots and _is_later(slots[key], promised[key])
+    }
+    return Step(promised, begun, slots, moved_later, impossible, made if keeps else None)
+
+
+def _is_later(slot: planner.Slot, before: planner.Slot | None) -> bool:
+    return before is not None and slot.start_ms > before.start_ms

@@ -1,0 +1,182 @@
+"""What is kept in memory from one write transaction to the next, and when it is good no more.
+
+A plan is made from many rows, of which hardly any change from one transaction to the next. So what
+was made of them may be kept, by GPU type, as long as it is known what has changed since:
+
+- each transaction of this process notes which reservations it changes in something that plans are
+  made from (`PLANNED`), and what changes by statements on whole tables, as everything;
+- the one row of `plan_count` counts the transactions that changed any, whoever made them: at a
+  number that this process does not expect, it forgets everything;
+- whoever uses what is kept has taken it out. It comes back when their transaction is committed, and
+  is lost with one that is rolled back, or of which nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import event, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
+
+from .models import Base, DiskRow, LeaseUnitRow, PlanCountRow, ReservationRow
+
+KeptT = TypeVar("KeptT")
+
+#: What plans are made from: tables with their columns. The nodes and their drains are not among
+#: it; they are few, and read for each plan.
+PLANNED: Mapping[type[Base], tuple[str, ...]] = MappingProxyType(
+    {
+        ReservationRow: (
+            "id",
+            "state",
+            "gpu_type",
+            "nodes",
+            "units_per_node",
+            "duration_s",
+            "priority",
+            "disk_id",
+            "submitted_at",
+            "booked_for",
+            "planned_start",
+            "planned_nodes",
+            "first_promise",
+            "expires_at",
+        ),
+        LeaseUnitRow: ("reservation_id", "gpu_type", "node", "unit"),
+        DiskRow: ("reach",),
+    }
+)
+_TABLES = frozenset(row.__tablename__ for row in PLANNED)
+_TURN = "gpudev_turn"
+
+
+class Memory(Generic[KeptT]):
+    """What one store keeps, by GPU type, with the reservations that have changed since."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, KeptT] = {}
+        self.stale: dict[str, set[str]] = {}
+        #: The number in `plan_count` at which it is good.
+        self.count: int | None = None
+
+    def expect(self, count: int) -> None:
+        """Forgets everything unless nobody else has changed anything."""
+        if count != self.count:
+            self.forget()
+        self.count = count
+
+    def forget(self) -> None:
+        self.kept.clear()
+        self.stale.clear()
+
+
+class Turn(Generic[KeptT]):
+    """One write transaction's part in it."""
+
+    def __init__(self, memory: Memory[KeptT], session: AsyncSession) -> None:
+        self._memory, self._session = memory, session
+        self._changed: dict[str, set[str]] = {}
+        self._everything = False
+        self._counts = self._looked = False
+        self._mine: dict[str, KeptT] = {}
+        self._count: int | None = None
+        session.info[_TURN] = self
+
+    @classmethod
+    def of(cls, session: AsyncSession) -> Turn[KeptT]:
+        """That of a write transaction."""
+        turn: Turn[KeptT] = session.info[_TURN]
+        return turn
+
+    @classmethod
+    def within(cls, session: AsyncSession) -> Turn[KeptT] | None:
+        """That of a transaction, if it may write."""
+        turn: Turn[KeptT] | None = session.info.get(_TURN)
+        return turn
+
+    def note_row(self, row: object) -> None:
+        """A row is new, gone, or different in what plans are made from."""
+        match row:
+            case ReservationRow():
+                self._note(row.gpu_type, row.id)
+            case LeaseUnitRow():
+                self._note(row.gpu_type, row.reservation_id)
+            case DiskRow():
+                self.note_everything()
+
+    def _note(self, gpu_type: str, reservation_id: str) -> None:
+        self._counts = True
+        self._changed.setdefault(gpu_type, set()).add(reservation_id)
+
+    def note_everything(self) -> None:
+        self._counts = self._everything = True
+        self._mine.clear()
+
+    async def take(self, gpu_type: str) -> tuple[KeptT | None, set[str]]:
+        """What is kept of a type, and which reservations have changed since then."""
+        await self._session.flush()
+        if not self._looked:  # nobody else writes before this transaction is over
+            self._memory.expect((await self._session.scalars(select(PlanCountRow.count))).one())
+            self._looked = True
+        kept = self._mine.pop(gpu_type, None) or self._memory.kept.pop(gpu_type, None)
+        stale = self._memory.stale.pop(gpu_type, set()) | self._changed.get(gpu_type, set())
+        return (None if self._everything else kept), stale
+
+    def put(self, gpu_type: str, kept: KeptT) -> None:
+        """Keeps what agrees with all that this transaction has flushed so far."""
+        self._changed.pop(gpu_type, None)
+        self._mine[gpu_type] = kept
+
+    async def count(self) -> None:
+        """Counts the transaction, if it has changed anything; the last that it does."""
+        if self._counts:
+            add = update(PlanCountRow).values(count=PlanCountRow.count + 1)
+            counted = await self._session.scalars(add.returning(PlanCountRow.count))
+            self._count = counted.one()
+
+    def committed(self) -> None:
+        memory = self._memory
+        if self._count is not None:
+            if memory.count is None or self._count != memory.count + 1:
+                memory.forget()
+            memory.count = self._count
+        if self._everything:
+            memory.forget()
+        memory.kept.update(self._mine)
+        for gpu_type, ids in self._changed.items():
+            if gpu_type in memory.kept:
+                memory.stale.setdefault(gpu_type, set()).update(ids)
+
+
+@event.listens_for(Session, "after_flush")
+def _collect(session: Session, _: UOWTransaction) -> None:
+    turn: Turn[Any] | None = session.info.get(_TURN)
+    if turn is None:
+        return
+    for row in (*session.new, *session.deleted):
+        if not isinstance(row, DiskRow):  # which is nobody's when it comes, and when it goes
+            turn.note_row(row)
+    for row in session.dirty:
+        if _differs(row):
+            turn.note_row(row)
+
+
+def _differs(row: object) -> bool:
+    """Whether a row has changed in what plans are made from."""
+    columns = PLANNED.get(type(row), ())  # type: ignore[arg-type]  # other rows are not in it
+    attributes = inspect(row).attrs
+    return any(attributes[name].history.has_changes() for name in columns)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _look(state: ORMExecuteState) -> None:
+    """Statements on whole tables: nobody knows which rows they change."""
+    turn: Turn[Any] | None = state.session.info.get(_TURN)
+    if turn is None or state.is_select:
+        return
+    table = getattr(state.statement, "table", None)
+    if table is not None and table.name in _TABLES:
+        turn.note_everything()

@@ -1,0 +1,165 @@
+"""What is kept from one transaction to the next is lost as soon as it may be wrong."""
+
+import pytest
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_service.store.engine import Store
+from gpudev_service.store.memory import Turn
+from gpudev_service.store.models import (
+    DiskRow,
+    HistoryRow,
+    LeaseUnitRow,
+    ReservationRow,
+)
+from tests.fixtures.rows import NOW, disk, lease, lease_unit, reservation
+
+Found = tuple[str | None, set[str]]
+
+
+async def keep(store: Store, gpu_type: str = "t4", value: str = "a plan") -> None:
+    async def work(session: AsyncSession) -> None:
+        turn: Turn[str] = Turn.of(session)
+        await turn.take(gpu_type)
+        turn.put(gpu_type, value)
+
+    await store.run(work)
+
+
+async def kept(store: Store, gpu_type: str = "t4") -> Found:
+    """Looks, and puts it back as it was."""
+    found: Found = None, set()
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal found
+        turn: Turn[str] = Turn.of(session)
+        found = await turn.take(gpu_type)
+        if found[0] is not None:
+            turn.put(gpu_type, found[0])
+
+    await store.run(work)
+    return found
+
+
+async def add(store: Store, *rows: object) -> None:
+    async with store.transaction() as session:
+        for row in rows:
+            session.add(row)
+            await session.flush()
+
+
+async def test_what_is_kept_is_there_in_the_next_transaction(store: Store) -> None:
+    assert await kept(store) == (None, set())
+    await keep(store)
+    assert await kept(store) == ("a plan", set())
+    assert await kept(store, "h100") == (None, set())
+
+
+async def test_it_is_lost_with_a_transaction_that_is_rolled_back(store: Store) -> None:
+    await keep(store)
+
+    async def work(session: AsyncSession) -> None:
+        turn: Turn[str] = Turn.of(session)
+        await turn.take("t4")
+        turn.put("t4", "a plan that never was")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await store.run(work)
+    assert await kept(store) == (None, set())
+
+
+async def test_another_process_that_changes_anything_is_noticed(
+    store: Store, migrated_url: str
+) -> None:
+    other = Store(migrated_url)
+    await keep(store)
+    await add(other, reservation("r1", gpu_type="h100"))
+    assert await kept(store) == (None, set())
+    await keep(store)
+    await keep(other)
+    assert await kept(store) == ("a plan", set()), "who only looks changes nothing"
+    await other.close()
+
+
+async def test_another_process_is_noticed_by_who_changes_something_without_a_look(
+    store: Store, migrated_url: str
+) -> None:
+    other = Store(migrated_url)
+    await keep(store)
+    await add(other, reservation("r1"))
+    await add(store, reservation("r2"))
+    assert await kept(store) == (None, set())
+    await other.close()
+
+
+async def test_it_is_said_which_reservations_have_changed_since(store: Store) -> None:
+    await add(store, reservation("r1"), lease("r2"), lease_unit("r2"), lease("r3"))
+    await keep(store)
+    await keep(store, "h100")
+    async with store.transaction() as session:
+        (await session.get_one(ReservationRow, "r1")).planned_start = NOW
+        await session.delete(await session.get_one(LeaseUnitRow, ("n1", 0)))
+    await add(store, reservation("r4"), lease_unit("r3"))
+    assert await kept(store, "h100") == ("a plan", set())
+    assert await kept(store) == ("a plan", {"r1", "r2", "r3", "r4"})
+    assert await kept(store) == ("a plan", set())
+
+
+async def test_what_is_changed_after_it_was_kept_is_said_too(store: Store) -> None:
+    async with store.transaction() as session:
+        turn: Turn[str] = Turn.of(session)
+        await turn.take("t4")
+        session.add(reservation("r1"))
+        await session.flush()
+        turn.put("t4", "a plan with r1")
+        session.add(reservation("r2"))
+    assert await kept(store) == ("a plan with r1", {"r2"})
+
+
+async def test_other_columns_and_tables_have_no_part_in_it(store: Store) -> None:
+    await add(store, reservation("r1"), disk())
+    await keep(store)
+    before = store.memory.count
+    async with store.transaction() as session:
+        (await session.get_one(ReservationRow, "r1")).reason = "none"
+        (await session.get_one(DiskRow, "d1")).size_bytes = 1
+        session.add(
+            HistoryRow(
+                reservation_id="r1", at=NOW, kind="note", state="queued", reason="x", actor="x"
+            )
+        )
+    assert await kept(store) == ("a plan", set())
+    assert store.memory.count == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        update(ReservationRow).values(priority=1),
+        delete(LeaseUnitRow),
+        delete(LeaseUnitRow.__table__),  # type: ignore[arg-type]  # it is a table
+    ],
+)
+async def test_a_statement_on_a_whole_table_ends_it(store: Store, statement: object) -> None:
+    await keep(store)
+    async with store.transaction() as session:
+        await session.execute(statement)  # type: ignore[call-overload]  # one of the above
+    assert await kept(store) == (None, set())
+
+
+async def test_where_a_disk_can_be_used_ends_it(store: Store) -> None:
+    await add(store, disk())
+    await keep(store)
+    async with store.transaction() as session:
+        (await session.get_one(DiskRow, "d1")).reach = {"zones": ["a"]}
+    assert await kept(store) == (None, set())
+
+
+async def test_changed_tables_end_it(store: Store) -> None:
+    async def work(session: AsyncSession) -> None:
+        await session.execute(select(1))
+
+    await keep(store)
+    await store.alter(work)
+    assert await kept(store) == (None, set())
