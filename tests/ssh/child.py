@@ -41,6 +41,8 @@ class Service:
         self.unreachable = int(os.environ.get("SSH_TEST_UNREACHABLE", "0"))
         self.tickets: dict[str, str] = {}
         self.disk_made = NOW
+        #: What is said to be the server's host keys, where that shall be wrong.
+        self.host_keys: list[str] | None = None
         self.view: models.LabView | None = None
         self._listeners: list[Callable[[], Any]] = []
 
@@ -140,7 +142,7 @@ class Access(_Json):
             url=f"{base}{os.environ['SSH_TEST_BASE']}/gpudev/ssh",
             ticket=ticket,
             expires_at=datetime.now(UTC),
-            host_keys=service.report.host_keys,
+            host_keys=service.host_keys or service.report.host_keys,
         )
         return self.answer(200, access.model_dump(mode="json"))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gpudev_client.ssh import frames
+from gpudev_client.ssh import config, frames
 
 from .middlebox import behind
 from .site import HOST, Person, Site, TlsSite
@@ -55,6 +56,30 @@ def test_who_has_no_key_there_does_not_come_in(site: Site, ada: Person) -> None:
     done = other.ssh("true")
     assert done.returncode == 255
     assert b"Permission denied (publickey)" in done.stderr
+
+
+def test_a_server_with_another_host_key_is_refused(site: Site, ada: Person) -> None:
+    """By ssh itself, with the configuration that `gpu-dev ssh-config` writes."""
+    file = ada.folder / "ssh-config"
+    config.install(config.Setup(ada.config, site.service), file)
+
+    def connect() -> subprocess.CompletedProcess[bytes]:
+        options = ("-o", "BatchMode=yes", "-i", str(ada.key), "-o", "IdentitiesOnly=yes")
+        return ada.run("ssh", "-F", str(file), *options, HOST, f"echo in; touch {reached}")
+
+    reached = site.disk / "reached"
+    assert connect().stdout == b"in\n"
+    reached.unlink()
+    site.control(host_keys=[ada.new_key(ada.folder / "another")])
+    try:
+        refused = connect()
+        assert (refused.returncode, refused.stdout) == (255, b"")
+        assert b"REMOTE HOST IDENTIFICATION HAS CHANGED" in refused.stderr
+        assert b"Host key verification failed." in refused.stderr
+        assert not reached.exists()
+    finally:
+        site.control(host_keys=None)
+    assert connect().stdout == b"in\n"
 
 
 @pytest.fixture(scope="module", params=["at-the-proxy", "also-inside"])
