@@ -22,6 +22,7 @@ from tornado.web import RequestHandler
 from gpudev_client import errors, models
 from gpudev_client.states import State
 from gpudev_lab import sshd
+from gpudev_lab.sshd import relay
 from tests.client.models import ID, NOW, reservation
 
 OWNER = "ada"
@@ -47,6 +48,7 @@ class Service:
         self._listeners: list[Callable[[], Any]] = []
 
     def set(self, values: dict[str, Any]) -> None:
+        relay.PING_EVERY = values.pop("ping_every", relay.PING_EVERY)
         for name, value in values.items():
             setattr(self, name, value)
         self.show()

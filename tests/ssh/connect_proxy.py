@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from typing import Self
 
 from .listening import CHUNK, Listening
@@ -24,6 +25,8 @@ class ConnectProxy(Listening):
         self.login, self.status = login, status
         #: Whom it was asked for, in order.
         self.asked: list[str] = []
+        #: Bytes that went through after the CONNECT, to the server and from it.
+        self.up = self.down = 0
         self.netloc = f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -53,12 +56,22 @@ class ConnectProxy(Listening):
         host, _, port = target.rpartition(":")
         server = socket.create_connection((host.strip("[]"), int(port)))
         self._open.append(server)
-        self._start(_pass, client, server)
-        _pass(server, client)
+        self._start(self._pass_up, client, server)
+        self._pass_down(server, client)
+
+    def _pass_up(self, client: socket.socket, server: socket.socket) -> None:
+        for passed in _pass(client, server):
+            self.up += passed
+
+    def _pass_down(self, server: socket.socket, client: socket.socket) -> None:
+        for passed in _pass(server, client):
+            self.down += passed
 
 
-def _pass(source: socket.socket, target: socket.socket) -> None:
+def _pass(source: socket.socket, target: socket.socket) -> Iterator[int]:
+    """How many bytes, each time that some went through."""
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)
+            yield len(data)
         target.shutdown(socket.SHUT_WR)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from gpudev_client.ssh.config import _OPTIONS
 from gpudev_client.ssh.problems import Problem
 from gpudev_client.ssh.proxies import proxy_for
+from gpudev_lab.sshd import relay
 
 from .connect_proxy import ConnectProxy
-from .site import Person, Site, TlsSite
+from .site import HOST, Person, Site, TlsSite
 
 WAYS = [{}, {"fdpass": False}, {"frames": True}]
 #: Base64 of `ad a:p@ss`.
@@ -52,6 +55,48 @@ def test_with_tls_through_a_proxy() -> None:
             assert set(proxy.asked) == {f"127.0.0.1:{site.public}"}
     finally:
         site.remove()
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("frames", [False, True], ids=["by-ssh", "by-the-server"])
+def test_a_session_in_which_nothing_happens_is_never_silent(
+    behind: Person, site: Site, frames: bool
+) -> None:
+    """A proxy that cuts connections without data has data both ways: ssh's own questions, or the
+    server's pings where the WebSocket has ordinary frames. Here they come more often."""
+    site.control(ping_every=0.3 if frames else relay.PING_EVERY)
+    with ConnectProxy() as proxy:
+        behind.extra = {"HTTP_PROXY": proxy.netloc}
+        if frames:
+            behind.extra["GPUDEV_SSH_FRAMES"] = "1"
+        interval = f"ServerAliveInterval={0 if frames else 1}"
+        idle = subprocess.Popen(
+            behind.command("-o", interval, HOST, "echo begun; exec cat"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=behind.environment,
+        )
+        try:
+            assert idle.stdout is not None
+            assert idle.stdout.readline() == b"begun\n"
+            for _ in range(2):
+                _await_data_each_way(site, proxy)
+            out, _ = idle.communicate(b"still there", timeout=30)
+        finally:
+            idle.kill()
+            site.control(ping_every=relay.PING_EVERY)
+        assert (idle.returncode, out) == (0, b"still there")
+
+
+def _await_data_each_way(site: Site, proxy: ConnectProxy) -> None:
+    up, down = proxy.up, proxy.down
+    site.until(lambda: proxy.up > up and proxy.down > down, "a sign of life each way")
+
+
+def test_signs_of_life_come_before_usual_proxies_cut() -> None:
+    """nginx cuts after 60 seconds without data, and is among the most impatient."""
+    [interval] = [value for name, value in _OPTIONS if name == "ServerAliveInterval"]
+    assert float(interval) <= relay.PING_EVERY <= 60 / 2
 
 
 @pytest.mark.ssh
