@@ -126,6 +126,9 @@ class TellingServers(LocalServers):
 
 @pytest.fixture
 def slow(world: World) -> tuple[SlowHub, TellingServers]:
+    """Where patience is not what ends the wait."""
+    times = world.ctx.settings.times.model_copy(update={"hub_patience": 60.0})
+    world.ctx.settings = world.ctx.settings.model_copy(update={"times": times})
     hub, there = SlowHub(), TellingServers()
     world.ctx.hub, world.ctx.servers = hub, there
     return hub, there
