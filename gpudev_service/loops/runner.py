@@ -42,21 +42,25 @@ _STALLED_AFTER = 4
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """`interval` is the longest pause between two runs; `eager` loops also run at every change."""
+    """`interval` is the longest pause between two runs; `eager` loops also run at every change: at
+    once after a time of rest, else so many seconds (`rest`) after their last run began. Changes
+    come in crowds, and what a loop reads does not grow with how many there were."""
 
     run: Run
     interval: Callable[[Times], float]
     eager: bool = True
+    rest: float = 0.1
 
 
 LOOPS: Mapping[str, Loop] = MappingProxyType(
     {
-        "expiry": Loop(expiry.run, lambda t: t.sweep),
+        # A change moves no lease's end or warning so near that it could be missed by resting.
+        "expiry": Loop(expiry.run, lambda t: t.sweep, rest=0.5),
         "starts": Loop(starts.run, lambda t: t.sweep),
         "driving": Loop(driving.run, lambda t: t.sweep),
         "fleet": Loop(fleet.run, lambda t: t.sweep),
         "shares": Loop(shares.run, lambda t: t.sweep),
-        "warnings": Loop(warnings.run, lambda t: t.sweep * 5),
+        "warnings": Loop(warnings.run, lambda t: t.sweep * 5, rest=0.5),
         "idle": Loop(idle.run, lambda t: t.idle, eager=False),
         "sizes": Loop(sizes.run, lambda t: min(t.measure, 60.0), eager=False),
         "reconcile": Loop(reconcile.run, lambda t: t.reconcile, eager=False),
@@ -160,8 +164,9 @@ class Runner:
 
     async def _repeat(self, name: str) -> None:
         loop, failures = LOOPS[name], 0
+        now = asyncio.get_running_loop().time
         while True:
-            bell = self._ctx.wake.current
+            bell, begun = self._ctx.wake.current, now()
             due: datetime | None = None
             try:
                 due = await loop.run(self._ctx)
@@ -177,7 +182,9 @@ class Runner:
             if failures:
                 await asyncio.sleep(min(_LONGEST_PAUSE, pause * 2 ** min(failures, 8)))
             elif loop.eager:
+                until = now() + pause
                 await _wait(bell, pause)
+                await asyncio.sleep(max(0.0, min(begun + loop.rest, until) - now()))
             else:
                 await asyncio.sleep(pause)
 

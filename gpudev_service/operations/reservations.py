@@ -100,7 +100,9 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
     the others; any other refusal undoes the whole."""
     alone = len(batch) == 1
 
-    async def work(session: AsyncSession) -> tuple[dict[int, Any], list[HistoryRow]]:
+    async def work(
+        session: AsyncSession,
+    ) -> tuple[dict[int, Any], list[HistoryRow], views.Known]:
         now = ctx.clock.now()
         found: dict[int, Any] = {}
         rows: dict[int, tuple[ReservationRow, admission.Admitted]] = {}
@@ -132,10 +134,13 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
         await session.flush()
         shown = await views.reservations(ctx, session, [row for row, _ in rows.values()])
         found.update(zip(rows, shown, strict=True))
-        return found, entries + outcome.entries
+        # Nobody is invited yet.
+        owners = [views.owner(row) for row, _ in rows.values()]
+        known = {view.id: (owner, view) for owner, view in zip(owners, shown, strict=True)}
+        return found, entries + outcome.entries, known
 
-    found, entries = await ctx.store.run_for(len(batch), work)
-    await views.publish(ctx, entries)
+    found, entries, known = await ctx.store.run_for(len(batch), work)
+    await views.publish(ctx, entries, known)
     return [found[number] for number in range(len(batch))]
 
 

@@ -18,6 +18,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import SERVICE, Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
+from gpudev_service.events import Owner
 from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
@@ -154,15 +155,16 @@ async def report(
 ) -> Reservation:
     """Takes in what the spawner says; a report that comes twice or too late changes nothing."""
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[Reservation, Owner, list[HistoryRow]]:
         row = await load(session, reservation_id)
         now = ctx.clock.now()
         entries = await _take_in(ctx, session, row, said, now)
         await session.flush()
-        return await views.reservation(ctx, session, row), entries
+        owners = await views.owners(session, [row])
+        return await views.reservation(ctx, session, row), owners[row.id], entries
 
-    view, entries = await ctx.store.run(work)
-    await views.publish(ctx, entries)
+    view, owner, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries, {view.id: (owner, view)})
     return view
 
 

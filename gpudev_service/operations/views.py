@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from urllib.parse import quote
 
 from sqlalchemy import and_, func, or_, select
@@ -268,9 +269,16 @@ async def _position(session: AsyncSession, row: ReservationRow) -> int:
     return (ahead or 0) + 1
 
 
-async def publish(ctx: Context, entries: Iterable[HistoryRow]) -> None:
+#: Reservations as they are after a commit, with whose they are.
+Known = Mapping[str, tuple[Owner, Reservation]]
+
+
+async def publish(
+    ctx: Context, entries: Iterable[HistoryRow], known: Known = MappingProxyType({})
+) -> None:
     """Tells listeners about committed history entries, each with the present state, and wakes the
-    loops. Only what somebody may be listening to is read.
+    loops. Only what somebody may be listening to is read, and nothing where all of it is `known`
+    from the transaction that has just been committed.
 
     What is committed stands, also when the database goes away before it can be told: listeners
     are then sent to read the present state anew.
@@ -281,32 +289,33 @@ async def publish(ctx: Context, entries: Iterable[HistoryRow]) -> None:
     ctx.wake.set()
     if not ctx.events.listeners:
         return
+    # Somebody acts upon a change of state; the many promises that moved with it come after.
+    moved = [number for number, entry in enumerate(waiting, 1) if entry.kind == "transition"]
+    first = moved[-1] if moved else 0
     try:
-        told = await _told(ctx, waiting)
+        for part in (waiting[:first], waiting[first:]):
+            for whose, event in await _told(ctx, part, known):
+                ctx.events.publish(whose, event)
     except StoreUnavailable:
         log.warning("%d events could not be told; listeners read anew", len(waiting))
         ctx.events.lose()
-        return
-    for whose, event in told:
-        ctx.events.publish(whose, event)
 
 
-async def _told(ctx: Context, entries: Sequence[HistoryRow]) -> list[tuple[Owner, Event]]:
-    async with ctx.store.reading() as session:
-        ids = {entry.reservation_id for entry in entries}
-        rows = {
-            row.id: row
-            for row in await session.scalars(
-                select(ReservationRow).where(ReservationRow.id.in_(ids))
-            )
-        }
-        whose = await owners(session, list(rows.values()))
-        views = dict(zip(rows, await reservations(ctx, session, list(rows.values())), strict=True))
+async def _told(
+    ctx: Context, entries: Sequence[HistoryRow], known: Known
+) -> list[tuple[Owner, Event]]:
+    ids = {entry.reservation_id for entry in entries}
+    found = known if ids <= known.keys() else await _read(ctx, ids)
     return [
-        (
-            whose[entry.reservation_id],
-            event(entry, views[entry.reservation_id]),
-        )
+        (found[entry.reservation_id][0], event(entry, found[entry.reservation_id][1]))
         for entry in entries
-        if entry.reservation_id in rows
+        if entry.reservation_id in found
     ]
+
+
+async def _read(ctx: Context, ids: Collection[str]) -> Known:
+    async with ctx.store.reading() as session:
+        rows = list(await session.scalars(select(ReservationRow).where(ReservationRow.id.in_(ids))))
+        whose = await owners(session, rows)
+        views = await reservations(ctx, session, rows)
+    return {view.id: (whose[view.id], view) for view in views}

@@ -100,11 +100,11 @@ def in_service() -> None:
     take, count, copy = snapshots.take_at_end, tree._count, disks.snapshot
     begin = database.begin_write
 
-    async def publishing(ctx: Any, entries: Iterable[Any]) -> None:
+    async def publishing(ctx: Any, entries: Iterable[Any], *known: Any) -> None:
         news = list(entries)
         if any(e.kind == "transition" and e.state == "preparing" for e in news):
             _crash(START_COMMITTED)
-        await publish(ctx, news)
+        await publish(ctx, news, *known)
 
     async def stopping(*given: Any) -> Any:
         _crash(STOP_BEGUN)

@@ -38,8 +38,10 @@ class Script:
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def use(script: Script, *, interval: float = 0.0, eager: bool = False) -> None:
-        loop = Loop(script.run, lambda _: interval, eager)
+    def use(
+        script: Script, *, interval: float = 0.0, eager: bool = False, rest: float = 0.0
+    ) -> None:
+        loop = Loop(script.run, lambda _: interval, eager, rest)
         monkeypatch.setattr(module, "LOOPS", {"script": loop})
 
     return use
@@ -78,6 +80,28 @@ async def test_a_change_wakes_an_eager_loop(world: World, only: Callable[..., No
         await asyncio.wait_for(script.done.wait(), 30)
     finally:
         await runner.close()
+
+
+async def test_a_crowd_of_changes_lets_a_loop_rest(world: World, only: Callable[..., None]) -> None:
+    script = Script(None)
+    only(script, interval=3600, eager=True, rest=3600)
+    runner = Runner(world.ctx)
+    runner.start()
+    try:
+        await asyncio.wait_for(script.begun.wait(), 30)
+        for number in range(5):
+            await world.reserve(f"user-{number}")
+        assert not script.done.is_set()
+    finally:
+        await runner.close()
+
+
+async def test_what_is_due_does_not_wait_for_the_rest(
+    world: World, only: Callable[..., None]
+) -> None:
+    script = Script(world.clock.now())
+    only(script, interval=3600, eager=True, rest=3600)
+    await ended(script, Runner(world.ctx))
 
 
 async def test_a_moment_that_is_past_does_not_wait(world: World, only: Callable[..., None]) -> None:

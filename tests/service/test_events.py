@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from gpudev_client.models import Event
+from gpudev_client.models import Event, Milestone, ServerReport
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
 from gpudev_service.events import BACKLOG, Dropped, EventBus, Owner
-from gpudev_service.operations import reservations, views
+from gpudev_service.operations import reservations, servers, views
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.models import HistoryRow
 from tests.fixtures.world import World
 
 ADA = Owner("ada", ())
@@ -80,13 +83,56 @@ async def test_what_is_committed_is_answered_though_nobody_could_be_told(
 ) -> None:
     store = DeafStore(migrated_url)
     world.ctx.store = store
+    got = await world.reserve()
     async with world.ctx.events.listen(lambda _: True) as listener:
         store.deaf_after_commit = True
-        got = await world.reserve()
+        await reservations.cancel(world.ctx, got.id, Actor("ada"))
         store.deaf_after_commit = store.deaf = False
         with pytest.raises(Dropped):
             await listener.next()
-    assert (await world.look(got)).id == got.id
+    assert await world.states(got) == [State.STOPPING]
+    await store.close()
+
+
+async def test_what_a_start_changes_is_told_without_reading_it_again(
+    world: World, migrated_url: str
+) -> None:
+    """Hundreds start at once, and each of their Hubs listens."""
+    store = DeafStore(migrated_url)
+    world.ctx.store = store
+    async with world.ctx.events.listen(lambda owner: owner.user == "ada") as listener:
+        store.deaf_after_commit = True
+        got = await world.reserve()
+        assert [(await listener.next()).kind for _ in range(2)] == ["transition"] * 2
+        now = world.clock.now()
+        said = ServerReport(status="running", milestones=[Milestone(step="lab", at=now)])
+        after = await servers.report(world.ctx, got.id, Actor("spawner"), said)
+        steps, runs = await listener.next(), await listener.next()
+        assert (steps.kind, runs.kind) == ("milestones", "transition")
+        assert runs.reservation == after
+        assert after.state is State.ACTIVE
+        store.deaf_after_commit = store.deaf = False
+    await store.close()
+
+
+async def test_who_starts_is_told_before_the_promises_that_moved_with_it(
+    world: World, migrated_url: str
+) -> None:
+    store = DeafStore(migrated_url)
+    world.ctx.store = store
+    got, other = await world.reserve(), await world.reserve("grace")
+    now = world.clock.now()
+    rows = [
+        HistoryRow(reservation_id=one.id, at=now, kind=kind, state="queued", reason="", actor="")
+        for one, kind in ((got, "transition"), (other, "promise"))
+    ]
+    async with world.ctx.events.listen(lambda _: True) as listener:
+        store.deaf = True
+        await views.publish(world.ctx, rows, {got.id: (ADA, got)})
+        store.deaf = False
+        assert (await listener.next()).reservation == got
+        with pytest.raises(Dropped):
+            await listener.next()
     await store.close()
 
 
