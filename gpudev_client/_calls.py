@@ -176,7 +176,9 @@ def launch(reservation_id: str) -> Flow[models.ServerLaunch]:
 def report_server(reservation_id: str, report: models.ServerReport) -> Flow[models.Reservation]:
     """Spawner: what became of a reservation's server."""
     call = Call("PUT", f"{_reservation(reservation_id)}/server", body=body(report))
-    return fetch(call, models.Reservation)
+    # Where a start stands can be said twice, and is said of every start.
+    keyed = report.status not in {"starting", "running"}
+    return fetch(call, models.Reservation, keyed=keyed)
 
 
 # --- inside a lease ---------------------------------------------------------------------------

@@ -78,10 +78,16 @@ def body(request: BaseModel) -> bytes:
     return request.model_dump_json(exclude_none=True).encode()
 
 
-def exchange(call: Call, retry: Retry = RETRY, key: str | None = None) -> Flow[Reply]:
-    """Make one call, repeated while it is safe and bounded; returns a 2xx reply or raises."""
+def exchange(
+    call: Call, retry: Retry = RETRY, key: str | None = None, *, keyed: bool = True
+) -> Flow[Reply]:
+    """Make one call, repeated while it is safe and bounded; returns a 2xx reply or raises.
+
+    Without a key (not `keyed`) goes what does the same a second time, for which the service then
+    keeps no books.
+    """
     headers = {"Accept": "application/json", **call.headers}
-    if call.method in _MUTATING:
+    if keyed and call.method in _MUTATING:
         headers["Idempotency-Key"] = key or uuid.uuid4().hex
     if call.body is not None:
         headers["Content-Type"] = "application/json"
@@ -111,9 +117,10 @@ def fetch(
     *,
     retry: Retry = RETRY,
     key: str | None = None,
+    keyed: bool = True,
 ) -> Flow[M]:
     """Make one call and read its answer as `kind`."""
-    reply = yield from exchange(call, retry, key)
+    reply = yield from exchange(call, retry, key, keyed=keyed)
     return parse(kind, reply.body)
 
 

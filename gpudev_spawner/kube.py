@@ -103,8 +103,8 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
         self.dns_name = self.dns_name_template.format(namespace=self.namespace, name=self.pod_name)
         await self.watching()
         # A Hub that was killed during a start has forgotten its pods, and two servers must not
-        # share the GPUs of one lease.
-        if not await self._gang.end(key, len(plan.nodes), grace=0):
+        # share the GPUs of one lease. Of a reservation that this start has made there are none.
+        if not self._new and not await self._gang.end(key, len(plan.nodes), grace=0):
             raise SpawnRefused(
                 "What an earlier start has left does not go. Tell an administrator.", status=409
             )

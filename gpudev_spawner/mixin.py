@@ -75,6 +75,8 @@ class GpuDevMixin(Spawner):
     _launch: ServerLaunch | None = None
     _limit: float = 0.0
     _failed_start = _leaving = _started = False
+    #: Whether this very start has made its reservation, and nothing of it was ever started.
+    _new = False
     _began_at: datetime | None = None
     _ran_at: datetime | None = None
 
@@ -161,7 +163,7 @@ class GpuDevMixin(Spawner):
         """Reserves, waits for the turn, and starts the server on its placement."""
         self._move(Phase.RESERVING)
         self._reservation, self._launch = None, None
-        self._failed_start = self._leaving = self._started = False
+        self._failed_start = self._leaving = self._started = self._new = False
         self.connection.arm()
         try:
             self._reservation = await self._reserve()
@@ -190,23 +192,25 @@ class GpuDevMixin(Spawner):
         asked, user = self._asked, self.user.name
         if isinstance(asked, options.Attach):
             return self._mine(await self.connection.client.reservation(asked.reservation))
-        live = await self.connection.live(user, self.name)
-        if live is not None:
-            return self._mine(live)
         if asked is None:
+            live = await self.connection.live(user, self.name)
+            if live is not None:
+                return self._mine(live)
             raise SpawnRefused(
                 "Say what to reserve: a GPU type and a number of hours at least. "
                 "“Reserve GPUs” on the Hub's home page asks for all of it.",
                 field="gpu_type",
             )
         try:
-            return await self.connection.client.reserve(self.request_for(asked))
-        except errors.Conflict as error:
-            # Two starts of one server at once: the second one joins the first one's reservation.
+            made = await self.connection.client.reserve(self.request_for(asked))
+        except errors.RefusalError:
+            # A server that has a reservation goes on with it, whatever is asked for now.
             live = await self.connection.live(user, self.name)
-            if error.code != "server_in_use" or live is None:
+            if live is None:
                 raise
             return self._mine(live)
+        self._new = True
+        return made
 
     def _show_name(self, name: str) -> None:
         """The reservation's name on the Hub's own pages, which Hub 5 does not have."""
@@ -299,32 +303,30 @@ class GpuDevMixin(Spawner):
     async def _start_server(self, reservation_id: str) -> Any:
         assert self._launch is not None  # noqa: S101 - set by _bring_up
         await self.apply_launch(self._launch)
+        self._new = False
         where = await self.run_server()
         self._started, self._ran_at = True, datetime.now(UTC)
         rows.ran(self)
-        self._still_ours(
-            await self.connection.report(
-                reservation_id, ServerReport(status="starting", handle=self.server_handle())
-            )
-        )
-        await self._answers(where)
+        answering = asyncio.create_task(self._answers(where))
+        try:
+            said = ServerReport(status="starting", handle=self.server_handle())
+            self._still_ours(await self.connection.report(reservation_id, said))
+            await answering
+        finally:
+            answering.cancel()
         steps = [*self._steps(), Milestone(step="lab", at=datetime.now(UTC))]
-        self._still_ours(
-            await self.connection.report(
-                reservation_id, ServerReport(status="starting", milestones=steps)
-            )
-        )
-        self.connection.later(self._report_reachable(reservation_id))
+        self.connection.later(self._report_reachable(reservation_id, steps))
         return where
 
-    async def _report_reachable(self, reservation_id: str) -> None:
+    async def _report_reachable(self, reservation_id: str, steps: list[Milestone]) -> None:
         """Tells the service that the server runs, once the Hub has its route: whoever hears of it
         earlier finds nothing there. Should the Hub die before, the service sees it by itself."""
         future = cast("asyncio.Task[Any] | None", self._spawn_future)
         if future is not None:
             await asyncio.wait([future])
         if self.ready:
-            await self.connection.report(reservation_id, ServerReport(status="running"))
+            said = ServerReport(status="running", milestones=steps)
+            await self.connection.report(reservation_id, said)
 
     def _steps(self) -> list[Milestone]:
         begin = [Milestone(step="begin", at=self._began_at)] if self._began_at else []
@@ -354,7 +356,7 @@ class GpuDevMixin(Spawner):
         try:
             while not answer.done():
                 await asyncio.wait([answer], timeout=self.answer_interval)
-                status = await self.poll()
+                status = None if answer.done() else await self.poll()
                 if status is not None:
                     raise failures.ServerDied(status)
             await answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 from urllib.parse import unquote
 
 import pytest
@@ -60,6 +61,18 @@ def test_pauses_grow_and_stay_bounded(failures: int) -> None:
     retry = Retry(first=0.5, longest=8.0)
     assert 0.25 < retry.pause(failures) <= 10.0
     assert retry.pause(1) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("status", "keyed"),
+    [("starting", False), ("running", False), ("stopped", True), ("failed", True), ("note", True)],
+)
+def test_no_books_are_kept_of_where_a_start_stands(
+    status: Literal["starting", "running", "stopped", "failed", "note"], keyed: bool
+) -> None:
+    report = models.ServerReport(status=status)
+    played = Played(calls.report_server("a" * 12, report), [ok(reservation())])
+    assert ("Idempotency-Key" in played.calls[0].headers) is keyed
 
 
 def test_the_service_says_how_long_to_wait() -> None:

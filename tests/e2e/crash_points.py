@@ -49,11 +49,11 @@ IN_SERVICE = (
 
 #: The server's process runs; neither the Hub nor the service has written down which one it is.
 SERVER_STARTED = "server-started"
-#: The service knows that the server answers, and the Hub has not written down that it started it.
-ANSWER_REPORTED = "answer-reported"
+#: The server answers, and neither the Hub nor the service has written down that it does.
+ANSWERED = "answered"
 #: The Hub has written the server down and routes to it, and the service does not know.
 ROUTED = "routed"
-IN_HUB = (SERVER_STARTED, ANSWER_REPORTED, ROUTED)
+IN_HUB = (SERVER_STARTED, ANSWERED, ROUTED)
 
 
 def arm(folder: Path, point: str, how: signal.Signals = signal.SIGKILL) -> None:
@@ -141,18 +141,20 @@ def in_service() -> None:
 
 def in_hub() -> None:
     from gpudev_spawner.connection import Connection
+    from gpudev_spawner.mixin import GpuDevMixin
 
-    connection = cast("Any", Connection)
-    report = connection.report
+    connection, mixin = cast("Any", Connection), cast("Any", GpuDevMixin)
+    report, answers = connection.report, mixin._answers
 
     async def reporting(self: Any, reservation_id: str, said: Any) -> Any:
         if said.status == "starting":
             _crash(SERVER_STARTED)
         if said.status == "running":
             _crash(ROUTED)
-        answer = await report(self, reservation_id, said)
-        if said.milestones:
-            _crash(ANSWER_REPORTED)
-        return answer
+        return await report(self, reservation_id, said)
 
-    connection.report = reporting
+    async def answering(self: Any, where: Any) -> None:
+        await answers(self, where)
+        _crash(ANSWERED)
+
+    connection.report, mixin._answers = reporting, answering

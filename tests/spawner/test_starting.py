@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import select
 import signal
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from gpudev_spawner import names
+from tests.fixtures.hub import ADMIN, RunningHub
 
 from .conftest import Meet
 from .person import Person, form_of, said
@@ -74,6 +77,27 @@ def test_the_form_starts_a_server_on_exactly_its_gpus(meet: Meet) -> None:
     assert seen["USER"] == "form-ada"
     assert seen["HOME"] == process.cwd()
     assert "spawner" not in str(seen.get("JUPYTERHUB_API_TOKEN"))
+
+
+def test_a_start_asks_the_service_for_no_more_than_it_needs(
+    meet: Meet, running_hub: RunningHub
+) -> None:
+    hub = running_hub
+    headers = {"Authorization": f"token {hub.token(ADMIN)}"}
+
+    def asked(route: str) -> float:
+        told = httpx.get(f"{hub.service}/metrics", headers=headers, trust_env=False).text
+        found = re.findall(rf'gpudev_requests_total{{route="{route}",.*}} (.*)', told)
+        return sum(map(float, found))
+
+    ada = meet("asks-ada")
+    routes = ("list_reservations", "submit_reservation", "launch_server", "report_server")
+    before = [asked(route) for route in routes]
+    assert ada.start("asks", gpu_type="t4", gpus=1, hours=1).is_success
+    [got] = hub.call("GET", "/reservations", ada.token).json()["items"]
+    ada.until(got["id"], "active")
+    more = [asked(route) - was for route, was in zip(routes, before, strict=True)]
+    assert more == [1, 1, 1, 2], "the list was asked for here"
 
 
 def test_a_stop_gives_the_gpus_back(meet: Meet) -> None:
