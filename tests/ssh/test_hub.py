@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import pexpect  # type: ignore[import-untyped]
 import psutil
 import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tests.e2e.conftest import LIGHT_SERVERS, SHORT
 from tests.e2e.people import Person, people
-from tests.e2e.waiting import until
+from tests.e2e.waiting import PATIENCE, until
 from tests.fixtures.hub import RunningHub
 
 from .laptop import Laptop
@@ -26,11 +32,13 @@ pytestmark = [pytest.mark.ssh, pytest.mark.hub, pytest.mark.timeout(280)]
 
 #: What must have ended, in seconds (R12); the measured time is printed.
 REMOVAL = 5.0
+#: One word before a lease ends, as late as a whole minute allows.
+WARNING = 'c.GpuDev.times["warnings"] = [1]'
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[RunningHub]:
-    hub = RunningHub(service_config=SHORT, hub_config=LIGHT_SERVERS)
+    hub = RunningHub(service_config=SHORT + WARNING, hub_config=LIGHT_SERVERS)
     try:
         hub.start()
         yield hub
@@ -153,6 +161,60 @@ def test_the_end_of_the_lease_ends_the_session(person: Make) -> None:
     ada.until_over(got.id, State.CANCELLED)
     said = ada.laptop.ssh("true").stderr.decode()
     assert "ended" in said, said
+
+
+async def test_a_warning_comes_in_every_terminal_of_the_server(person: Make) -> None:
+    ada = person("ssh-warned")
+    got = ada.lease(hours=0.025)
+    by_ssh = pexpect.spawn(
+        "ssh",
+        ["-tt", *ada.laptop.options(), ada.laptop.host],
+        env=ada.laptop.environment,
+        timeout=PATIENCE,
+    )
+    in_lab = await terminal(ada, got)
+    try:
+        by_ssh.sendline("echo $((40+2))")
+        by_ssh.expect("42\r\n")
+        await in_lab.write_message(json.dumps(["stdin", "echo $((40+2))\r"]))
+        await until_shown(in_lab, "42\r\n")
+        # Both are there. The lease gets an end whose warning is due in a few seconds.
+        both = datetime.now(UTC)
+        ada.at_least(got.id, 65)
+
+        def warned() -> str | None:
+            found = [one for one in ada.history(got.id) if one.kind == "warning" and one.at > both]
+            return found[-1].reason if found else None
+
+        said = await asyncio.to_thread(until, warned, "the service warns")
+        assert "ends in" in said
+        by_ssh.expect_exact(f"[gpudev] {said}")
+        await until_shown(in_lab, f"[gpudev] {said}")
+    finally:
+        by_ssh.close(force=True)
+        in_lab.close()
+
+
+async def terminal(person: Person, lease: Reservation) -> WebSocketClientConnection:
+    """A terminal of the server, as JupyterLab opens it."""
+    base = f"{person.hub.url}/user/{person.name}/{lease.server_name}"
+    login = {"Authorization": f"token {person.token}"}
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE, headers=login) as http:
+        made = await http.post(f"{base}/api/terminals")
+        made.raise_for_status()
+    address = f"{base.replace('http', 'ws', 1)}/terminals/websocket/{made.json()['name']}"
+    return await websocket_connect(HTTPRequest(address, headers=login))
+
+
+async def until_shown(terminal: WebSocketClientConnection, text: str) -> None:
+    """Reads what a terminal shows until `text` has been there."""
+    shown = ""
+    async with asyncio.timeout(PATIENCE):
+        while text not in shown:
+            message = await terminal.read_message()
+            assert message is not None, shown
+            kind, *content = json.loads(message)
+            shown += content[0] if kind == "stdout" else ""
 
 
 def test_a_restart_of_hub_and_service_leaves_sessions_alone(hub: RunningHub, person: Make) -> None:
