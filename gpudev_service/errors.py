@@ -36,6 +36,7 @@ CODES: Mapping[str, int] = MappingProxyType(
         "server_not_ready": 409,
         "planned_again": 409,
         "no_ssh_keys": 409,
+        "no_ssh": 409,
         "extension_limited": 409,
         "idempotency_conflict": 409,
         "in_progress": 409,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from gpudev_client import limits
 
@@ -48,13 +48,25 @@ class TicketHolder(Answer):
 
 class SshHostReport(Request):
     """How a server is reached by SSH: its public host keys, the account to log in with, and where
-    one is then."""
+    one is then. Or only `unavailable`: why it is not, in a sentence."""
 
-    host_keys: list[SshKeyLine] = Field(min_length=1, max_length=8)
-    login: Annotated[str, StringConstraints(pattern=rf"^{limits.LOGIN_NAME}$")]
+    host_keys: list[SshKeyLine] = Field(default=[], max_length=8)
+    login: Annotated[str, StringConstraints(pattern=rf"^{limits.LOGIN_NAME}$")] | None = None
     home: (
         Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)] | None
     ) = None
+    unavailable: (
+        Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=300)] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SshHostReport:
+        if self.unavailable is not None:
+            if self.host_keys or self.login or self.home:
+                raise ValueError("say either how the server is reached or why it is not")
+        elif not self.host_keys or self.login is None:
+            raise ValueError("say host_keys and login, or why there is no SSH: unavailable")
+        return self
 
 
 class LabAccess(Answer):

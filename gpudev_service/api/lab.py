@@ -81,7 +81,7 @@ ROUTES = (
         connect,
         "The way into the server by SSH, for one connection: owner and collaborators who use it.",
         answer=SshAccess,
-        errors=("wrong_state", "server_not_ready", "no_ssh_keys"),
+        errors=("wrong_state", "server_not_ready", "no_ssh_keys", "no_ssh"),
         secret=True,
     ),
     Route(
@@ -124,7 +124,7 @@ ROUTES = (
         "/reservations/{id}/ssh-host",
         Access.LAB,
         publish_host,
-        "The server's public host keys and the account to log in with.",
+        "The server's public host keys and the account to log in with, or why there is no SSH.",
         body=SshHostReport,
         answer=Reservation,
         errors=("wrong_state",),

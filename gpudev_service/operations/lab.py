@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import func, select
@@ -42,6 +43,8 @@ _CLOCKS = timedelta(minutes=1)
 #: Unsaved documents that the history names.
 _NAMED = 5
 _RUNNING = frozenset({State.PREPARING, State.ACTIVE})
+#: Where a line of the history holds why the server has no SSH.
+_NO_SSH = "no_ssh"
 
 
 async def view(ctx: Context, reservation_id: str) -> LabView:
@@ -86,14 +89,16 @@ async def way_in(ctx: Context, reservation_id: str, user: str, until: datetime) 
     """How `user` gets into the server by SSH, with a ticket (still to be made) until `until`.
 
     Raises:
-        Refusal: `wrong_state` while it waits and when it is over, `no_ssh_keys`,
-            `server_not_ready` as long as it is worth coming again.
+        Refusal: `wrong_state` while it waits and when it is over, `no_ssh_keys`, `no_ssh` where
+            the server cannot be reached so, `server_not_ready` as long as it is worth coming
+            again.
     """
     async with ctx.store.reading() as session:
         row = await load(session, reservation_id)
         seen = await views.reservation(ctx, session, row)
         host = await session.get(SshHostRow, reservation_id)
         lines = await keys.lines(session, [user])
+        why_not = await _why_no_ssh(session, reservation_id) if host is None else None
     state = State(row.state)
     if state not in WAITING and state not in _RUNNING:
         raise Refusal("wrong_state", _over(seen, ctx.clock.now()))
@@ -109,6 +114,13 @@ async def way_in(ctx: Context, reservation_id: str, user: str, until: datetime) 
         raise Refusal(
             "server_not_ready",
             "The server has ended unexpectedly. Start it again from the Hub's home page.",
+        )
+    if why_not is not None:
+        raise Refusal(
+            "no_ssh",
+            f"This server cannot be reached by SSH: {why_not} JupyterLab in the browser works all "
+            "the same. Whoever makes the image or runs the Hub finds what SSH needs in the "
+            "operators' guide under SSH.",
         )
     if host is None:
         raise Refusal("server_not_ready", "The server is still starting. Come again in a moment.")
@@ -139,7 +151,8 @@ async def holder(ctx: Context, reservation_id: str, user: str) -> TicketHolder:
 
 
 async def publish_host(ctx: Context, reservation_id: str, said: SshHostReport) -> Reservation:
-    """Takes in the server's host keys. A server that starts again says the same once more."""
+    """Takes in the server's host keys, or why it has none. A server that starts again says the
+    same once more."""
     found = [key.line for key in ssh_keys.parse_all(said.host_keys, "host_keys")]
 
     async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
@@ -147,19 +160,16 @@ async def publish_host(ctx: Context, reservation_id: str, said: SshHostReport) -
         if State(row.state) not in _RUNNING:
             raise Refusal("wrong_state", f"The reservation is {row.state}; no server runs.")
         host = await session.get(SshHostRow, reservation_id)
+        if said.login is None:
+            entries = await _without_ssh(ctx, session, row, host, said.unavailable or "")
+            return await views.reservation(ctx, session, row), entries
         entries = []
         before = None if host is None else (host.host_keys, host.login, host.home)
         if before != (found, said.login, said.home):
             text = "The server can be reached by SSH."
             if before is not None:
                 text = f"The way in by SSH has changed: {_what_changed(before, found)}."
-            now = ctx.clock.now()
-            if await _may_say(ctx, session, row, "server"):
-                entry = note(session, row, "server", text, actor=SERVICE.name, now=now)
-            else:
-                # It takes effect all the same, and is told, but not kept.
-                entry = telling(row, "server", text, actor=SERVICE.name, now=now)
-            entries = [entry]
+            entries = [await _said(ctx, session, row, text)]
             await session.merge(
                 SshHostRow(reservation_id=row.id, host_keys=found, login=said.login, home=said.home)
             )
@@ -169,6 +179,45 @@ async def publish_host(ctx: Context, reservation_id: str, said: SshHostReport) -
     seen, entries = await ctx.store.run(work)
     await views.publish(ctx, entries)
     return seen
+
+
+async def _without_ssh(
+    ctx: Context, session: AsyncSession, row: ReservationRow, host: SshHostRow | None, why: str
+) -> list[HistoryRow]:
+    """Notes why a server cannot be reached by SSH; whoever asks for the way in is told."""
+    if host is None and await _why_no_ssh(session, row.id) == why:
+        return []
+    if host is not None:
+        await session.delete(host)  # of a server that ran here before
+    text = f"The server cannot be reached by SSH: {why}"
+    entry = await _said(ctx, session, row, text, {_NO_SSH: why})
+    await session.flush()
+    return [entry]
+
+
+async def _why_no_ssh(session: AsyncSession, reservation_id: str) -> str | None:
+    """What the server has said last about having no SSH; None where it has not."""
+    lines = await session.scalars(
+        select(HistoryRow.data)
+        .where(HistoryRow.reservation_id == reservation_id, HistoryRow.kind == "server")
+        .order_by(HistoryRow.id.desc())
+    )
+    return next((str(data[_NO_SSH]) for data in lines if _NO_SSH in data), None)
+
+
+async def _said(
+    ctx: Context,
+    session: AsyncSession,
+    row: ReservationRow,
+    text: str,
+    data: dict[str, Any] | None = None,
+) -> HistoryRow:
+    """A line about the server; where it has said too much it takes effect all the same, and is
+    told, but not kept."""
+    now = ctx.clock.now()
+    if await _may_say(ctx, session, row, "server"):
+        return note(session, row, "server", text, actor=SERVICE.name, now=now, data=data)
+    return telling(row, "server", text, actor=SERVICE.name, now=now)
 
 
 def _what_changed(before: tuple[list[str], str, str | None], host_keys: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from gpudev_client import limits
 from gpudev_client.models import ClosingReport, CollaboratorRequest, Reservation, SshHostReport
@@ -155,6 +156,46 @@ async def test_the_way_in(world: World) -> None:
     access = await lab.way_in(world.ctx, got.id, "ada", UNTIL)
     assert (access.login, access.home, access.host_keys) == ("jovyan", "/home/jovyan", [OTHER])
     assert access.url == f"http://hub.example/user/ada/{got.id}/gpudev/ssh"
+
+
+async def test_a_server_without_ssh_is_not_waited_for(world: World) -> None:
+    got = await lease(world)
+    await add_key(world)
+    why = "setpriv is not installed in this server."
+    lacks = SshHostReport(unavailable=why)
+    for _ in range(2):
+        await lab.publish_host(world.ctx, got.id, lacks)
+    code, message = await refused(world, got)
+    assert code == "no_ssh"
+    assert why in message
+    assert (await world.look(got)).ssh_host is None
+    # Mended, and broken again by what a restarted server has installed meanwhile.
+    await lab.publish_host(world.ctx, got.id, HOST)
+    assert (await lab.way_in(world.ctx, got.id, "ada", UNTIL)).login == "jovyan"
+    await lab.publish_host(world.ctx, got.id, lacks)
+    assert (await refused(world, got))[0] == "no_ssh"
+    assert (await world.look(got)).ssh_host is None
+    no = f"The server cannot be reached by SSH: {why}"
+    said = [
+        reason for reason in await world.reasons(got) if "SSH:" in reason or "by SSH." in reason
+    ]
+    assert said == [no, "The server can be reached by SSH.", no]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"login": "jovyan"},
+        {"host_keys": [KEY]},
+        {"unavailable": ""},
+        {"unavailable": "two\nlines"},
+        {"unavailable": "no sshd", "login": "jovyan", "host_keys": [KEY]},
+    ],
+)
+def test_a_report_on_ssh_says_how_or_why_not(said: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SshHostReport.model_validate(said)
 
 
 async def test_while_it_waits_the_refusal_says_until_when(world: World) -> None:

@@ -7,6 +7,7 @@ in, with which keys, and what it answers. Run as `python -m tests.ssh.child PORT
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -37,6 +38,8 @@ class Service:
         self.refusal: dict[str, Any] | None = None
         self.refusals_left = 0
         self.report: models.SshHostReport | None = None
+        self.reports = 0
+        self._reported = asyncio.Event()
         self.cancelled = 0
         #: How many more times the host key cannot be published.
         self.unreachable = int(os.environ.get("SSH_TEST_UNREACHABLE", "0"))
@@ -96,6 +99,14 @@ class Service:
             self.unreachable -= 1
             raise errors.Unreachable("The service cannot be reached.")
         self.report = report
+        self.reports += 1
+        self._reported.set()
+
+    async def wait_for_reports(self, count: int) -> None:
+        """Until the server has said how it is reached so many times."""
+        while self.reports < count:
+            self._reported.clear()
+            await self._reported.wait()
 
 
 class _Json(RequestHandler):
@@ -139,7 +150,7 @@ class Access(_Json):
         base = os.environ["SSH_TEST_PUBLIC"]
         access = models.SshAccess(
             host=f"gpudev-{ID}",
-            login=service.report.login,
+            login=service.report.login or "",
             home=service.report.home,
             url=f"{base}{os.environ['SSH_TEST_BASE']}/gpudev/ssh",
             ticket=ticket,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gpudev_lab.sshd import proxied
+from gpudev_lab.sshd import endpoint, proxied
 from gpudev_lab.sshd.endpoint import Host
+from tests.client.models import ID
 
 from .child import Service
 from .site import Site
@@ -49,6 +51,43 @@ async def test_the_raw_socket_outlives_what_the_server_lacks(
     shutil.move(aside, folder)
     assert await said() == b"SSH-"
     await host.close()
+
+
+async def test_the_service_is_told_once_why_there_is_no_ssh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "PAUSE", 0.01)
+    service = Service()
+    service.set({"people": {}})
+    host = Host(service, tmp_path, tls=False)
+    with monkeypatch.context() as there:
+        # As a container that runs as a number of the operator's choice.
+        there.setattr(os, "geteuid", lambda: 54_321)
+        host.changed()
+        await service.wait_for_reports(1)
+        assert service.report is not None
+        assert "54321, which has no name" in (service.report.unavailable or "")
+    await service.wait_for_reports(2)
+    # Nothing has been repeated in between, and what has come right is told too.
+    assert service.report.unavailable is None
+    assert service.report.host_keys
+    await host.close()
+
+
+def test_a_server_without_ssh_is_refused_at_once(fresh_site: Callable[[], Site]) -> None:
+    site = fresh_site()
+    ada = site.person("ada")
+    site.admit(ada)
+    why = "This server cannot be reached by SSH: setpriv is not installed in this server."
+    site.control(refusal={"status": 409, "code": "no_ssh", "message": why}, refusals_left=-1)
+    for done in (
+        ada.ssh("true"),
+        ada.gpudev("connect", ID),
+        ada.gpudev("submit", "--on", ID, "--", "true"),
+    ):
+        assert done.returncode != 0
+        assert why.encode() in done.stderr
+        assert b"Waiting" not in done.stderr
 
 
 def test_what_fails_after_the_upgrade_ends_the_connection(

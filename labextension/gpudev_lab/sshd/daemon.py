@@ -76,6 +76,13 @@ def account() -> Account:
     return Account(found.pw_name, found.pw_dir, found.pw_shell or "/bin/sh")
 
 
+def check() -> None:
+    """Raises Unavailable where the server lacks what every sshd needs."""
+    account()
+    program("sshd", "/usr/sbin")
+    program("setpriv", "/usr/bin")
+
+
 def mark(user: str) -> str:
     """The value of `MARK` for a Hub user, whatever characters the name has."""
     return hashlib.sha256(user.encode()).hexdigest()[:24]

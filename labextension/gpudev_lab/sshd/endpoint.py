@@ -187,6 +187,7 @@ class Host:
         self._published = False
         self._news = asyncio.Event()
         self._told = ""
+        self._reported: SshHostReport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.unsubscribe = link.subscribe(self.changed)
 
@@ -220,6 +221,7 @@ class Host:
         view = self.link.view
         if view is None:
             raise daemon.Unavailable("The server has not heard from the service yet; try again.")
+        daemon.check()  # before the key: ssh-keygen would not say what the server lacks
         try:
             key = await asyncio.to_thread(hostkey.ensure, self.home, who.disk(view))
         except hostkey.HostKeyError as error:
@@ -248,17 +250,23 @@ class Host:
             if self._published or self.link.view is None:
                 return
             try:
-                key = await self._prepare()
-                report = SshHostReport(
-                    host_keys=[key.public], login=self.sessions.login, home=str(self.home)
-                )
-                await self.link.publish_host(report)
-            except daemon.Unavailable as unavailable:
-                self._tell(f"no SSH in this server: {unavailable}")
+                report = await self._report()
+                if report != self._reported:
+                    await self.link.publish_host(report)
+                    self._reported = report
             except (GpuDevError, OSError) as error:
                 self._tell(f"the host key could not be published: {error}")
             else:
-                self._published = True
+                self._published = report.unavailable is None
+
+    async def _report(self) -> SshHostReport:
+        """How this server is reached, or why it is not: nobody waits for what does not come."""
+        try:
+            key = await self._prepare()
+        except daemon.Unavailable as unavailable:
+            self._tell(f"no SSH in this server: {unavailable}")
+            return SshHostReport(unavailable=str(unavailable))
+        return SshHostReport(host_keys=[key.public], login=self.sessions.login, home=str(self.home))
 
     def _tell(self, why: str) -> None:
         """Logs why it is tried again, once for each reason."""
