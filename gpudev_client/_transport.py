@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from . import errors
+from . import errors, trust
 from ._steps import Call, Emit, Flow, Pause, Read, Reply
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ def _options(url: str, token: str | None, timeouts: Timeouts) -> dict[str, Any]:
         "follow_redirects": False,
         # A proxy from the environment must not see what stays on this machine.
         "trust_env": not _is_loopback(url),
+        "verify": trust.context() if url.startswith("https:") else False,
     }
 
 

@@ -133,10 +133,9 @@ class Connection:
     def _wrap(self) -> None:
         import ssl
 
-        # Certificates are looked up when they are needed; loading them all takes tens of
-        # milliseconds. SSL_CERT_FILE and SSL_CERT_DIR say where else they are.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.set_default_verify_paths()
+        from gpudev_client import trust
+
+        context = trust.context()
         context.set_alpn_protocols(["http/1.1"])
         try:
             self.sock = context.wrap_socket(self.sock, server_hostname=self.address.host)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
+from gpudev_client import Client
 from gpudev_client.ssh import config, frames
+from gpudev_client.ssh.wire import Address, Connection
+from tests.client.models import ID
+from tests.tiers import ROOT
 
+from .laptop import GPUDEV
 from .middlebox import behind
 from .site import HOST, Person, Site, TlsSite
 
@@ -107,6 +116,32 @@ def test_a_certificate_that_nobody_trusts_is_said(secure: Person) -> None:
     done = secure.run("env", "-u", "SSL_CERT_FILE", *secure.command(HOST, "true"))
     assert done.returncode == 255
     assert b"is not trusted" in done.stderr
+
+
+def test_the_command_and_ssh_trust_the_same(secure: Person, tmp_path: Path) -> None:
+    certificate = Path(secure.extra["SSL_CERT_FILE"])
+    shutil.copy(certificate, tmp_path / "our.pem")
+    subprocess.run(["openssl", "rehash", str(tmp_path)], check=True)
+    for named in ({"SSL_CERT_FILE": str(certificate)}, {"SSL_CERT_DIR": str(tmp_path)}, {}):
+        found = {"GPUDEV_CONFIG": str(secure.config), "PYTHONPATH": str(ROOT), **named}
+        own = ["env", "-u", "SSL_CERT_FILE", *(f"{name}={value}" for name, value in found.items())]
+        listed = secure.run(*own, *GPUDEV, "list")
+        entered = secure.run(*own, *secure.command(HOST, "true"))
+        assert (listed.returncode == 0) == (entered.returncode == 0) == bool(named), listed.stderr
+
+
+def test_a_python_without_certificates_takes_those_of_certifi(
+    secure: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = secure.extra["SSL_CERT_FILE"]
+    nowhere = ssl.get_default_verify_paths()._replace(cafile="", capath="")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nowhere)
+    monkeypatch.setattr(certifi, "where", lambda: certificate)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    Connection(Address(secure.site.service)).close()
+    with Client(secure.site.service, secure.token) as client:
+        assert [one.id for one in client.reservations()] == [ID]
 
 
 @pytest.mark.parametrize("how", ["holds", "closes", "resets", "words"])
