@@ -140,7 +140,9 @@ def install(setup: Setup, file: Path) -> bool:
     _forget_old(setup.folder / "known_hosts.d")
     if is_installed(setup, file):
         return False
-    before = _without_line(setup, file)
+    before, target = _without_line(setup, file), file.resolve()
+    if target.exists():
+        write(_backup(file), before, _mode(target))
     _change(file, f"{include_line(setup)}\n".encode() + before)
     return True
 
@@ -159,10 +161,13 @@ def remove(setup: Setup, file: Path) -> bool:
     content, rest = _content(file), _without_line(setup, file)
     if rest == content:
         return there
-    if not rest and not _backup(file).exists():
+    backup = _backup(file)
+    if not rest and not backup.exists():
         file.resolve().unlink()  # it held nothing but our line
-    else:
-        _change(file, rest)
+        return True
+    _change(file, rest)
+    if backup.exists() and backup.read_bytes() == rest:
+        backup.unlink()  # what it was kept for is there again; else the person has changed it since
     return True
 
 
@@ -184,11 +189,11 @@ def write(file: Path, content: bytes, mode: int = 0o600) -> None:
 def _change(file: Path, content: bytes) -> None:
     target = file.resolve()  # a link into somebody's collection of settings stays one
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mode = 0o600
-    if target.exists():
-        mode = target.stat().st_mode & 0o777
-        write(_backup(file), target.read_bytes(), mode)
-    write(target, content, mode)
+    write(target, content, _mode(target))
+
+
+def _mode(target: Path) -> int:
+    return target.stat().st_mode & 0o777 if target.exists() else 0o600
 
 
 def _backup(file: Path) -> Path:

@@ -122,6 +122,17 @@ def test_nothing_else_of_the_file_is_touched(setup: Setup, file: Path) -> None:
     assert not ssh.remove(setup, file)
     assert file.read_bytes() == before
     assert not setup.config.exists()
+    assert [one.name for one in file.parent.iterdir()] == ["config"]
+
+
+def test_removing_keeps_what_was_there_before_us(setup: Setup, file: Path) -> None:
+    backup = file.with_name("config.before-gpudev")
+    file.write_text("Host a\n")
+    ssh.install(setup, file)
+    file.write_text(file.read_text() + "Host b\n")
+    assert ssh.remove(setup, file)
+    assert file.read_text() == "Host a\nHost b\n"
+    assert backup.read_text() == "Host a\n"
 
 
 def test_a_line_that_holds_for_one_host_only_is_no_include(setup: Setup, file: Path) -> None:
