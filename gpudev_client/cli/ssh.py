@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import click
 
-from gpudev_client.errors import Conflict
+from gpudev_client import words
+from gpudev_client.errors import Conflict, NotAllowed
 from gpudev_client.states import LEASED, State
 
 from . import pick, say, verbs
@@ -154,12 +155,42 @@ def way_in(app: App, reservation_id: str) -> models.SshAccess:
     return app.client.transport.run(flow(reservation_id, waits))
 
 
+def ready(app: App) -> None:
+    """Refuses what could only fail once GPUs are held: without `ssh` or a key of the person's."""
+    from gpudev_client.ssh import config as ssh
+
+    _needs_ssh()
+    me = app.client.me().name
+    try:
+        known = app.client.ssh_keys(me).items
+    except NotAllowed:
+        return  # a narrowed token does not see them; the way in says it
+    if not known:
+        raise Refused(
+            "You have no SSH key at gpudev yet, and commands come to the server by SSH. Run "
+            "`gpu-dev ssh-keys add`, and before it `ssh-keygen` where you have no key."
+        )
+    if not ssh.has_key(os.environ):
+        raise Refused(
+            f"gpudev knows {words.counted(len(known), 'SSH key')} of yours, but ssh finds none "
+            "here: no agent runs, and there is no key file. Run `ssh-keygen` and `gpu-dev ssh-keys "
+            "add`, or start an agent and `ssh-add` your key."
+        )
+
+
+def _needs_ssh() -> None:
+    if shutil.which("ssh") is None:
+        raise Refused(
+            "The program ssh is not installed here. Install OpenSSH's client, such as by "
+            "`apt install openssh-client`."
+        )
+
+
 def ssh_command(app: App, access: models.SshAccess) -> list[str]:
     """`ssh` to a server, ready for what should be done there."""
     from gpudev_client.ssh import config as ssh
 
-    if shutil.which("ssh") is None:
-        raise Refused("The program ssh is not installed here.")
+    _needs_ssh()
     setup = _setup(app, access.login)
     if setup.config.exists():
         _keep_login(setup)

@@ -62,6 +62,7 @@ def submit(
     if not top.is_dir():
         raise click.UsageError(f"{top} is no folder.")
     ignoring.rules(top)  # what is wrong there is better known before GPUs are held
+    ssh.ready(app)
     line = command[0] if len(command) == 1 else shlex.join(command)
     if existing is not None:
         ctx.exit(_Run(app, pick.reservation_id(app, existing), top).all(line, pull=not no_pull))

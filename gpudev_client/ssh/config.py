@@ -10,9 +10,11 @@ import os
 import pwd
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +106,31 @@ def command(setup: Setup, host: str, login: str) -> list[str]:
     for name, value in setup.options(host, None):
         words += ["-o", f"{name}={value}"]
     return [*words, host]
+
+
+def has_key(environment: Mapping[str, str]) -> bool:
+    """Whether `ssh` has anything to log in with here: an agent, a token, or a key file, as the
+    person's own configuration says. False only where it is sure."""
+    done = subprocess.run(
+        ["ssh", "-G", "--", f"{hosts.PREFIX}{'0' * hosts.ID_LENGTH}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        return True
+    said = [line.partition(" ") for line in done.stdout.splitlines()]
+    agent = environment.get("SSH_AUTH_SOCK")
+    home = pwd.getpwuid(os.getuid()).pw_dir  # as for `user_config`
+    for name, _, value in said:
+        if name == "identityfile" and Path(re.sub("^~(?=/)", home, value)).exists():
+            return True
+        if name == "identityagent" and value not in {"none", "SSH_AUTH_SOCK"}:
+            return True
+        if name == "pkcs11provider" and value != "none":
+            return True
+        agent = None if (name, value) == ("identityagent", "none") else agent
+    return bool(agent)
 
 
 def known_login(setup: Setup) -> str | None:

@@ -187,6 +187,28 @@ class One(_Json):
         return self.answer(200, view.model_dump(mode="json"))
 
 
+class Me(_Json):
+    """GET /me"""
+
+    def get(self) -> None:
+        limits = ("max_hours", "max_extension_hours", "max_total_hours", "priority")
+        kept = ("disk_retention_days", "snapshots_kept")
+        counts = ("max_reservations", "max_gpus", "max_disks")
+        policy = {**dict.fromkeys((*limits, *kept), 1), **dict.fromkeys(counts)}
+        own = {"name": self.user, "kind": "user", "admin": False, "policy": policy}
+        self.answer(200, {**own, "groups": [], "scopes": []})
+
+
+class Keys(_Json):
+    """GET /users/{name}/ssh-keys"""
+
+    def get(self, name: str) -> None:
+        lines = self.service.people[name]["keys"]
+        more = {"fingerprint": "x", "type": "x", "added_at": NOW.isoformat()}
+        made = [{"key": one, **more} for one in lines]
+        self.answer(200, {"items": made})
+
+
 class Control(_Json):
     """GET what is, POST what shall be."""
 
@@ -218,6 +240,8 @@ class Extension(ExtensionApp):
                 (rf"{API}/reservations/([^/]+)/ssh", Access, own),
                 (rf"{API}/reservations", Listing, own),
                 (rf"{API}/reservations/([^/]+)", One, own),
+                (rf"{API}/me", Me, own),
+                (rf"{API}/users/([^/]+)/ssh-keys", Keys, own),
                 ("/control", Control, own),
             ],
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from gpudev_client.cli.submit import place_name
 from gpudev_client.errors import RemoteError
 from gpudev_client.ignoring import Patterns
 from gpudev_client.remote import Remote
+from gpudev_client.ssh import config as ssh_config
 from tests.client.models import ID
 
 from .laptop import GPUDEV
@@ -160,6 +163,27 @@ def test_what_submit_cannot_do_is_said(ada: Person, agent: str, folder: Path) ->
     missing = ada.gpudev("submit", "--on", ID, str(folder), "--", "/no/such", SSH_AUTH_SOCK=agent)
     assert missing.returncode == 127
     assert b"no new files" in missing.stderr
+
+
+def test_submit_without_a_key_or_ssh_holds_no_gpus(
+    ada: Person, site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wish = ("submit", "-t", "t4", "-h", "1", str(folder), "--", "ls")
+    site.control(people={"ada": {**ada.entry, "keys": []}})
+    unknown = ada.gpudev(*wish, SSH_AUTH_SOCK="agent")
+    assert b"gpu-dev ssh-keys add" in unknown.stderr
+    site.admit(ada)
+    # The key that gpudev knows is on another machine.
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
+    assert not ssh_config.has_key({})
+    assert ssh_config.has_key({"SSH_AUTH_SOCK": "agent"})
+    path = _without_rsync(tmp_path)
+    (tmp_path / "bin" / "ssh").unlink()
+    without = ada.gpudev(*wish, SSH_AUTH_SOCK="agent", PATH=path)
+    assert b"ssh is not installed here" in without.stderr
+    for done in (unknown, without):
+        assert done.returncode == 1
+        assert b"Reservation" not in done.stderr
 
 
 def test_two_folders_of_one_name_do_not_meet(

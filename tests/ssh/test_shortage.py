@@ -74,7 +74,9 @@ async def test_the_service_is_told_once_why_there_is_no_ssh(
     await host.close()
 
 
-def test_a_server_without_ssh_is_refused_at_once(fresh_site: Callable[[], Site]) -> None:
+def test_a_server_without_ssh_is_refused_at_once(
+    fresh_site: Callable[[], Site], tmp_path: Path
+) -> None:
     site = fresh_site()
     ada = site.person("ada")
     site.admit(ada)
@@ -83,7 +85,7 @@ def test_a_server_without_ssh_is_refused_at_once(fresh_site: Callable[[], Site])
     for done in (
         ada.ssh("true"),
         ada.gpudev("connect", ID),
-        ada.gpudev("submit", "--on", ID, "--", "true"),
+        ada.gpudev("submit", "--on", ID, str(tmp_path), "--", "true", SSH_AUTH_SOCK="agent"),
     ):
         assert done.returncode != 0
         assert why.encode() in done.stderr
