@@ -90,7 +90,11 @@ def test_what_a_killed_server_left_is_removed(
 def test_a_user_name_cannot_leave_its_place() -> None:
     hostile = 'bob",command="id" '
     text = daemon.authorized({hostile: ["ssh-ed25519 AAAA who?"]})
-    assert text == f'environment="GPUDEV_SSH_WHO={daemon.mark(hostile)}" ssh-ed25519 AAAA\n'
+    key = daemon.key_mark(hostile, who.fingerprint("ssh-ed25519 AAAA"))
+    marks = (
+        f'environment="GPUDEV_SSH_WHO={daemon.mark(hostile)}",environment="GPUDEV_SSH_KEY={key}"'
+    )
+    assert text == f"{marks} ssh-ed25519 AAAA\n"
 
 
 def test_the_host_key_stays_with_its_disk(tmp_path: Path) -> None:

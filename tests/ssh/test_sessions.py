@@ -262,6 +262,28 @@ def test_what_somebody_left_running_ends_with_their_access(ada: Person, site: Si
     psutil.Process(running[0]).kill()
 
 
+def test_what_a_removed_key_left_running_ends(ada: Person, site: Site, tmp_path: Path) -> None:
+    """Also what goes on behind a connection that is over, and nothing of another key or person."""
+    bob = site.person("bob")
+    second = ada.new_key(tmp_path / "second")
+    mine = {**ada.entry, "keys": [ada.public_key, second]}
+    site.control(people={"ada": mine, "bob": bob.entry})
+    left = "setsid sleep 4244 > /dev/null 2>&1 < /dev/null & echo $!"
+    running = [int(person.ssh(left).stdout) for person in (ada, bob)]
+    first, ada.key = ada.key, tmp_path / "second"
+    try:
+        running.append(int(ada.ssh(left).stdout))
+        none_left(site)
+        assert all(psutil.pid_exists(pid) for pid in running)
+        site.control(people={"ada": {**mine, "keys": [second]}, "bob": bob.entry})
+        site.until(lambda: not psutil.pid_exists(running[0]), "what the key left has ended")
+        assert all(psutil.pid_exists(pid) for pid in running[1:])
+    finally:
+        ada.key = first
+        for pid in running[1:]:
+            psutil.Process(pid).kill()
+
+
 #: Stands for a session's sshd in whose shell somebody used sudo: one child of another account.
 _WITH_SUDO = """
 import os, subprocess, sys

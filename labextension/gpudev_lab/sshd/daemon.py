@@ -15,10 +15,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import places
+from . import places, who
 
 #: By whom a process of an SSH session was started, in its environment.
 MARK = "GPUDEV_SSH_WHO"
+#: With which key of theirs.
+KEY_MARK = "GPUDEV_SSH_KEY"
 #: Seconds between signs of life, so that proxies keep an idle connection; four missed end it.
 ALIVE = 30
 
@@ -88,13 +90,20 @@ def mark(user: str) -> str:
     return hashlib.sha256(user.encode()).hexdigest()[:24]
 
 
+def key_mark(user: str, fingerprint: str) -> str:
+    """The value of `KEY_MARK` for a key of a Hub user."""
+    return mark(f"{user}\0{fingerprint}")
+
+
 def authorized(people: Mapping[str, Iterable[str]]) -> str:
     """The authorized_keys of Hub users with their public keys."""
     lines = []
     for user, keys in people.items():
         for key in keys:
             kind, body, *_ = key.split()
-            lines.append(f'environment="{MARK}={mark(user)}" {kind} {body}\n')
+            own = key_mark(user, who.fingerprint(key))
+            marks = f'environment="{MARK}={mark(user)}",environment="{KEY_MARK}={own}"'
+            lines.append(f"{marks} {kind} {body}\n")
     return "".join(lines)
 
 
@@ -149,7 +158,7 @@ def configuration(environment: Mapping[str, str], host_key: Path, who: Account) 
         "UsePAM no",
         # The files are ours, in a directory of ours; /tmp above it is what this would refuse.
         "StrictModes no",
-        f"PermitUserEnvironment {MARK}",
+        f"PermitUserEnvironment {MARK},{KEY_MARK}",
         "PermitUserRC no",
         "LoginGraceTime 60",
         # Agents offer all their keys; there is nothing to guess here.
@@ -189,7 +198,7 @@ def quoted(text: str) -> str:
 
 def _passed(environment: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     for name, value in sorted(environment.items()):
-        own = name in _NOT_PASSED or name.startswith("SSH_") or name == MARK
+        own = name in _NOT_PASSED or name.startswith("SSH_") or name in (MARK, KEY_MARK)
         # A line cannot hold a line's end; bash keeps functions so, which it makes from its files.
         fits = not any(c in "\n\r\f\0" for c in name + value) and name and "=" not in name
         if fits and not own:

@@ -28,30 +28,31 @@ def marked_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def end(pid: int | None, mark: str | None) -> None:
+def end(pid: int | None, mark: str | None, name: str = daemon.MARK) -> None:
     """Ends a session's sshd, and with it the connection, and then everything that it started. What
     belongs to another account, by sudo, cannot be ended here; nothing else waits for it.
 
     Args:
         pid: the session's sshd, if there is one.
-        mark: also everything that this person left running, as `daemon.MARK` says.
+        mark: also everything that was left running by this person, or with this key of theirs.
+        name: the variable that says so, `daemon.MARK` or `daemon.KEY_MARK`.
     """
     found = usage.tree(pid) if pid is not None else set()
     refused = {one for one in sorted(found, key=lambda p: p.pid != pid) if not _signal(one)}
     if mark is not None:
-        more = _marked(mark) - found
+        more = _marked(name, mark) - found
         refused |= {one for one in more if not _signal(one)}
         found |= more
     _, left = psutil.wait_procs(list(found - refused), timeout=GRACE)
-    again = set(left) | (_marked(mark) if mark is not None else set())
+    again = set(left) | (_marked(name, mark) if mark is not None else set())
     refused |= {one for one in again - refused if not _signal(one, force=True)}
     if refused:
         told = ", ".join(str(one.pid) for one in sorted(refused, key=lambda p: p.pid))
         log.warning("belong to another account and could not be ended: %s", told)
 
 
-def _marked(mark: str) -> set[psutil.Process]:
-    return usage.marked(daemon.MARK, mark) - {psutil.Process()}
+def _marked(name: str, mark: str) -> set[psutil.Process]:
+    return usage.marked(name, mark) - {psutil.Process()}
 
 
 def _signal(process: psutil.Process, *, force: bool = False) -> bool:

@@ -85,6 +85,8 @@ class Sessions:
         self._kept: set[asyncio.Task[None]] = set()
         #: Who might come in when that was looked at last.
         self._known: frozenset[str] = frozenset()
+        #: With which keys, by their users.
+        self._keys: frozenset[tuple[str, str]] = frozenset()
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -170,9 +172,9 @@ class Sessions:
         return task
 
     def check(self) -> None:
-        """Ends who must not be connected any more, and what everybody who must not come in any more
-        has left running; called when the service has said something new,
-        and when an invitation ends."""
+        """Ends who must not be connected any more, and what was left running by everybody who must
+        not come in any more and with every key that was removed; called when the service has said
+        something new, and when an invitation ends."""
         view = self._view()
         if view is None:
             return
@@ -186,7 +188,13 @@ class Sessions:
         for user in sorted(self._known - known.keys()):
             log.info("ends what %s has left running: no access any more", user)
             self._spawn(asyncio.to_thread(processes.end, None, daemon.mark(user)))
-        self._known = frozenset(known)
+        keys = frozenset((user, one) for user in known for one in known[user].fingerprints)
+        for user, key in sorted(self._keys - keys):
+            if user in known:
+                log.info("ends what %s has left running: a key was removed", user)
+                mark = daemon.key_mark(user, key)
+                self._spawn(asyncio.to_thread(processes.end, None, mark, daemon.KEY_MARK))
+        self._known, self._keys = frozenset(known), keys
         self._arm(view)
 
     async def activity(self) -> list[Activity]:
