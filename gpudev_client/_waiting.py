@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from . import _calls, errors, models
 from ._steps import Call, Emit, Flow, Pause, Step
+from .ssh.waiting import Progress
 from .states import FINAL, State
 
 #: Seconds for which a server that is starting is waited for, and between two questions.
@@ -68,18 +69,20 @@ def way_in(
     clock: Callable[[], float] = time.monotonic,
 ) -> Flow[models.SshAccess]:
     """How a server is reached by SSH; asks again while it is starting, for at most `timeout`
-    seconds. `on_wait` is told each new sentence about why it has to be waited."""
-    end = clock() + timeout
-    told = ""
+    seconds. `on_wait` is told why it has to be waited, at once where that changes, and from time
+    to time that it still does."""
+    began = clock()
+    end = began + timeout
+    progress = Progress()
     while True:
         try:
             return (yield from _calls.ssh_access(reservation_id))
         except errors.Conflict as refusal:
             if refusal.code != "server_not_ready" or clock() > end:
                 raise
-            if refusal.message != told and on_wait is not None:
-                on_wait(refusal.message)
-            told = refusal.message
+            said = progress.next(refusal.message, clock() - began)
+            if said is not None and on_wait is not None:
+                on_wait(said)
         yield Pause(_SSH_PAUSE)
 
 

@@ -150,7 +150,7 @@ def way_in(app: App, reservation_id: str) -> models.SshAccess:
     from gpudev_client._waiting import way_in as flow
 
     def waits(why: str) -> None:
-        note(f"{why} Waiting; Ctrl-C ends it.", app.error_width)
+        note(why, app.error_width)
 
     return app.client.transport.run(flow(reservation_id, waits))
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from . import frames, hosts, relay, service
+from . import frames, hosts, relay, service, waiting
 from .problems import Lost, Problem
 from .wire import Address, Answer, Connection
 
@@ -124,17 +124,18 @@ class _NotThere(Problem):
 
 def _access(there: service.Service, reservation: str) -> service.Access:
     """Asks for the way in, and again while the server is still starting."""
-    deadline = time.monotonic() + PATIENCE
-    told = ""
+    began = time.monotonic()
+    deadline = began + PATIENCE
+    progress = waiting.Progress()
     while True:
         try:
             return there.access(reservation)
         except service.NotReady as not_ready:
             if time.monotonic() > deadline:
                 raise Problem(f"{not_ready} Waited {PATIENCE / 60:.0f} minutes for it.") from None
-            if str(not_ready) != told:
-                told = str(not_ready)
-                _say(f"{told} Waiting; Ctrl-C ends it.")
+            said = progress.next(str(not_ready), time.monotonic() - began)
+            if said is not None:
+                _say(said)
         time.sleep(PAUSE)
 
 

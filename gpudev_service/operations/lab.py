@@ -123,7 +123,7 @@ async def way_in(ctx: Context, reservation_id: str, user: str, until: datetime) 
             "operators' guide under SSH.",
         )
     if host is None:
-        raise Refusal("server_not_ready", "The server is still starting. Come again in a moment.")
+        raise Refusal("server_not_ready", _not_yet(state))
     return SshAccess(
         host=views.ssh_host(row.id),
         login=host.login,
@@ -236,6 +236,15 @@ def _waits(seen: Reservation, now: datetime) -> str:
         return f"The reservation is booked and has no server yet: it {start}."
     place = words.queue_place(seen.position)
     return f"The reservation waits and has no server yet: {place}, {start}."
+
+
+def _not_yet(state: State) -> str:
+    if state is State.PREPARING:
+        return "The server is still starting. Come again in a moment."
+    return (
+        "The server runs and gets ready for SSH. Where that takes minutes, its image lacks "
+        "gpudev's part for JupyterLab."
+    )
 
 
 def _over(seen: Reservation, now: datetime) -> str:
