@@ -58,6 +58,7 @@ def opened(ada: Person, mode: str) -> socket.socket:
     assert answer.status == 101
     if mode == frames.RAW:
         connection.sock.sendall(frames.CLIENT_OPENING)
+    assert isinstance(connection.sock, socket.socket)
     return connection.sock
 
 

@@ -86,8 +86,9 @@ def _connect(options: Options, prefix: str, settings: service.Settings) -> int:
 
 
 def _hand_over(options: Options, way: relay.Way) -> int:
-    if options.fdpass and isinstance(way, relay.Raw) and way.plain:
-        relay.pass_socket(way.sock)
+    plain = way.plain_socket()
+    if options.fdpass and plain is not None:
+        relay.pass_socket(plain)
         return 0
     code = relay.run_behind(way) if options.fdpass else relay.run(way, 0, 1)
     if code != 0:

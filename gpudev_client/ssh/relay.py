@@ -11,10 +11,15 @@ import os
 import select
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import frames
 from .problems import Problem
+
+if TYPE_CHECKING:
+    from .tls import TlsSocket
+
+    Network = socket.socket | TlsSocket
 
 LIMIT = 512 * 1024
 CHUNK = 256 * 1024
@@ -29,15 +34,13 @@ _READABLE = select.POLLIN | select.POLLHUP
 
 
 class Way:
-    """A WebSocket that is open: what its bytes mean. `early` has come already, `plain` is
-    whether the socket itself is what `ssh` may have."""
+    """A WebSocket that is open: what its bytes mean. `early` has come already."""
 
-    plain = False
     #: Whether `finish` says it. Else the end of the connection's own direction does, which many a
     #: program on the way takes for the end of both.
     says_so = False
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Network) -> None:
         self.sock = sock
         self.early = b""
         #: Whether anything came at all.
@@ -45,6 +48,10 @@ class Way:
         #: To be sent whatever else happens: answers to pings, our Close.
         self.replies = b""
         self.ended = False
+
+    def plain_socket(self) -> socket.socket | None:
+        """The socket, where it is what `ssh` itself may have."""
+        return None
 
     def outgoing(self, data: bytes) -> bytes:
         """`data` as it goes over the network."""
@@ -54,21 +61,20 @@ class Way:
         """What says that nothing more comes from us."""
         raise NotImplementedError
 
-    def incoming(self, data: bytes) -> bytes:
-        """The data in what came over the network."""
+    def incoming(self, data: memoryview) -> bytes | memoryview:
+        """The data in what came over the network. `data` is good until more is read."""
         raise NotImplementedError
 
 
 class Raw(Way):
     """One endless frame each way. It is of use once `speaks` has found that it comes through."""
 
-    def __init__(self, sock: socket.socket, rest: bytes) -> None:
+    def __init__(self, sock: Network, rest: bytes) -> None:
         super().__init__(sock)
         self._rest = rest
 
-    @property
-    def plain(self) -> bool:  # type: ignore[override]
-        return type(self.sock) is socket.socket and not self.early
+    def plain_socket(self) -> socket.socket | None:
+        return self.sock if isinstance(self.sock, socket.socket) and not self.early else None
 
     def speaks(self, seconds: float) -> bool:
         """Whether the server's header and first words come through. Something on the way may hold
@@ -85,17 +91,19 @@ class Raw(Way):
             self.early = self._rest[wanted:]
             if not self._rest.startswith(frames.SERVER_OPENING):
                 return False
-            if self.plain:
-                first = self._receive(len(_FIRST_WORDS), deadline, socket.MSG_PEEK)
+            plain = self.plain_socket()
+            if plain is not None:
+                plain.settimeout(_left(deadline))
+                first = plain.recv(len(_FIRST_WORDS), socket.MSG_PEEK)
             else:
                 self.early = first = self.early or self._receive(CHUNK, deadline)
         except OSError:
             return False
         return bool(first) and first.startswith(_FIRST_WORDS[: len(first)])
 
-    def _receive(self, most: int, deadline: float, *flags: int) -> bytes:
-        self.sock.settimeout(max(_LEAST, deadline - time.monotonic()))
-        return self.sock.recv(most, *flags)
+    def _receive(self, most: int, deadline: float) -> bytes:
+        self.sock.settimeout(_left(deadline))
+        return self.sock.recv(most)
 
     def outgoing(self, data: bytes) -> bytes:
         return data
@@ -103,7 +111,7 @@ class Raw(Way):
     def finish(self) -> bytes:
         return b""
 
-    def incoming(self, data: bytes) -> bytes:
+    def incoming(self, data: memoryview) -> memoryview:
         return data
 
 
@@ -112,11 +120,11 @@ class Framed(Way):
 
     says_so = True
 
-    def __init__(self, sock: socket.socket, rest: bytes) -> None:
+    def __init__(self, sock: Network, rest: bytes) -> None:
         super().__init__(sock)
         self._decoder = frames.Decoder(from_client=False)
         self._finished = False
-        self.early = self.incoming(rest)
+        self.early = self.incoming(memoryview(rest))
 
     def outgoing(self, data: bytes) -> bytes:
         return frames.encode(frames.BINARY, data, os.urandom(4))
@@ -127,10 +135,10 @@ class Framed(Way):
         self._finished = True
         return frames.encode(frames.CLOSE, frames.closing(), os.urandom(4))
 
-    def incoming(self, data: bytes) -> bytes:
+    def incoming(self, data: memoryview) -> bytes:
         pieces = []
         try:
-            for opcode, payload in self._decoder.feed(data):
+            for opcode, payload in self._decoder.feed(bytes(data)):
                 if opcode == frames.BINARY:
                     pieces.append(payload)
                 elif opcode == frames.PING and not self._finished:
@@ -187,6 +195,7 @@ class _Loop:
     def __init__(self, way: Way, fd_in: int, fd_out: int) -> None:
         self.way, self.fd_in, self.fd_out = way, fd_in, fd_out
         self.net = _Net(way.sock)
+        self.space = memoryview(bytearray(CHUNK))
         self.to_net, self.to_out = bytearray(), bytearray(way.early)
         self.in_open, self.net_open, self.gone_first = True, True, False
         self.told, self.shut = False, False
@@ -211,16 +220,20 @@ class _Loop:
                 self._read_in()
             if self._may_read_net() and self.net.readable(ready):
                 self._read_net()
-            if self.to_net and self.net.writable(ready):
-                self._moved(self.to_net, self.net.write(self.to_net))
+            if self._has_for_net() and self.net.writable(ready):
+                self._write_net()
             if self.to_out and ready.get(self.fd_out, 0) & select.POLLOUT:
                 self._moved(self.to_out, _write(self.fd_out, self.to_out))
-            # Whoever waits for us may be stopped for hours; the network may not.
-            if not (self.in_open or self.to_out) and time.monotonic() > self.progress + GRACE:
+            # Whoever waits for us may be stopped for hours; the network may not. Its time begins
+            # with our end being told, however long nothing had moved before.
+            if self.told and not self.to_out and time.monotonic() > self.progress + GRACE:
                 return
 
     def _unfinished(self) -> bool:
-        return self.net_open or bool(self.to_out) or bool(self.to_net)
+        return self.net_open or bool(self.to_out) or self._has_for_net()
+
+    def _has_for_net(self) -> bool:
+        return bool(self.to_net or self.net.unsent)
 
     def _collect(self) -> None:
         """Puts in line what the protocol itself wants to say."""
@@ -234,7 +247,7 @@ class _Loop:
             self.told = True
             self.progress = time.monotonic()
             self.to_net += self.way.finish()
-        if self.told and not self.to_net and not self.shut:
+        if self.told and not self._has_for_net() and not self.shut:
             self.shut = True
             if not self.way.says_so:
                 self.net.finish_writing()
@@ -259,114 +272,113 @@ class _Loop:
             wanted[self.fd_out] = wanted.get(self.fd_out, 0) | (
                 select.POLLOUT if self.to_out else 0
             )
-        events = self.net.events(self._may_read_net(), bool(self.to_net))
-        if events:
-            wanted[self.net.fd] = events
+        net = select.POLLIN if self._may_read_net() else 0
+        if net or self._has_for_net():
+            wanted[self.net.fd] = net | (select.POLLOUT if self._has_for_net() else 0)
         poll = select.poll()
         for fd, what in wanted.items():
             poll.register(fd, what)
-        if self._may_read_net() and self.net.pending():
+        if self._may_read_net() and self.net.pending:
             wait: int | None = 0
         else:
             wait = None if self.in_open else int(GRACE * 1000)
         return dict(poll.poll(wait))
 
     def _read_in(self) -> None:
-        data = _read(self.fd_in)
-        if data == b"":
+        count = _read(self.fd_in, self.space)
+        data = bytes(self.space[: count or 0])
+        if count == 0:
             self.in_open = False
         elif data:
             self.to_net += self.way.outgoing(data)
+            # It will most often be taken at once, without asking whether it would be.
+            self._write_net()
+
+    def _write_net(self) -> None:
+        before = self.net.unsent
+        self._moved(self.to_net, self.net.write(self.to_net))
+        if self.net.unsent != before:
+            self.progress = time.monotonic()
 
     def _read_net(self) -> None:
         data = self.net.read()
-        if data == b"":
+        if data is None:
+            return
+        if not data:
             self.gone_first = self.gone_first or self.in_open
             self.net_open = self.in_open = False
-        elif data:
-            self.progress = time.monotonic()
-            content = self.way.incoming(data)
-            self.way.heard = self.way.heard or bool(content)
-            self.to_out += content
+            return
+        self.progress = time.monotonic()
+        content = self.way.incoming(data)
+        self.way.heard = self.way.heard or bool(content)
+        # The same here, and then nothing is copied.
+        taken = 0 if self.to_out or not content else _write(self.fd_out, content)
+        self.to_out += content[taken:]
 
 
 class _Net:
-    """The network's socket. With TLS, reading may have to write and the other way round."""
+    """The network's socket."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Network) -> None:
         sock.setblocking(False)
         self._sock, self.fd = sock, sock.fileno()
-        self._tls = hasattr(sock, "pending")
-        self._read_waits = self._write_waits = 0
+        self._tls = None if isinstance(sock, socket.socket) else sock
+        self._space = memoryview(bytearray(CHUNK))
 
-    def events(self, read: bool, write: bool) -> int:
-        found = (self._read_waits or select.POLLIN) if read else 0
-        return found | ((self._write_waits or select.POLLOUT) if write else 0)
+    @property
+    def unsent(self) -> int:
+        """Bytes for the network of what `write` has taken."""
+        return 0 if self._tls is None else self._tls.unsent
+
+    @property
+    def pending(self) -> bool:
+        return self._tls is not None and self._tls.pending
 
     def readable(self, ready: dict[int, int]) -> bool:
-        events = (self._read_waits or select.POLLIN) | select.POLLHUP | select.POLLERR
-        return bool(ready.get(self.fd, 0) & events) or self.pending()
+        return bool(ready.get(self.fd, 0) & (_READABLE | select.POLLERR)) or self.pending
 
     def writable(self, ready: dict[int, int]) -> bool:
-        return bool(ready.get(self.fd, 0) & ((self._write_waits or select.POLLOUT) | _GONE))
+        return bool(ready.get(self.fd, 0) & (select.POLLOUT | _GONE))
 
-    def pending(self) -> bool:
-        return self._tls and bool(self._sock.pending())
-
-    def read(self) -> bytes | None:
-        """What is there; None where nothing is, b"" at the end."""
-        self._read_waits = 0
+    def read(self) -> memoryview | None:
+        """What is there, until the next call; None where nothing is, empty at the end."""
         try:
-            data: bytes = self._sock.recv(CHUNK)
-            return data
+            return self._space[: self._sock.recv_into(self._space)]
         except BlockingIOError:
-            return None
-        except OSError as error:
-            self._read_waits = _tls_wants(error)
             return None
 
     def write(self, data: bytearray) -> int:
-        self._write_waits = 0
+        """How much of `data` was taken. With nothing, what was taken before goes on its way."""
         try:
-            return int(self._sock.send(memoryview(data)[:CHUNK]))
+            return self._sock.send(memoryview(data)[:CHUNK])
         except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._write_waits = _tls_wants(error)
             return 0
 
     def finish_writing(self) -> None:
         """No more from us; a server that still has something to say may say it."""
         try:
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # it has gone: that is no news
                 raise
 
 
-def _tls_wants(error: OSError) -> int:
-    """What TLS waits for; every other error is raised again."""
-    import ssl
-
-    if isinstance(error, ssl.SSLWantReadError):
-        return select.POLLIN
-    if isinstance(error, ssl.SSLWantWriteError):
-        return select.POLLOUT
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        raise ConnectionResetError from error
-    raise error
+def _left(deadline: float) -> float:
+    return max(_LEAST, deadline - time.monotonic())
 
 
-def _read(fd: int) -> bytes | None:
+def _read(fd: int, space: memoryview) -> int | None:
+    """How much was read; None where nothing is there. Into the same space each time: the system
+    would otherwise hand out and take back the memory for what may be a few bytes."""
     try:
-        return os.read(fd, CHUNK)
+        return os.readv(fd, [space])
     except BlockingIOError:
         return None
     except ConnectionResetError:
-        return b""
+        return 0
 
 
-def _write(fd: int, data: bytearray) -> int:
+def _write(fd: int, data: bytes | bytearray | memoryview) -> int:
     try:
         return os.write(fd, memoryview(data)[:CHUNK])
     except BlockingIOError:

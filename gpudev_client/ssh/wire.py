@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from . import frames, proxies
 from .problems import Lost, Problem
+
+if TYPE_CHECKING:
+    from .tls import TlsSocket
 
 _HEAD_MAX = 64 * 1024
 _BODY_MAX = 1024 * 1024
@@ -67,16 +71,15 @@ class Connection:
         proxy = proxies.proxy_for(address.tls, address.host, address.port, os.environ)
         first = (proxy.host, proxy.port) if proxy else (address.host, address.port)
         try:
-            self.sock = socket.create_connection(first, CONNECT_TIMEOUT)
+            sock = socket.create_connection(first, CONNECT_TIMEOUT)
         except OSError as error:
             who = f"proxy {proxy} ({proxy.variable})" if proxy else f"Hub at {address}"
             raise Lost(f"The {who} cannot be reached ({_reason(error)}).") from error
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if proxy:
-            self._through(proxy)
-        if address.tls:
-            self._wrap()
+            self._through(sock, proxy)
+        self.sock: socket.socket | TlsSocket = self._wrapped(sock) if address.tls else sock
         self.sock.settimeout(ANSWER_TIMEOUT)
 
     def request(self, method: str, path: str, headers: dict[str, str]) -> Answer:
@@ -121,24 +124,26 @@ class Connection:
     def close(self) -> None:
         self.sock.close()
 
-    def _through(self, proxy: proxies.Proxy) -> None:
-        self.sock.settimeout(ANSWER_TIMEOUT)
+    def _through(self, sock: socket.socket, proxy: proxies.Proxy) -> None:
+        sock.settimeout(ANSWER_TIMEOUT)
         try:
-            proxies.tunnel(self.sock, proxy, self.address.host, self.address.port)
+            proxies.tunnel(sock, proxy, self.address.host, self.address.port)
         except OSError as error:
             raise Lost(
                 f"The connection to the proxy {proxy} was lost ({_reason(error)})."
             ) from error
 
-    def _wrap(self) -> None:
+    def _wrapped(self, sock: socket.socket) -> TlsSocket:
         import ssl
 
         from gpudev_client import trust
 
+        from .tls import TlsSocket
+
         context = trust.context()
         context.set_alpn_protocols(["http/1.1"])
         try:
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.address.host)
+            return TlsSocket(sock, context, self.address.host)
         except ssl.SSLCertVerificationError as error:
             raise Problem(
                 f"The certificate of {self.address} is not trusted: {error.verify_message}."

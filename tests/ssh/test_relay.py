@@ -163,6 +163,18 @@ def test_the_end_of_both_ends_both_relays_at_once(
     assert both.ended()
 
 
+def test_the_end_of_a_silent_ssh_leaves_the_server_its_last_word(
+    ends: Callable[..., Ends],
+) -> None:
+    """It once ended everything at once where nothing had moved for a while."""
+    both = ends()
+    both.ssh.shutdown(socket.SHUT_WR)
+    assert read_all(both.sshd) == b""
+    both.sshd.sendall(b"and one thing more")
+    both.sshd.close()
+    assert read_all(both.ssh) == b"and one thing more"
+
+
 def pushed(sock: socket.socket, data: bytes) -> int:
     """How much a socket takes until it takes no more for a second."""
     sock.settimeout(1)
