@@ -11,10 +11,10 @@ export function Idle(props: IProps & { lease: ILease; idle: IIdleVerdict }): JSX
   return (
     <section className="gpudev-section">
       <h2>{trans.__('Use')}</h2>
-      <p className={asked ? 'gpudev-trouble' : undefined}>{told(idle.summary, model.now)}</p>
+      <p className={asked ? 'gpudev-trouble' : undefined}>{told(idle.summary, model.now, trans.locale)}</p>
       <ul className="gpudev-list">
         {idle.reasons.map(reason => (
-          <li key={reason}>{told(reason, model.now)}</li>
+          <li key={reason}>{told(reason, model.now, trans.locale)}</li>
         ))}
       </ul>
       {asked && lease.visitor.owner ? (

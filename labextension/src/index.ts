@@ -63,7 +63,7 @@ function activate(
   state: IStateDB | null,
   resolver: IWindowResolver | null
 ): ILeaseModel {
-  const trans = (translator ?? nullTranslator).load('gpudev_lab');
+  const trans = words(translator ?? nullTranslator);
   const model = new LeaseModel(app.serviceManager.serverSettings, trans);
   let warnings = [30, 15, 5];
   const notices = new Notices(model, trans, () => warnings);
@@ -146,6 +146,18 @@ function saveOnRequest(
   });
 }
 
+/** The panel's words, with the language that they are in. Who did not choose one has English, and
+ * dates as the browser writes them. */
+function words(translator: ITranslator): IWords {
+  const bundle = translator.load('gpudev_lab');
+  const code = translator.languageCode.replace('_', '-');
+  return {
+    __: bundle.__.bind(bundle),
+    _n: bundle._n.bind(bundle),
+    locale: code === 'en' || code === 'default' ? undefined : code
+  };
+}
+
 async function release(model: LeaseModel, trans: IWords): Promise<void> {
   const asked = await showDialog({
     title: trans.__('Give the GPUs back?'),
@@ -205,7 +217,7 @@ async function extend(model: LeaseModel, notices: Notices, trans: IWords): Promi
   const amounts = choices(offer);
   if (!amounts.length) {
     const why = offer?.limited_by;
-    notices.refuse(why ? told(why, model.now) : trans.__('The lease cannot be extended now.'));
+    notices.refuse(why ? told(why, model.now, trans.locale) : trans.__('The lease cannot be extended now.'));
     return;
   }
   const items = amounts.map(amount => hours(amount, trans));

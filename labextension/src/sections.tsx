@@ -41,7 +41,7 @@ export function LeaseSection(props: Props & { reservation: IReservation }): JSX.
       )}
       <dl className="gpudev-facts">
         <dt>{trans.__('Until')}</dt>
-        <dd>{end ? moment(end, model.now) : '–'}</dd>
+        <dd>{end ? moment(end, model.now, trans.locale) : '–'}</dd>
         <dt>{trans.__('On')}</dt>
         <dd>
           {gpus(reservation.gpus, reservation.gpu_type, reservation.nodes, trans)}
@@ -70,9 +70,9 @@ function Extend(props: Props & { reservation: IReservation }): JSX.Element {
     <div className="gpudev-extend">
       <p>
         {amounts.length && until
-          ? trans.__('Can be extended until %1.', moment(until, model.now))
+          ? trans.__('Can be extended until %1.', moment(until, model.now, trans.locale))
           : trans.__('Cannot be extended now.')}
-        {reason ? ` ${told(reason, model.now)}` : ''}
+        {reason ? ` ${told(reason, model.now, trans.locale)}` : ''}
       </p>
       {lease.visitor.owner ? (
         <div className="gpudev-row" role="group" aria-label={trans.__('Extend by')}>
@@ -106,7 +106,7 @@ export function Gpus({ lease, trans, model }: Props): JSX.Element | null {
   const average = mean(figures.history);
   const use = line(figures.history, point => point.used);
   const memory = line(figures.history, point => point.memory);
-  const since = moment(new Date((figures.history[0]?.at ?? 0) * 1000), model.now);
+  const since = moment(new Date((figures.history[0]?.at ?? 0) * 1000), model.now, trans.locale);
   return (
     <Section title={trans.__('GPU use')}>
       {figures.simulated ? <p className="gpudev-hint">{trans.__('Simulated figures')}</p> : null}
@@ -192,7 +192,7 @@ export function People(props: Props): JSX.Element {
               <span>
                 {one.role === 'use' ? trans.__('works here') : trans.__('sees the lease')}
                 {one.until && one.until !== reservation?.expires_at
-                  ? ` ${trans.__('until %1', moment(new Date(one.until), now))}`
+                  ? ` ${trans.__('until %1', moment(new Date(one.until), now, trans.locale))}`
                   : ''}
               </span>
               {lease.visitor.owner ? (

@@ -52,6 +52,8 @@ it('says how long ago something was', () => {
   expect(ago(new Date('2026-05-14T11:59:30Z'), now, trans)).toBe('just now');
   expect(ago(new Date('2026-05-14T11:50:00Z'), now, trans)).toBe('10 min ago');
   expect(ago(new Date('2026-05-14T12:00:30Z'), now, trans)).toBe('just now');
+  expect(ago(new Date('2026-05-12T12:30:00Z'), now, trans)).toBe('47 h 30 min ago');
+  expect(ago(new Date('2026-05-11T08:00:00Z'), now, trans)).toBe('3 days ago');
 });
 
 it('counts GPUs', () => {
@@ -70,5 +72,9 @@ describe('size', () => {
     [17_179_869_184, '17 GB']
   ])('of %s is %s', (count, expected) => {
     expect(size(count, trans)).toBe(expected);
+  });
+
+  it('has the decimal sign of the language', () => {
+    expect(size(1_500_000_000, { ...trans, locale: 'de-DE' })).toBe('1,5 GB');
   });
 });

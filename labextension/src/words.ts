@@ -3,6 +3,8 @@
 
 /** What of JupyterLab's translation bundle is used here. */
 export interface IWords {
+  /** The language that JupyterLab was set to, for dates and numbers; without one, the browser's. */
+  locale?: string | undefined;
   __(text: string, ...values: unknown[]): string;
   _n(one: string, many: string, count: number, ...values: unknown[]): string;
 }
@@ -53,10 +55,16 @@ export function told(text: string, now: Date, locale?: string): string {
   });
 }
 
-/** How long ago: "2 h 10 min ago", "just now". */
+/** How long ago: "2 h 10 min ago", "3 days ago", "just now". */
 export function ago(at: Date, now: Date, trans: IWords): string {
   const seconds = (now.getTime() - at.getTime()) / 1000;
-  return seconds < MINUTE ? trans.__('just now') : trans.__('%1 ago', duration(seconds, trans));
+  if (seconds < MINUTE) {
+    return trans.__('just now');
+  }
+  // A sentence of its own: in many languages it is another form of "days".
+  return seconds < 2 * DAY
+    ? trans.__('%1 ago', duration(seconds, trans))
+    : trans.__('%1 days ago', Math.floor(seconds / DAY));
 }
 
 /** GPUs of one type: "2 x t4", "cpu-x86, no GPU". */
@@ -81,6 +89,9 @@ export function size(count: number | null, trans: IWords): string {
     value /= 1000;
     unit += 1;
   }
-  const digits = unit && value < 9.95 ? value.toFixed(1).replace(/\.0$/, '') : value.toFixed(0);
-  return `${digits} ${units[unit]}`;
+  if (!unit) {
+    return trans.__('%1 bytes', value);
+  }
+  const digits = value < 9.95 ? 1 : 0;
+  return `${value.toLocaleString(trans.locale ?? 'en', { maximumFractionDigits: digits })} ${units[unit]}`;
 }
