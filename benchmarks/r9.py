@@ -138,6 +138,7 @@ def soaked() -> soak.Found:
         after = place.memory()
     for part, share in found.drift.items():
         print(f"{part:<8} {before[part]:.1f} -> {after[part]:.1f} MB, {share:+.2%} an hour")
+        print(f"         by eighths {' '.join(f'{size:.1f}' for size in found.course[part])}")
     print(
         f"{found.logins} logins, {found.killed} killed, {found.pages} pages, half of them without "
         f"a word, {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'}"

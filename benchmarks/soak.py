@@ -61,6 +61,8 @@ class Found:
 
     Attributes:
         drift: per part, how much its memory grew in an hour at the rate of the time that counts.
+        course: per part, its memory in MB in each eighth of the time: a heap that fills and stays
+            is told from one that grows.
         left: what is there that was not there before the load, by part and kind.
     """
 
@@ -70,6 +72,7 @@ class Found:
     pages: int = 0
     echoed: float = 0.0
     drift: dict[str, float] = field(default_factory=dict)
+    course: dict[str, list[float]] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
 
 
@@ -276,6 +279,7 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     _drive(load, seconds, samples, place)
     load.end()
     found.drift = drift(samples, warm=WARM * seconds)
+    found.course = course(samples, seconds)
     deadline = time.monotonic() + SETTLES
     while (left := more(before, place.counts())) and time.monotonic() < deadline:
         time.sleep(1)
@@ -307,6 +311,15 @@ def drift(samples: dict[float, dict[str, float]], *, warm: float) -> dict[str, f
         slope, _ = statistics.linear_regression(list(counted), sizes)
         found[part] = slope * 3600 / statistics.fmean(sizes)
     return found
+
+
+def course(samples: dict[float, dict[str, float]], seconds: float) -> dict[str, list[float]]:
+    """By part, its mean memory in each eighth of the time in which it was looked at."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for at, memory in samples.items():
+        for part, size in memory.items():
+            found.setdefault(part, {}).setdefault(int(8 * at / seconds), []).append(size)
+    return {part: [statistics.fmean(s) for s in each.values()] for part, each in found.items()}
 
 
 def more(before: Counts, after: Counts) -> dict[str, int]:

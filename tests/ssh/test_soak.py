@@ -30,6 +30,11 @@ def test_the_drift_is_that_of_the_time_after_the_warm_up() -> None:
     assert found["server"] == pytest.approx(10 / (150 + (7200 + 600) / 2 / 360), rel=0.01)
 
 
+def test_the_course_is_by_eighths_of_the_time() -> None:
+    samples = {float(at): {"proxy": 60.0 + at // 10} for at in range(0, 80, 5)}
+    assert soak.course(samples, 80.0) == {"proxy": [60.0 + step for step in range(8)]}
+
+
 def test_what_is_left_is_what_there_is_more_of() -> None:
     before = {"server": {"sockets": 3, "children": 1, "task A.run": 1}, "hub": {"files": 9}}
     after = {"server": {"sockets": 5, "children": 0, "task B.run": 1}, "hub": {"files": 9}}
