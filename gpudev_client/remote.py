@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import config, errors, ignoring, models
 from .errors import RemoteError
@@ -142,9 +142,8 @@ class Remote:
                 raise RemoteError(f"{remote} could not be copied: {_last_line(said)}")
             archive.seek(0)
             try:
-                with tarfile.open(fileobj=archive) as content:
-                    content.extractall(local, filter="data")
-            except (tarfile.TarError, OSError) as error:
+                _unpack(archive, local)
+            except (tarfile.TarError, OSError, subprocess.CalledProcessError) as error:
                 raise RemoteError(f"{remote} could not be copied: {error}") from error
 
     def _send(self, local: Path, names: Sequence[str], remote: str) -> None:
@@ -257,6 +256,17 @@ def _path(path: str) -> str:
 def _quoted(path: str) -> str:
     """The same as a word of a shell."""
     return shlex.quote(_path(path))
+
+
+def _unpack(archive: IO[bytes], folder: Path) -> None:
+    """Nothing of it comes to lie outside of the folder. Python before 3.11.4 cannot see to that,
+    but the machine's `tar` does."""
+    if hasattr(tarfile, "data_filter"):
+        with tarfile.open(fileobj=archive) as content:
+            content.extractall(folder, filter="data")
+    else:
+        command = ["tar", "-xf", "-", "--no-same-owner", "-C", os.fspath(folder)]
+        subprocess.run(command, stdin=archive, capture_output=True, check=True)
 
 
 def _last_line(said: bytes) -> str:

@@ -142,9 +142,9 @@ def test_an_arrival_is_told_its_slot_and_nothing_else_changes() -> None:
 
 
 def test_an_early_end_goes_to_the_first_in_the_queue_who_fits() -> None:
-    busy = (Hold("h0", {"n0": 8}, NOW + 100), Hold("h1", {"n1": 8}, NOW + 90))
+    busy = (Hold("h0", {"n0": 8}, NOW + 100), Hold("h1", {"n1": 8}, NOW + 200))
     world = two_nodes(demand("pair", nodes=2), demand("a", order=1), holds=busy)
-    assert world.plan().slots["pair"].start_ms == NOW + 90
+    assert world.plan().slots["pair"].start_ms == NOW + 200
     changes = world.release("h0")
     assert changes.slots == {"a": Slot(NOW, ("n0",), 8)}
 
