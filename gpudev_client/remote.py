@@ -143,7 +143,7 @@ class Remote:
             archive.seek(0)
             try:
                 _unpack(archive, local)
-            except (tarfile.TarError, OSError, subprocess.CalledProcessError) as error:
+            except (tarfile.TarError, OSError) as error:
                 raise RemoteError(f"{remote} could not be copied: {error}") from error
 
     def _send(self, local: Path, names: Sequence[str], remote: str) -> None:
@@ -259,14 +259,27 @@ def _quoted(path: str) -> str:
 
 
 def _unpack(archive: IO[bytes], folder: Path) -> None:
-    """Nothing of it comes to lie outside of the folder. Python before 3.11.4 cannot see to that,
-    but the machine's `tar` does."""
-    if hasattr(tarfile, "data_filter"):
-        with tarfile.open(fileobj=archive) as content:
+    """Nothing of it comes to lie outside of the folder, or leads there.
+
+    Raises:
+        tarfile.TarError: something would, or is no file, directory or link.
+    """
+    with tarfile.open(fileobj=archive) as content:
+        if hasattr(tarfile, "data_filter"):
             content.extractall(folder, filter="data")
-    else:
-        command = ["tar", "-xf", "-", "--no-same-owner", "-C", os.fspath(folder)]
-        subprocess.run(command, stdin=archive, capture_output=True, check=True)
+            return
+        # Python before 3.11.4 has no filters. One after the other, so that links count.
+        inside = os.path.realpath(folder)
+        for member in content:
+            place = os.path.join(inside, member.name)  # noqa: PTH118 - an absolute name counts
+            leads = os.path.join(os.path.dirname(place), member.linkname)  # noqa: PTH118, PTH120
+            if member.islnk():
+                leads = os.path.join(inside, member.linkname)  # noqa: PTH118
+            ends = {os.path.realpath(path) for path in (place, leads)}
+            if member.isdev() or os.path.commonpath([inside, *ends]) != inside:
+                raise tarfile.ExtractError(f"{member.name!r} does not belong into the folder")
+            member.mode &= 0o755
+            content.extract(member, inside)
 
 
 def _last_line(said: bytes) -> str:

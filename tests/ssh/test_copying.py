@@ -90,7 +90,7 @@ def _without_rsync(folder: Path) -> str:
 
     programs = folder / "bin"
     programs.mkdir()
-    for name in ("tar", "ssh", "git", "sh"):
+    for name in ("ssh", "git", "sh"):
         (programs / name).symlink_to(str(shutil.which(name)))
     return str(programs)
 
