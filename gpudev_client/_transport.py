@@ -58,7 +58,8 @@ def _options(url: str, token: str | None, timeouts: Timeouts) -> dict[str, Any]:
         "follow_redirects": False,
         # A proxy from the environment must not see what stays on this machine.
         "trust_env": not _is_loopback(url),
-        "verify": trust.context() if url.startswith("https:") else False,
+        # Only what is surely without TLS goes without; however "https" is written.
+        "verify": urlsplit(url).scheme != "http" and trust.context(),
     }
 
 

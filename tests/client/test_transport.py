@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
+import ssl
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 
 from gpudev_client import AsyncClient, Client, Timeouts, _transport, config, errors, models
 from gpudev_client.states import State
+from tests.fixtures.certificates import self_signed
 
 from .misbehaving import Behaviour, answer, misbehaving, slam, streamed
 from .models import ID, event, reservation, sse
@@ -90,6 +95,38 @@ def test_a_redirect_takes_no_token_elsewhere(run: Callable[..., Any]) -> None:
     assert other.requests == []
     assert isinstance(caught.value, errors.ServerFault)
     assert "redirects" in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_certificate_that_nobody_signed_gets_no_token(
+    run: Callable[..., Any], tmp_path: Path, scheme: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*self_signed(tmp_path, "IP:127.0.0.1"))
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the client's refusal, or the end of the test
+                while True:
+                    connection, _ = server.accept()
+                    with (
+                        connection,
+                        contextlib.suppress(ssl.SSLError),
+                        context.wrap_socket(connection, server_side=True) as tls,
+                    ):
+                        asked.append(tls.recv(65536))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}/services/gpudev"
+        try:
+            with pytest.raises(errors.Unreachable):
+                run(url, lambda c: c.me())
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert not any(asked)
 
 
 def test_an_answer_that_never_ends_is_given_up(run: Callable[..., Any]) -> None:

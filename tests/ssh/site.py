@@ -24,6 +24,7 @@ import httpx
 import psutil
 
 from tests.client.models import ID
+from tests.fixtures.certificates import self_signed
 from tests.fixtures.hub import PATIENCE, _end_with_parent, _free_ports
 from tests.tiers import ROOT
 
@@ -178,13 +179,7 @@ class TlsSite(Site):
     def __init__(self, *, inside: bool = False) -> None:
         super().__init__()
         self.inside = inside
-        self.certificate, self.private = self.home / "cert.pem", self.home / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-             "-nodes", "-keyout", str(self.private), "-out", str(self.certificate), "-days", "1",
-             "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        self.certificate, self.private = self_signed(self.home, "IP:127.0.0.1")
         self.proxy_options = [f"--ssl-key={self.private}", f"--ssl-cert={self.certificate}"]
         self.url = f"https://127.0.0.1:{self.port if inside else self.public}"
         self.local = f"https://127.0.0.1:{self.port}" if inside else self.local

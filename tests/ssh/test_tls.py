@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from gpudev_client.ssh import relay
 from gpudev_client.ssh.tls import TlsSocket
+from tests.fixtures.certificates import self_signed
 
 from .test_relay import HELD, MEGABYTE, pushed
 
@@ -22,15 +22,7 @@ HOST = "hub.example.org"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "1",
-         "-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:{HOST}"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
+    return self_signed(tmp_path_factory.mktemp("tls"), f"DNS:{HOST}")
 
 
 class Ends:
