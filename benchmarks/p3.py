@@ -1,8 +1,8 @@
 """From an event to everybody's new start, with 10,000 waiting: the planner alone, event by event.
 
 CPU time of one core per event for the planner alone, and wall time for whole operations of the
-service with their commits (`p3_service`). Not measured: HTTP, the way to the watchers, and their
-number. `SIZE=small` lets 2,000 wait before 200 nodes.
+service with their commits (`events_in_service`). Not measured: HTTP, the way to the watchers, and
+their number. `SIZE=small` lets 2,000 wait before 200 nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from benchmarks import p3_service
+from benchmarks import events_in_service
 from benchmarks.planner_queues import HOUR, MINUTE, NOW, parameters, queue
 from gpudev_service.planner import Changes, Demand, Hold, World
 
@@ -120,7 +120,7 @@ def main() -> int:
     )
     print(parameters(nodes))
     alone, within = planner_alone(waiting, nodes, events)
-    served = asyncio.run(p3_service.measure(list(GOALS), waiting, nodes, events))
+    served = asyncio.run(events_in_service.measure(list(GOALS), waiting, nodes, events))
     print(f"whole operations of the service on SQLite, load {os.getloadavg()[0]:.1f}:")
     for kind, (p50, p99) in served.items():
         print(f"{kind:9}: p50 {p50 * 1e3:7.2f} ms, p99 {p99 * 1e3:7.2f} ms")
