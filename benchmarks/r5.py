@@ -171,7 +171,7 @@ def measure(name: str) -> tuple[float, float]:
     with installation(name) as (hub, url), httpx.Client(trust_env=False, timeout=60) as http:
         hub.start()
         begin = time.monotonic()
-        cold = wait_until(lambda: asyncio.run(_unplanned(url)) == 0, begin)
+        cold = wait_until(lambda: asyncio.run(unplanned(url)) == 0, begin)
         token = hub.user("ada")
         base = f"http://127.0.0.1:{hub.ports.service}/services/gpudev/api/v1"
         headers = {"Authorization": f"token {token}"}
@@ -199,7 +199,7 @@ def measure(name: str) -> tuple[float, float]:
     return first, planned
 
 
-async def _unplanned(url: str) -> int:
+async def unplanned(url: str) -> int:
     store = Store(url)
     try:
         async with store.reading() as session:

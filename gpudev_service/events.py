@@ -42,11 +42,16 @@ class Dropped(Exception):  # noqa: N818
     """The listener was too slow; it should read the present state and listen again."""
 
 
+#: Whose things somebody may see at most: as these users' own, or as what they are invited to.
+#: None: anybody's.
+Interest = frozenset[str] | None
+
+
 class Listener:
     """One listener's bounded queue."""
 
-    def __init__(self, accept: Callable[[Owner], bool]) -> None:
-        self._accept = accept
+    def __init__(self, accept: Callable[[Owner], bool], move: Callable[[Interest], None]) -> None:
+        self._accept, self._move = accept, move
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue(BACKLOG)
         self._dropped = False
 
@@ -63,6 +68,10 @@ class Listener:
         self._dropped = True
         if self._queue.empty():
             self._queue.put_nowait(None)
+
+    def hear_of(self, interest: Interest) -> None:
+        """From now on only of these users' things, and of what they are invited to."""
+        self._move(interest)
 
     async def next(self) -> Event:
         """The next event; raises `Dropped` once the listener has fallen too far behind."""
@@ -82,30 +91,65 @@ class Listener:
 
 
 class EventBus:
-    """Hands each event to all who listen. Publishing never waits."""
+    """Hands each event to all who listen. Publishing never waits, and asks only those listeners
+    that the event may be for: thousands of promises may move at once, before a thousand readers.
+    """
 
     def __init__(self) -> None:
-        self._listeners: set[Listener] = set()
+        self._interests: dict[Listener, Interest] = {}
+        self._all: set[Listener] = set()
+        self._of: dict[str, set[Listener]] = {}
 
     def publish(self, owner: Owner, event: Event) -> None:
-        for listener in tuple(self._listeners):
+        found = set(self._all)
+        for user in (owner.user, *(invited.user for invited in owner.invited)):
+            found |= self._of.get(user, set())
+        for listener in found:
             listener.offer(owner, event)
 
     def lose(self) -> None:
         """Sends everybody to read the present state anew: something could not be told."""
-        for listener in tuple(self._listeners):
+        for listener in tuple(self._interests):
             listener.drop()
 
     @property
     def listeners(self) -> int:
-        return len(self._listeners)
+        return len(self._interests)
 
     @asynccontextmanager
-    async def listen(self, accept: Callable[[Owner], bool]) -> AsyncIterator[Listener]:
-        """Registers at once, so that nothing is missed between reading the state and listening."""
-        listener = Listener(accept)
-        self._listeners.add(listener)
+    async def listen(
+        self, accept: Callable[[Owner], bool], interest: Interest = None
+    ) -> AsyncIterator[Listener]:
+        """Registers at once, so that nothing is missed between reading the state and listening.
+
+        Args:
+            accept: decides for each event.
+            interest: whose events it is asked about.
+        """
+        listener = Listener(accept, lambda new: self._move(listener, new))
+        self._add(listener, interest)
         try:
             yield listener
         finally:
-            self._listeners.discard(listener)
+            self._remove(listener)
+
+    def _move(self, listener: Listener, interest: Interest) -> None:
+        if interest != self._interests[listener]:
+            self._remove(listener)
+            self._add(listener, interest)
+
+    def _add(self, listener: Listener, interest: Interest) -> None:
+        self._interests[listener] = interest
+        if interest is None:
+            self._all.add(listener)
+        else:
+            for user in interest:
+                self._of.setdefault(user, set()).add(listener)
+
+    def _remove(self, listener: Listener) -> None:
+        interest = self._interests.pop(listener)
+        self._all.discard(listener)
+        for user in interest or ():
+            self._of[user].discard(listener)
+            if not self._of[user]:
+                del self._of[user]

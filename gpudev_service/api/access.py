@@ -12,7 +12,7 @@ from datetime import datetime
 from gpudev_client.models import Role
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal, not_found
-from gpudev_service.events import Owner
+from gpudev_service.events import Interest, Owner
 from gpudev_service.operations import reservations, sharing
 
 from .auth import Caller
@@ -80,6 +80,15 @@ def may_see(caller: Caller, owner: Owner, now: datetime) -> bool:
     if caller.grants.may(Right.READ, owner):
         return True
     return role(caller, owner, now) is not None and caller.grants.may(Right.READ, caller.owner)
+
+
+def interest(caller: Caller) -> Interest:
+    """Whose things `may_see` can be true of: as theirs, or as what they are invited to."""
+    grants = caller.grants
+    if grants.everywhere(Right.READ) or grants.groups(Right.READ):
+        return None
+    on_servers = {user for user, _ in grants.servers(Right.READ)}
+    return frozenset({caller.owner.user}) | grants.users(Right.READ) | on_servers
 
 
 def _allowed(

@@ -20,7 +20,7 @@ from gpudev_client.models import Event
 from gpudev_client.states import FINAL
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
-from gpudev_service.events import Dropped, Listener, Owner
+from gpudev_service.events import Dropped, Interest, Listener, Owner
 from gpudev_service.operations import reservations, status
 
 from . import access
@@ -55,6 +55,10 @@ class Audience:
 
     def may_see(self, owner: Owner) -> bool:
         return access.may_see(self.caller, owner, self.now())
+
+    @property
+    def interest(self) -> Interest:
+        return access.interest(self.caller)
 
     @property
     def due(self) -> float:
@@ -122,7 +126,7 @@ async def _follow(
     last_id: int | None,
     keepalive: float,
 ) -> None:
-    async with ctx.events.listen(accept) as listener:
+    async with ctx.events.listen(accept, audience.interest) as listener:
         async for event in _beginning(ctx, accept, reservation_id, last_id):
             await deliver(message(event))
             if event.kind == PRESENT and _over(event, reservation_id):
@@ -141,6 +145,7 @@ async def _live(
     loop = asyncio.get_running_loop()
     quiet_since = loop.time()
     while await audience.still_there():
+        listener.hear_of(audience.interest)
         wake = min(quiet_since + keepalive, audience.due)
         try:
             async with asyncio.timeout_at(wake):

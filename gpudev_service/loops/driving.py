@@ -27,7 +27,7 @@ from gpudev_service.hub import HubAway, HubRefused
 from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.operations import disks, places, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
-from gpudev_service.operations.transitions import note, transition
+from gpudev_service.operations.transitions import Entry, note, transition
 from gpudev_service.servers import ServersAway
 from gpudev_service.settings import STOP_POLITELY
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow, SnapshotRow
@@ -113,7 +113,7 @@ async def _start(ctx: Context, row: ReservationRow) -> bool:
 async def _refused(ctx: Context, key: str, refusal: HubRefused) -> None:
     log.warning("the Hub refused to start %s: %s", key, refusal.status)
 
-    async def work(session: AsyncSession) -> list[HistoryRow]:
+    async def work(session: AsyncSession) -> list[Entry]:
         row = await session.get_one(ReservationRow, key)
         if row.state != State.PREPARING:
             return []
@@ -288,7 +288,7 @@ async def _start_is_over(ctx: Context, row: ReservationRow) -> bool:
 async def _release(ctx: Context, key: str) -> None:
     """Frees the units; whoever is next starts in the same transaction."""
 
-    async def work(session: AsyncSession) -> list[HistoryRow]:
+    async def work(session: AsyncSession) -> list[Entry]:
         held = await session.scalars(select(LeaseUnitRow).where(LeaseUnitRow.reservation_id == key))
         units = list(held)
         if not units:

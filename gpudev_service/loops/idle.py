@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gpudev_client.states import State
 from gpudev_service.context import Context
 from gpudev_service.operations import idle, servers, verdicts, views
-from gpudev_service.store.models import HistoryRow, ReservationRow
+from gpudev_service.operations.transitions import Entry
+from gpudev_service.store.models import ReservationRow
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -37,12 +38,12 @@ async def run(ctx: Context) -> datetime | None:
     return None
 
 
-async def _judge(ctx: Context, session: AsyncSession, suspects: list[str]) -> list[HistoryRow]:
+async def _judge(ctx: Context, session: AsyncSession, suspects: list[str]) -> list[Entry]:
     now = ctx.clock.now()
     query = select(ReservationRow).where(
         ReservationRow.id.in_(suspects), ReservationRow.state == State.ACTIVE
     )
-    entries: list[HistoryRow] = []
+    entries: list[Entry] = []
     for row in await session.scalars(query):
         entries.extend(await idle.judge(ctx, session, row, now))
     return entries

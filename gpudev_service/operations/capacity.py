@@ -185,15 +185,21 @@ async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -
 
 
 async def _held(
-    session: AsyncSession, viewer: str, visible: Callable[[Owner], bool]
+    session: AsyncSession,
+    viewer: str,
+    visible: Callable[[Owner], bool],
+    only: str | None = None,
 ) -> dict[str, list[UnitUse]]:
-    found = await session.execute(
+    """Who holds what, by node; on the node `only` unless it is None."""
+    query = (
         select(LeaseUnitRow, ReservationRow)
         .join(ReservationRow, ReservationRow.id == LeaseUnitRow.reservation_id)
         .order_by(LeaseUnitRow.node, LeaseUnitRow.unit)
     )
+    if only is not None:
+        query = query.where(LeaseUnitRow.node == only)
     held: dict[str, list[UnitUse]] = {}
-    for unit, row in found:
+    for unit, row in await session.execute(query):
         seen = visible(views.owner(row))
         held.setdefault(unit.node, []).append(
             UnitUse(
@@ -269,8 +275,10 @@ async def _change_node(ctx: Context, name: str, reason: str | None, actor: Actor
 
     outcome = await ctx.store.run(work)
     await views.publish(ctx, outcome.entries)
-    shown = await cluster(ctx, actor.name, lambda _: True)
-    return next(node for node in shown.nodes if node.name == name)
+    async with ctx.store.reading() as session:
+        held = await _held(session, actor.name, lambda _: True, only=name)
+        drained = await session.get(NodeDrainRow, name)
+    return _node_view(ctx, spec, held.get(name, []), drained)
 
 
 async def set_maintenance(

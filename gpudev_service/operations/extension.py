@@ -12,11 +12,11 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
-from gpudev_service.store.models import HistoryRow, ReservationRow
+from gpudev_service.store.models import ReservationRow
 
 from . import planning, views
 from .rows import load
-from .transitions import note
+from .transitions import Entry, note
 
 #: Less than this is not worth offering.
 _LEAST = timedelta(minutes=1)
@@ -59,7 +59,7 @@ async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) 
     """
     wanted = hours_to_duration(hours)
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[Reservation, list[Entry]]:
         now = ctx.clock.now()
         row = await load(session, reservation_id)
         if not _runs(row, now):

@@ -19,7 +19,7 @@ from gpudev_service.store.models import HistoryRow, ReservationRow
 from . import views
 from .reservations import end_in
 from .rows import load
-from .transitions import note
+from .transitions import Entry, note
 from .verdicts import rule_for, seen, verdict
 
 
@@ -82,7 +82,7 @@ async def keep(ctx: Context, reservation_id: str, actor: Actor) -> Reservation:
 
 async def judge(
     ctx: Context, session: AsyncSession, row: ReservationRow, now: datetime
-) -> list[HistoryRow]:
+) -> list[Entry]:
     """What follows for one lease now: a warning, or the end; nothing for most."""
     rule, found = rule_for(ctx.settings, row), verdict(ctx.settings, row, now)
     if rule is None or found is None or found.state != "idle" or found.since is None:

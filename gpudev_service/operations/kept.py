@@ -110,8 +110,27 @@ def go_on(
     """Plans from what is kept, as `current` has the nodes and the reservations `stale`, which may
     have changed. None where it has to be made anew."""
     news = _news(known, ctx, current, stale, now_ms)
+    return None if news is None else _done(known, _take_in(known, ctx, current, news, now_ms))
+
+
+def as_of(
+    known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
+) -> planner.World | None:
+    """The world that is kept, to be asked, brought to `now_ms`. None where that would change
+    somebody's slot, which the rows do not have: then what is kept is of no use any more."""
+    news = _news(known, ctx, current, stale, now_ms)
     if news is None:
         return None
+    changes = _take_in(known, ctx, current, news, now_ms)
+    if changes.slots or known.live.due() or known.live.refused():
+        return None
+    return known.live
+
+
+def _take_in(
+    known: Kept, ctx: Context, current: facts.World, news: _News, now_ms: int
+) -> planner.Changes:
+    """Tells the kept world what is new."""
     live = known.live
     changes = live.advance(now_ms, news.gone)
     for key in news.gone:
@@ -125,18 +144,7 @@ def go_on(
     known.demands.update({demand.id: demand for demand in news.new})
     _add(changes, live.add(*news.new))
     known.nodes, known.fleet = current.nodes, ctx.fleet.nodes()
-    return _done(known, changes)
-
-
-def as_of(
-    known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
-) -> planner.World | None:
-    """The world that is kept, to be asked, where it is that of `now_ms`; else it is of no use."""
-    news = _news(known, ctx, current, stale, now_ms)
-    if news is None or news != _News([], {}, {}, []):
-        return None
-    changes = known.live.advance(now_ms)
-    return None if changes.slots or known.live.due() else known.live
+    return changes
 
 
 def _is_good(known: Kept, ctx: Context, now_ms: int) -> bool:

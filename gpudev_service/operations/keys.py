@@ -18,7 +18,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow, SshKeyRow
 
 from . import sharing, views
-from .transitions import note, telling
+from .transitions import Entry, Told, note
 
 #: How often, and how many times in all, one reservation's history says that somebody changed
 #: somebody's keys: collaborators write there by it.
@@ -75,7 +75,7 @@ async def remove(ctx: Context, user: str, fingerprint: str, actor: Actor) -> Ssh
 
 
 async def _change(ctx: Context, user: str, actor: Actor, decide: Callable[[Keys], Keys]) -> SshKeys:
-    async def work(session: AsyncSession) -> tuple[SshKeys, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[SshKeys, list[Entry]]:
         now = ctx.clock.now()
         before = {row.fingerprint: row for row in await _rows(session, [user])}
         wanted = decide({f: _public(row) for f, row in before.items()})
@@ -118,7 +118,7 @@ async def _rows(session: AsyncSession, users: Iterable[str]) -> list[SshKeyRow]:
     return list(await session.scalars(query))
 
 
-async def _notes(session: AsyncSession, user: str, actor: Actor, now: datetime) -> list[HistoryRow]:
+async def _notes(session: AsyncSession, user: str, actor: Actor, now: datetime) -> list[Entry]:
     """A line for each lease that the user may enter; its server reads the keys anew on it. What
     would be too many lines in somebody else's history is told to the server, and not kept."""
     row = ReservationRow
@@ -128,14 +128,15 @@ async def _notes(session: AsyncSession, user: str, actor: Actor, now: datetime) 
     )
     whose = "their" if actor.name == user else f"{user}'s"
     said = f"{actor.name} changed {whose} SSH keys."
-    entries = []
+    entries: list[Entry] = []
     for found in list(await session.scalars(entered)):
         data = {"user": user}
         if await _often(session, found.id, said, now):
-            entry = telling(found, "access", said, actor=actor.name, now=now, data=data)
+            entries.append(Told(found.id, "access", said, now))
         else:
-            entry = note(session, found, "access", said, actor=actor.name, now=now, data=data)
-        entries.append(entry)
+            entries.append(
+                note(session, found, "access", said, actor=actor.name, now=now, data=data)
+            )
     return entries
 
 

@@ -30,7 +30,7 @@ from gpudev_service.store.models import DiskRow, HistoryRow, ReservationRow, Ssh
 
 from . import disks, keys, reservations, sharing, snapshots, views
 from .rows import load
-from .transitions import note, telling
+from .transitions import Entry, Told, note
 
 #: Snapshots that a server is shown.
 _SNAPSHOTS = 5
@@ -155,7 +155,7 @@ async def publish_host(ctx: Context, reservation_id: str, said: SshHostReport) -
     same once more."""
     found = [key.line for key in ssh_keys.parse_all(said.host_keys, "host_keys")]
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[Reservation, list[Entry]]:
         row = await load(session, reservation_id)
         if State(row.state) not in _RUNNING:
             raise Refusal("wrong_state", f"The reservation is {row.state}; no server runs.")
@@ -183,7 +183,7 @@ async def publish_host(ctx: Context, reservation_id: str, said: SshHostReport) -
 
 async def _without_ssh(
     ctx: Context, session: AsyncSession, row: ReservationRow, host: SshHostRow | None, why: str
-) -> list[HistoryRow]:
+) -> list[Entry]:
     """Notes why a server cannot be reached by SSH; whoever asks for the way in is told."""
     if host is None and await _why_no_ssh(session, row.id) == why:
         return []
@@ -211,13 +211,13 @@ async def _said(
     row: ReservationRow,
     text: str,
     data: dict[str, Any] | None = None,
-) -> HistoryRow:
+) -> Entry:
     """A line about the server; where it has said too much it takes effect all the same, and is
     told, but not kept."""
     now = ctx.clock.now()
     if await _may_say(ctx, session, row, "server"):
         return note(session, row, "server", text, actor=SERVICE.name, now=now, data=data)
-    return telling(row, "server", text, actor=SERVICE.name, now=now)
+    return Told(row.id, "server", text, now)
 
 
 def _what_changed(before: tuple[list[str], str, str | None], host_keys: list[str]) -> str:
@@ -283,7 +283,7 @@ async def closing(ctx: Context, reservation_id: str, said: ClosingReport) -> Res
         Refusal: `wrong_state`; `too_many_requests` where the server has said enough.
     """
 
-    async def work(session: AsyncSession) -> tuple[State, list[HistoryRow], Refusal | None]:
+    async def work(session: AsyncSession) -> tuple[State, list[Entry], Refusal | None]:
         row = await load(session, reservation_id)
         if State(row.state) not in {*_RUNNING, State.STOPPING}:
             raise Refusal("wrong_state", f"The reservation is {row.state}; no server runs.")

@@ -14,11 +14,11 @@ from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import FleetAway
-from gpudev_service.store.models import HistoryRow, LeaseUnitRow, PlacementRow
+from gpudev_service.store.models import LeaseUnitRow, PlacementRow
 
 from . import planning, views
 from .rows import load
-from .transitions import transition
+from .transitions import Entry, transition
 
 #: How often a lease is placed again in a row; beyond that the fleet is in turmoil, and it waits.
 ATTEMPTS = 3
@@ -64,7 +64,7 @@ async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) 
     """Gives the units back and plans anew, in one transaction. Who was to start now keeps that as
     the promise, so nobody who came later is before them."""
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[Reservation, list[Entry]]:
         now = ctx.clock.now()
         row = await load(session, reservation_id)
         view = await views.reservation(ctx, session, row)

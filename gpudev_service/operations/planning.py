@@ -7,14 +7,13 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client import words
 from gpudev_client.states import WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
@@ -29,26 +28,12 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import facts, kept
+from . import facts, kept, promises
 from .kept import Kept, Step
-from .transitions import note, telling, transition
+from .transitions import Entry, transition
 
 #: A node is asked for by so much earlier than it takes to come.
 _SOON = timedelta(minutes=1)
-#: What it takes to carry out a start that is due; nobody calls that late.
-_PUNCTUAL = timedelta(seconds=1)
-
-
-#: Why a promise could not be kept, in words.
-_CAUSES = {
-    planner.Reason.NODE_GONE: "a node has left the fleet",
-    planner.Reason.NODE_DRAINED: "a node was taken out of service",
-    planner.Reason.NODE_HELD_LONGER: "GPUs are held longer than they should be, or were lost",
-    planner.Reason.QUOTA_LOWERED: "a limit was lowered",
-    planner.Reason.STARTED_LATE: "the start was missed while the service was away",
-    planner.Reason.QUEUE_PLANNED_AGAIN: "capacity was lost and the queue was planned again",
-    planner.Reason.ELSEWHERE: "the disk cannot be used on a node that was promised",
-}
 
 
 #: Why something cannot be placed at all, in words.
@@ -63,15 +48,11 @@ WHY_NOT = {
 }
 
 
-#: Rows loaded by one statement: databases have a limit on its parameters.
-_AT_ONCE = 500
-
-
 @dataclass(slots=True)
 class Outcome:
     """What a replan changed: history entries to publish, and requests that can never start."""
 
-    entries: list[HistoryRow] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     impossible: dict[str, planner.Reason] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
 
@@ -108,8 +89,8 @@ async def replan(
         return outcome
     turn: Turn[Kept] = Turn.of(session)
     steps = await _steps(ctx, session, now, names, turn)
-    for step in steps.values():
-        await _carry_out(ctx, session, now, step, outcome)
+    for gpu_type, step in steps.items():
+        await _carry_out(ctx, session, now, gpu_type, step, outcome)
     await session.flush()
     for gpu_type, step in steps.items():
         if step.kept is not None:
@@ -125,7 +106,7 @@ async def _steps(
     steps: dict[str, Step] = {}
     known = {name: await turn.take(name) for name in gpu_types}
     stale = {key for last, keys in known.values() if last is not None for key in keys}
-    if len(stale) <= _AT_ONCE and any(last is not None for last, _ in known.values()):
+    if len(stale) <= promises.AT_ONCE and any(last is not None for last, _ in known.values()):
         news = (await facts.world(ctx, session, now, gpu_types, only=stale)).parts(gpu_types)
         for name, (last, keys) in known.items():
             step = None if last is None else kept.go_on(last, ctx, news[name], keys, now_ms)
@@ -146,7 +127,7 @@ async def to_ask(
     turn: Turn[Kept] | None = Turn.within(session)
     if turn is not None:
         known, stale = await turn.take(gpu_type)
-        if known is not None and len(stale) <= _AT_ONCE:
+        if known is not None and len(stale) <= promises.AT_ONCE:
             news = await facts.world(ctx, session, now, [gpu_type], only=stale)
             live = kept.as_of(known, ctx, news, stale, now_ms)
             if live is not None:
@@ -157,18 +138,26 @@ async def to_ask(
 
 
 async def _carry_out(
-    ctx: Context, session: AsyncSession, now: datetime, step: Step, outcome: Outcome
+    ctx: Context, session: AsyncSession, now: datetime, gpu_type: str, step: Step, outcome: Outcome
 ) -> None:
     outcome.impossible.update(step.impossible)
     withdrawn = [key for key in step.impossible if step.promised.get(key) is not None]
-    rows = await _rows(session, {*step.slots, *step.begun, *withdrawn})
+    rows = await promises.rows(session, {*step.begun, *withdrawn})
     if step.begun:
         await _begin_leases(ctx, session, step, rows, now, outcome)
     for key in withdrawn:
-        outcome.entries += _withdrawn(session, rows[key], now)
+        outcome.entries += promises.withdraw(session, rows[key], now)
+    made, moved = {}, {}
+    objects = promises.loaded(session)
     for key, slot in step.slots.items():
-        moved_later = step.moved_later.get(key)
-        outcome.entries += _promise(session, rows[key], slot, moved_later, now)
+        before = step.promised[key]
+        if before is None or key in objects:
+            made[key] = slot
+        else:
+            moved[key] = before, slot
+    later = step.moved_later
+    outcome.entries += await promises.make(session, made, later, now)
+    outcome.entries += await promises.move(session, gpu_type, moved, later, now)
 
 
 async def _seat_newcomers(
@@ -184,20 +173,12 @@ async def _seat_newcomers(
         current.nodes, current.holds, current.demands, facts.rules(ctx), facts.to_ms(now)
     )
     outcome.impossible.update(plan.impossible)
-    new = [d.id for d in current.demands if d.promise is None and d.id in plan.slots]
-    rows = await _rows(session, new)
-    for key in new:
-        outcome.entries += _promise(session, rows[key], plan.slots[key], None, now)
-
-
-async def _rows(session: AsyncSession, keys: Collection[str]) -> dict[str, ReservationRow]:
-    """The rows of `keys`; those that the session has are not read again."""
-    rows = {row.id: row for row in session if isinstance(row, ReservationRow)}
-    missing = sorted(key for key in keys if key not in rows)
-    for at in range(0, len(missing), _AT_ONCE):
-        query = select(ReservationRow).where(ReservationRow.id.in_(missing[at : at + _AT_ONCE]))
-        rows.update((row.id, row) for row in await session.scalars(query))
-    return rows
+    new = {
+        demand.id: plan.slots[demand.id]
+        for demand in current.demands
+        if demand.promise is None and demand.id in plan.slots
+    }
+    outcome.entries += await promises.make(session, new, {}, now)
 
 
 async def _begin_leases(
@@ -220,7 +201,7 @@ async def _begin_leases(
     }
     for key, slot in step.begun.items():
         row = rows[key]
-        outcome.entries += _late(session, row, now)
+        outcome.entries += promises.late(session, row, now)
         outcome.entries.append(_begin_lease(session, row, slot, free, specs, now))
         outcome.started.append(key)
 
@@ -265,67 +246,3 @@ def _begin_lease(
         actor=SERVICE.name,
         now=now,
     )
-
-
-def _late(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
-    """A start that comes later than promised stands in the history with its cause."""
-    promised = row.planned_start
-    if promised is None or now - promised <= _PUNCTUAL:
-        return []
-    late = words.duration((now - promised).total_seconds())
-    reason = f"The start comes {late} late: {_CAUSES[planner.Reason.STARTED_LATE]}."
-    data = {"from": promised.isoformat(), "to": now.isoformat()}
-    return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
-
-
-def _promise(
-    session: AsyncSession,
-    row: ReservationRow,
-    slot: planner.Slot,
-    moved_later: planner.Reason | None,
-    now: datetime,
-) -> list[HistoryRow]:
-    """Stores a slot. Improvements are told but fill no history; a broken promise stands in it."""
-    start, nodes = facts.from_ms(slot.start_ms), list(slot.nodes)
-    before, places = row.planned_start, row.planned_nodes or []
-    if before == start and row.planned_nodes == nodes:
-        return []
-    again = before is None and row.first_promise is not None
-    row.planned_start, row.planned_nodes = start, nodes
-    row.first_promise = row.first_promise or start
-    if moved_later is None:
-        if again:
-            return [_promised_again(session, row, start, now)]
-        # The first promise is told with the submission.
-        return [] if before in {None, start} else [live_promise(row, now)]
-    late = any(is_coming(place) for place in places)
-    cause = "the node that was to be added is not there yet" if late else _CAUSES[moved_later]
-    reason = f"The promised start had to move: {cause}."
-    data = {"from": before.isoformat() if before else None, "to": start.isoformat()}
-    return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
-
-
-def _promised_again(
-    session: AsyncSession, row: ReservationRow, start: datetime, now: datetime
-) -> HistoryRow:
-    data = {"from": None, "to": start.isoformat()}
-    reason = "A start is promised again."
-    return note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)
-
-
-def _withdrawn(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
-    """A promise that nothing can keep at the moment: the place in the queue stays."""
-    if row.planned_start is None:
-        return []
-    data = {"from": row.planned_start.isoformat(), "to": None}
-    row.planned_start = row.planned_nodes = None
-    reason = (
-        "The promised start had to be taken back: no node that could hold this is in service. "
-        "Your place in the queue is kept."
-    )
-    return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
-
-
-def live_promise(row: ReservationRow, now: datetime) -> HistoryRow:
-    """Told, and not stored: it would fill the history."""
-    return telling(row, "promise", "The start is now earlier.", actor=SERVICE.name, now=now)

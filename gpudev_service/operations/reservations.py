@@ -37,7 +37,7 @@ from . import admission, cursors, disks, facts, places, planning, sharing, verdi
 from .extension import offer_in
 from .rows import load
 from .standings import Standings
-from .transitions import begin, begun, transition
+from .transitions import Entry, begin, begun, transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,11 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
 
     async def work(
         session: AsyncSession,
-    ) -> tuple[dict[int, Any], list[HistoryRow], views.Known]:
+    ) -> tuple[dict[int, Any], list[Entry], views.Known]:
         now = ctx.clock.now()
         found: dict[int, Any] = {}
         rows: dict[int, tuple[ReservationRow, admission.Admitted]] = {}
-        entries: list[HistoryRow] = []
+        entries: list[Entry] = []
         standings = await Standings.read(session, [one.user for one in batch])
         for number, one in enumerate(batch):
             try:
@@ -382,7 +382,7 @@ async def cancel(
     """Ends a reservation: at once while it waits, through `stopping` while it has a lease. One that
     is over, or is being stopped, is left as it is: cancelling twice is no error."""
 
-    async def work(session: AsyncSession) -> tuple[Reservation, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[Reservation, list[Entry]]:
         now = ctx.clock.now()
         row = await load(session, reservation_id)
         words = reason or (
@@ -404,7 +404,7 @@ async def end_in(
     reason: str,
     actor: Actor,
     now: datetime,
-) -> list[HistoryRow]:
+) -> list[Entry]:
     """Begins the end of a reservation in an open transaction; nothing to do where it has begun."""
     state = State(row.state)
     if state in FINAL or state is State.STOPPING:

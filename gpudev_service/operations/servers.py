@@ -25,14 +25,14 @@ from gpudev_service.store.models import HistoryRow, ReservationRow
 from . import disks, placing, pods, views
 from .reservations import end_in
 from .rows import load
-from .transitions import note, transition
+from .transitions import Entry, note, transition
 
 log = logging.getLogger(__name__)
 
 _STARTABLE = {State.PREPARING, State.ACTIVE}
 
 
-def tell(ctx: Context, entries: Iterable[HistoryRow]) -> None:
+def tell(ctx: Context, entries: Iterable[Entry]) -> None:
     """Shows what the entries say in the terminals of their reservations' servers."""
     for entry in entries:
         key = f"tell:{entry.reservation_id}:{entry.id}"
@@ -155,7 +155,7 @@ async def report(
 ) -> Reservation:
     """Takes in what the spawner says; a report that comes twice or too late changes nothing."""
 
-    async def work(session: AsyncSession) -> tuple[Reservation, Owner, list[HistoryRow]]:
+    async def work(session: AsyncSession) -> tuple[Reservation, Owner, list[Entry]]:
         row = await load(session, reservation_id)
         now = ctx.clock.now()
         entries = await _take_in(ctx, session, row, said, now)
@@ -170,7 +170,7 @@ async def report(
 
 async def _take_in(
     ctx: Context, session: AsyncSession, row: ReservationRow, said: ServerReport, now: datetime
-) -> list[HistoryRow]:
+) -> list[Entry]:
     state = State(row.state)
     match said.status:
         case "starting":
@@ -184,7 +184,7 @@ async def _take_in(
             return [*steps, *await end_in(ctx, session, row, State.FAILED, why, SERVICE, now)]
         case "failed" | "note" if state in _STARTABLE:
             why = said.message or "The server did not start again."
-            return await _told_once(session, row, "server", why, now)
+            return [*await _told_once(session, row, "server", why, now)]
         case "stopped" | "left":
             owner = Actor(row.user)
             why = said.message or (

@@ -7,9 +7,10 @@ the entry from which the event is made. No other code assigns `state`; a test lo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -94,9 +95,47 @@ def transition(
     return note(session, row, "transition", reason, actor=actor, now=now, data=data)
 
 
+class Subject(Protocol):
+    """Whom a line of the history is about."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+
+
+class Entry(Protocol):
+    """What listeners are told: a line of the history, or what is not stored there."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def reservation_id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An entry for the event streams only."""
+
+    reservation_id: str
+    kind: str
+    reason: str
+    at: datetime
+    id: int = 0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
 def note(
     session: AsyncSession,
-    row: ReservationRow,
+    row: Subject,
     kind: str,
     reason: str,
     *,
@@ -105,22 +144,7 @@ def note(
     data: dict[str, Any] | None = None,
 ) -> HistoryRow:
     """Adds a line to the history without changing the state."""
-    entry = telling(row, kind, reason, actor=actor, now=now, data=data)
-    session.add(entry)
-    return entry
-
-
-def telling(
-    row: ReservationRow,
-    kind: str,
-    reason: str,
-    *,
-    actor: str,
-    now: datetime,
-    data: dict[str, Any] | None = None,
-) -> HistoryRow:
-    """An entry for the event streams only: never added to the session, so never stored."""
-    return HistoryRow(
+    entry = HistoryRow(
         reservation_id=row.id,
         at=now,
         kind=kind,
@@ -129,3 +153,5 @@ def telling(
         actor=actor,
         data=data or {},
     )
+    session.add(entry)
+    return entry

@@ -32,6 +32,8 @@ from gpudev_service.store.models import (
     SshHostRow,
 )
 
+from .transitions import Entry
+
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +71,7 @@ def history_entry(row: HistoryRow) -> HistoryEntry:
     )
 
 
-def event(row: HistoryRow, view: Reservation) -> Event:
+def event(row: Entry, view: Reservation) -> Event:
     """A line of history as streams send it; one that is not stored has no id."""
     return Event(id=row.id or 0, kind=row.kind, at=row.at, message=row.reason, reservation=view)
 
@@ -274,7 +276,7 @@ Known = Mapping[str, tuple[Owner, Reservation]]
 
 
 async def publish(
-    ctx: Context, entries: Iterable[HistoryRow], known: Known = MappingProxyType({})
+    ctx: Context, entries: Iterable[Entry], known: Known = MappingProxyType({})
 ) -> None:
     """Tells listeners about committed history entries, each with the present state, and wakes the
     loops. Only what somebody may be listening to is read, and nothing where all of it is `known`
@@ -301,9 +303,7 @@ async def publish(
         ctx.events.lose()
 
 
-async def _told(
-    ctx: Context, entries: Sequence[HistoryRow], known: Known
-) -> list[tuple[Owner, Event]]:
+async def _told(ctx: Context, entries: Sequence[Entry], known: Known) -> list[tuple[Owner, Event]]:
     ids = {entry.reservation_id for entry in entries}
     found = known if ids <= known.keys() else await _read(ctx, ids)
     return [

@@ -13,7 +13,7 @@ was made of them may be kept, by GPU type, as long as it is known what has chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +51,10 @@ PLANNED: Mapping[type[Base], tuple[str, ...]] = MappingProxyType(
 )
 _TABLES = frozenset(row.__tablename__ for row in PLANNED)
 _TURN = "gpudev_turn"
+
+#: Execution option of a statement on such a table that says what it changes: GPU types with the
+#: reservations.
+CHANGES = "gpudev_changes"
 
 
 class Memory(Generic[KeptT]):
@@ -106,6 +110,10 @@ class Turn(Generic[KeptT]):
                 self._note(row.gpu_type, row.reservation_id)
             case DiskRow():
                 self.note_everything()
+
+    def note_these(self, changes: Iterable[tuple[str, str]]) -> None:
+        for gpu_type, reservation_id in changes:
+            self._note(gpu_type, reservation_id)
 
     def _note(self, gpu_type: str, reservation_id: str) -> None:
         self._counts = True
@@ -173,10 +181,14 @@ def _differs(row: object) -> bool:
 
 @event.listens_for(Session, "do_orm_execute")
 def _look(state: ORMExecuteState) -> None:
-    """Statements on whole tables: nobody knows which rows they change."""
+    """Statements on whole tables: nobody knows which rows they change, unless they say so."""
     turn: Turn[Any] | None = state.session.info.get(_TURN)
     if turn is None or state.is_select:
         return
     table = getattr(state.statement, "table", None)
-    if table is not None and table.name in _TABLES:
+    if table is None or table.name not in _TABLES:
+        return
+    if CHANGES in state.execution_options:
+        turn.note_these(state.execution_options[CHANGES])
+    else:
         turn.note_everything()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpudev_service.api import access
+from gpudev_service.api.auth import Caller
 from gpudev_service.api.permissions import PREFIX, Grants, Right, read_scopes
-from gpudev_service.events import Owner
+from gpudev_service.events import Invitation, Owner
 
 ADA = Owner("ada", ("lab",), "x")
 ADA_OTHER_SERVER = Owner("ada", ("lab",), "y")
@@ -123,3 +127,32 @@ def test_a_filter_never_grants_more_than_the_scope_without_it(
 def test_no_scopes_no_rights() -> None:
     assert not Grants()
     assert not any(Grants().may(right, ADA) for right in Right)
+
+
+PEOPLE = st.sampled_from(["ada", "grace", "linus"])
+GROUPS = st.lists(st.sampled_from(["lab", "ml"]), max_size=2).map(tuple)
+SCOPES = st.builds(
+    "{}{}{}".format,
+    st.just(PREFIX),
+    st.sampled_from(["read", "reserve", "lab"]),
+    st.sampled_from(["", "!user=ada", "!user=grace", "!group=lab", "!server=grace/x"]),
+)
+INVITED = st.lists(st.builds(Invitation, PEOPLE, st.sampled_from(["use", "view"])), max_size=2)
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+@given(PEOPLE, st.sampled_from(["user", "service"]), GROUPS, st.lists(SCOPES, max_size=2),
+       PEOPLE, INVITED)  # fmt: skip
+def test_whoever_may_see_something_is_asked_about_it(
+    name: str,
+    kind: str,
+    groups: tuple[str, ...],
+    scopes: list[str],
+    user: str,
+    invited: list[Invitation],
+) -> None:
+    caller = Caller(name, kind, groups, frozenset(scopes), read_scopes(scopes))
+    owner = Owner(user, ("lab",), "x", tuple(invited))
+    interest = access.interest(caller)
+    asked = interest is None or interest & {user, *(one.user for one in invited)}
+    assert asked or not access.may_see(caller, owner, NOON)

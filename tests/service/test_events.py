@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gpudev_client.models import Event, Milestone, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
-from gpudev_service.events import BACKLOG, Dropped, EventBus, Owner
+from gpudev_service.events import BACKLOG, Dropped, EventBus, Invitation, Owner
 from gpudev_service.operations import reservations, servers, views
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import StoreUnavailable
@@ -47,6 +48,40 @@ async def test_what_is_not_accepted_takes_no_room(world: World) -> None:
         async for got in listener:
             assert got == event
             break
+
+
+async def test_only_those_are_asked_whom_it_may_concern(world: World) -> None:
+    bus, event = EventBus(), await an_event(world)
+    asked: list[tuple[str, str]] = []
+
+    def ask(who: str) -> Callable[[Owner], bool]:
+        def accept(owner: Owner) -> bool:
+            asked.append((who, owner.user))
+            return False
+
+        return accept
+
+    async with (
+        bus.listen(ask("admin")),
+        bus.listen(ask("ada"), frozenset({"ada"})) as ada,
+        bus.listen(ask("sam"), frozenset({"sam", "grace"})),
+    ):
+        bus.publish(ADA, event)
+        assert sorted(asked) == [("ada", "ada"), ("admin", "ada")]
+        asked.clear()
+        bus.publish(Owner("grace", (), "x", (Invitation("ada", "view"),)), event)
+        assert sorted(asked) == [("ada", "grace"), ("admin", "grace"), ("sam", "grace")]
+        asked.clear()
+        ada.hear_of(frozenset({"linus"}))
+        bus.publish(ADA, event)
+        assert asked == [("admin", "ada")]
+        ada.hear_of(None)
+        bus.publish(Owner("linus", ()), event)
+        assert sorted(asked[1:]) == [("ada", "linus"), ("admin", "linus")]
+    asked.clear()
+    bus.publish(ADA, event)
+    assert not asked
+    assert bus.listeners == 0
 
 
 async def test_one_who_waits_is_told_that_something_was_lost() -> None:
