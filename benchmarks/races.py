@@ -17,7 +17,7 @@ from benchmarks.campaign import scratch
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from gpudev_service.store.engine import Store
-from gpudev_service.store.models import Base, LeaseUnitRow
+from gpudev_service.store.models import Base, LeaseUnitRow, PlanCountRow
 from tests import tiers
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.rows import lease
@@ -123,9 +123,11 @@ async def _prepare(store: Store) -> None:
 
 
 async def _clear(store: Store) -> None:
+    """Leaves the one row that a migration made: it counts this, so that the sides notice it."""
     async with store.transaction() as session:
         for table in reversed(Base.metadata.sorted_tables):
-            await session.execute(delete(table))
+            if table is not PlanCountRow.__table__:
+                await session.execute(delete(table))
 
 
 @contextmanager
