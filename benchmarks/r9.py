@@ -137,8 +137,12 @@ def soaked() -> soak.Found:
         found = soak.soak(place, SECONDS)
         after = place.memory()
     for part, share in found.drift.items():
-        print(f"{part:<8} {before[part]:.1f} -> {after[part]:.1f} MB, {share:+.2%} an hour")
-        print(f"         by eighths {' '.join(f'{size:.1f}' for size in found.course[part])}")
+        print(
+            f"{part:<8} {before[part]:.1f} -> {after[part]:.1f} MB, held {share:+.2%} an hour, "
+            f"as the system sees it {found.seen[part]:+.2%}"
+        )
+        for name, course in (("held", found.held[part]), ("seen", found.course[part])):
+            print(f"         {name} by eighths {' '.join(f'{size:.2f}' for size in course)}")
     print(
         f"{found.logins} logins, {found.killed} killed, {found.pages} pages, half of them without "
         f"a word, {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'}"

@@ -4,6 +4,13 @@ Normal is one person, who in each minute logs in by SSH once, stays for that min
 1 KB a second, and opens one page of JupyterLab: its event stream, and the lease. Here are ten, in a
 real Hub, proxy, service, Jupyter server with the panel's extension, and sshd. Every third `ssh` is
 killed, every second page goes without a word.
+
+What counts is memory that stays. Node lets its heap fill before it collects, and malloc keeps what
+was freed: the size that the system sees rises for hours, and says nothing of a leak. So at `LOOKS`
+moments proxy and Jupyter server are made to collect, and what they hold after it must not grow: of
+the proxy its heap and its buffers, since its pages come and go by more than is sought here; of the
+server its whole size. Hub and service are taken as the system sees them. For all four the size that
+the system sees is shown beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 import base64
 import collections
 import json
+import math
 import os
 import socket
 import statistics
@@ -41,7 +49,9 @@ MINUTE = 60.0
 PIECE = 1024
 #: Seconds between two looks at the memory, and those in which all that was left has to go.
 SAMPLE, SETTLES = 5.0, 120.0
-#: The part of the time that does not count: caches fill, node grows its heap.
+#: How often it is looked at what is held.
+LOOKS = 16
+#: The part of the time that does not count: caches fill, code is compiled.
 WARM = 0.25
 MEGABYTE = 1024 * 1024
 #: Whole days of a lease: it does not end meanwhile.
@@ -53,6 +63,8 @@ c.Spawner.environment["JUPYTER_CONFIG_PATH"] = {!r}
 
 #: By part and kind ("files", "sockets", "children", "tasks"): how many there are.
 Counts = dict[str, dict[str, int]]
+#: By the second, by part: megabytes.
+Samples = dict[float, dict[str, float]]
 
 
 @dataclass
@@ -60,9 +72,11 @@ class Found:
     """What a soak has found.
 
     Attributes:
-        drift: per part, how much its memory grew in an hour at the rate of the time that counts.
-        course: per part, its memory in MB in each eighth of the time: a heap that fills and stays
-            is told from one that grows.
+        drift: per part, how much of what it holds was added in an hour, at the rate of the time
+            that counts, as a share of its size.
+        seen: per part, how much its size as the system sees it grew in an hour.
+        held: per part, what it held in MB in each eighth of the time.
+        course: per part, its size in MB in each eighth of the time.
         left: what is there that was not there before the load, by part and kind.
     """
 
@@ -72,6 +86,8 @@ class Found:
     pages: int = 0
     echoed: float = 0.0
     drift: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
+    held: dict[str, list[float]] = field(default_factory=dict)
     course: dict[str, list[float]] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
 
@@ -86,7 +102,16 @@ class Place:
         config.mkdir(parents=True)
         extensions = {"ServerApp": {"jpserver_extensions": {soak_look.__name__: True}}}
         (config / "soak.json").write_text(json.dumps(extensions))
-        self.hub = RunningHub(service_config=_SERVICE, hub_config=_HUB.format(str(config.parent)))
+        self._proxy_look = folder / "proxy"
+        require = Path(__file__).with_name("soak_look.cjs")
+        self.hub = RunningHub(
+            service_config=_SERVICE,
+            hub_config=_HUB.format(str(config.parent)),
+            proxy_environment={
+                "NODE_OPTIONS": f'--require "{require}"',
+                "SOAK_LOOK": str(self._proxy_look),
+            },
+        )
 
     def __enter__(self) -> Self:
         try:
@@ -131,6 +156,15 @@ class Place:
 
     def memory(self) -> dict[str, float]:
         return {part: process.memory_info().rss / MEGABYTE for part, process in self.parts()}
+
+    def held(self) -> dict[str, float]:
+        """What each part holds, in MB, after it has given back what it can be made to."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(60)
+            sock.connect(str(self._proxy_look))
+            proxy = json.loads(sock.makefile().read())
+        server = self.look()["held"]
+        return {**self.memory(), "proxy": proxy / MEGABYTE, "server": server / MEGABYTE}
 
     def counts(self) -> Counts:
         found: Counts = {}
@@ -267,19 +301,37 @@ class Load:
             one.end()
 
 
+class Watch:
+    """What is seen of a place's memory while it is loaded, by the seconds since it began."""
+
+    def __init__(self, place: Place, seconds: float) -> None:
+        self.sizes: Samples = {}
+        self.held: Samples = {}
+        self._place, self._pause = place, seconds / LOOKS
+        self._sized = self._looked = -math.inf
+
+    def at(self, now: float) -> None:
+        if now >= self._sized + SAMPLE:
+            self.sizes[now], self._sized = self._place.memory(), now
+        if now >= self._looked + self._pause:
+            self.held[now], self._looked = self._place.held(), now
+
+
 def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     """Loads a place for that long. Everything was there once before it is counted."""
     first = Load(place, Found(0.0), minute=minute)
-    _drive(first, 2 * minute / TIMES, {})
+    _drive(first, 2 * minute / TIMES)
     first.end()
     until(lambda: not place.server.children(), "the first sessions are gone")
     before = place.counts()
     found = Found(seconds)
-    load, samples = Load(place, found, minute=minute), dict[float, dict[str, float]]()
-    _drive(load, seconds, samples, place)
+    load, watch = Load(place, found, minute=minute), Watch(place, seconds)
+    _drive(load, seconds, watch)
     load.end()
-    found.drift = drift(samples, warm=WARM * seconds)
-    found.course = course(samples, seconds)
+    warm = WARM * seconds
+    found.drift = drift(watch.held, warm=warm, sizes=watch.sizes)
+    found.seen = drift(watch.sizes, warm=warm, sizes=watch.sizes)
+    found.held, found.course = course(watch.held, seconds), course(watch.sizes, seconds)
     deadline = time.monotonic() + SETTLES
     while (left := more(before, place.counts())) and time.monotonic() < deadline:
         time.sleep(1)
@@ -287,33 +339,32 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     return found
 
 
-def _drive(
-    load: Load, seconds: float, samples: dict[float, dict[str, float]], place: Place | None = None
-) -> None:
+def _drive(load: Load, seconds: float, watch: Watch | None = None) -> None:
     began = time.monotonic()
-    sampled = -SAMPLE
     while (now := time.monotonic() - began) < seconds:
         load.second()
-        if place is not None and now >= sampled + SAMPLE:
-            samples[now], sampled = place.memory(), now
+        if watch is not None:
+            watch.at(now)
         time.sleep(max(0.0, 1 - (time.monotonic() - began - now)))
 
 
-def drift(samples: dict[float, dict[str, float]], *, warm: float) -> dict[str, float]:
-    """By part, the share of its memory that it gains in an hour; by the straight line through what
-    was seen after the first `warm` seconds."""
+def drift(samples: Samples, *, warm: float, sizes: Samples) -> dict[str, float]:
+    """By part, what `samples` gain in an hour as a share of its size; by the straight line through
+    what was seen after the first `warm` seconds."""
     counted = {at: memory for at, memory in samples.items() if at >= warm}
     if len(counted) < 3:
         return {}
     found = {}
     for part in next(iter(counted.values())):
-        sizes = [memory[part] for memory in counted.values()]
-        slope, _ = statistics.linear_regression(list(counted), sizes)
-        found[part] = slope * 3600 / statistics.fmean(sizes)
+        gained, _ = statistics.linear_regression(
+            list(counted), [memory[part] for memory in counted.values()]
+        )
+        size = statistics.fmean(memory[part] for at, memory in sizes.items() if at >= warm)
+        found[part] = gained * 3600 / size
     return found
 
 
-def course(samples: dict[float, dict[str, float]], seconds: float) -> dict[str, list[float]]:
+def course(samples: Samples, seconds: float) -> dict[str, list[float]]:
     """By part, its mean memory in each eighth of the time in which it was looked at."""
     found: dict[str, dict[int, list[float]]] = {}
     for at, memory in samples.items():

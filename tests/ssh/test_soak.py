@@ -17,6 +17,8 @@ def test_nothing_is_left_of_many_people() -> None:
     assert found.killed >= 3
     assert found.echoed > 0
     assert found.left == {}
+    assert found.held.keys() == found.drift.keys() == {"hub", "proxy", "service", "server"}
+    assert found.held["proxy"][-1] < found.course["proxy"][-1]
 
 
 def test_the_drift_is_that_of_the_time_after_the_warm_up() -> None:
@@ -25,9 +27,15 @@ def test_the_drift_is_that_of_the_time_after_the_warm_up() -> None:
         float(at): {"server": 100 + min(at, 600) / 12 + at / 360, "proxy": 60.0}
         for at in range(0, 7200, 5)
     }
-    found = soak.drift(samples, warm=600)
+    found = soak.drift(samples, warm=600, sizes=samples)
     assert found["proxy"] == 0
     assert found["server"] == pytest.approx(10 / (150 + (7200 + 600) / 2 / 360), rel=0.01)
+
+
+def test_the_drift_of_what_is_held_is_a_share_of_the_whole_size() -> None:
+    held = {float(at): {"proxy": 10 + at / 3600} for at in range(0, 7200, 450)}
+    sizes = {float(at): {"proxy": 100.0} for at in range(0, 7200, 5)}
+    assert soak.drift(held, warm=1800, sizes=sizes) == {"proxy": pytest.approx(0.01)}
 
 
 def test_the_course_is_by_eighths_of_the_time() -> None:
