@@ -2,7 +2,8 @@
 
 A-B-A-B, medians; `SIZE=small` moves less. Once more over a link with a rate and a delay, which both
 ways have in between (benchmarks/link.py). The service is a stand-in in the Jupyter server's own
-process, so that a login has the same two requests as in use, without the real one's database.
+process, so that a login has the same two requests as in use, without the real one's database. Ours
+comes with the cipher that our SSH configuration names; "same" is direct SSH with it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmarks.ssh_peers import (
     percentile,
     seconds,
     websocat,
+    with_our_ciphers,
 )
 from tests.ssh.site import Site, TlsSite
 
@@ -123,6 +125,7 @@ def measure(site: Site, *, tls: bool) -> dict[str, dict[str, float]]:
     with direct(ada) as plain:
         ways = {
             "direct": plain,
+            "same": with_our_ciphers(plain),
             "ours": ours(ada),
             "framed": ours(ada, framed=True),
             "websocat": websocat(ada, site),
@@ -220,6 +223,7 @@ def main() -> int:
     tls_bulk = [ratio(w, "direct", where=secure) for w in ("down", "up")]
     tls_peer = [ratio(w, "websocat", where=secure) for w in ("down", "up")]
     framed = [ratio(w, "direct", "framed") for w in ("down", "up")]
+    same = [ratio(w, "same", where=found[tls]) for tls in (False, True) for w in ("down", "up")]
     met = (
         entered <= 1.0
         and added <= 0.25
@@ -234,7 +238,8 @@ def main() -> int:
     print(
         f"P10 login={entered:.2f}x echo=+{added:.2f}ms,p99={plain['echo99']['ours']:.2f}ms "
         f"bulk={_pair(bulk)},{_pair(peer)} tls={_pair(tls_bulk)},{_pair(tls_peer)} "
-        f"framed={_pair(framed)} link={links} goal {GOALS} {'met' if met else 'missed'}"
+        f"framed={_pair(framed)} same-cipher={_pair(same[:2])},tls={_pair(same[2:])} "
+        f"link={links} goal {GOALS} {'met' if met else 'missed'}"
     )
     return 0
 

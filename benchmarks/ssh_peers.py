@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from gpudev_client.ssh import config
 from gpudev_lab.sshd import daemon
 from tests.fixtures.hub import _free_ports
 from tests.ssh.site import HOST, Person, Site
@@ -74,7 +75,13 @@ def _listening(ada: Person, own: int, port: int) -> Iterator[Way]:
 def ours(ada: Person, *, framed: bool = False) -> Way:
     tls = ada.service.startswith("https")
     environment = {**ada.environment, **({"GPUDEV_SSH_FRAMES": "1"} if framed else {})}
-    return ada.command(HOST, fdpass=not tls), environment
+    return with_our_ciphers((ada.command(HOST, fdpass=not tls), environment))
+
+
+def with_our_ciphers(way: Way) -> Way:
+    """As our part of the SSH configuration has it; the others have what `ssh` chooses by itself."""
+    [program, *rest], environment = way
+    return [program, "-o", f"Ciphers={config.CIPHERS}", *rest], environment
 
 
 def websocat(ada: Person, site: Site) -> Way:

@@ -24,6 +24,9 @@ PATTERN = f"{hosts.PREFIX}*"
 #: Characters with a meaning to some shell. A name that holds one is not ours: the pattern does not
 #: fit it, and `ssh` never puts it into a command. What `*` and `?` would exclude they cannot say.
 EXCLUDED = "!\"#$%&'()+,/:;<=>@[\\]^`{|}~ \t"
+#: What the way through a proxy costs in addition, this saves at both ends: with a processor's own
+#: instructions for AES, a byte takes half the time of ChaCha20, ssh's first choice.
+CIPHERS = "^aes128-gcm@openssh.com"
 _OPTIONS = (
     ("StrictHostKeyChecking", "yes"),
     ("UpdateHostKeys", "no"),
@@ -32,6 +35,7 @@ _OPTIONS = (
     # The server is shared with whoever was invited; `ssh -A` still asks for it.
     ("ForwardAgent", "no"),
     ("ForwardX11", "no"),
+    ("Ciphers", CIPHERS),
     ("ServerAliveInterval", "30"),
     ("ServerAliveCountMax", "4"),
 )

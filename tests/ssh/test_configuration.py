@@ -50,6 +50,14 @@ def test_ssh_reads_what_was_written(setup: Setup, file: Path) -> None:
     assert "proxycommand" not in effective(file, "example.org")
 
 
+def test_the_cheapest_cipher_comes_first_and_no_other_is_lost(setup: Setup, file: Path) -> None:
+    ssh.install(setup, file)
+    usual = effective(file, "example.org")["ciphers"].split(",")
+    found = effective(file, HOST)["ciphers"].split(",")
+    assert found[0] == "aes128-gcm@openssh.com"
+    assert sorted(found) == sorted(usual)
+
+
 def test_without_tls_the_socket_is_passed_on(setup: Setup, file: Path) -> None:
     plain = Setup(setup.file, "http://127.0.0.1:8000/services/gpudev", None)
     ssh.install(plain, file)

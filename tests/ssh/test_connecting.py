@@ -73,11 +73,13 @@ def test_a_server_with_another_host_key_is_refused(site: Site, ada: Person) -> N
     config.install(config.Setup(ada.config, site.service), file)
 
     def connect() -> subprocess.CompletedProcess[bytes]:
-        options = ("-o", "BatchMode=yes", "-i", str(ada.key), "-o", "IdentitiesOnly=yes")
+        options = ("-v", "-o", "BatchMode=yes", "-i", str(ada.key), "-o", "IdentitiesOnly=yes")
         return ada.run("ssh", "-F", str(file), *options, HOST, f"echo in; touch {reached}")
 
     reached = site.disk / "reached"
-    assert connect().stdout == b"in\n"
+    came = connect()
+    assert came.stdout == b"in\n"
+    assert b"cipher: aes128-gcm@openssh.com" in came.stderr
     reached.unlink()
     site.control(host_keys=[ada.new_key(ada.folder / "another")])
     try:
