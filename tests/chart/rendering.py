@@ -27,12 +27,12 @@ Manifest = dict[str, Any]
 
 
 @functools.cache
-def prepared() -> Path:
-    """A copy of the chart with the chart that it depends on, which git does not keep."""
+def prepared(chart: Path = CHART) -> Path:
+    """A copy of a chart with the chart that it depends on, which git does not keep."""
     upstream = programs.upstream_chart()
     assert upstream is not None
     target = Path(tempfile.mkdtemp(prefix="gpudev-chart-")) / "gpudev"
-    shutil.copytree(CHART, target, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+    shutil.copytree(chart, target, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
     (target / "charts").mkdir()
     if upstream.is_dir():
         shutil.copytree(upstream, target / "charts" / "jupyterhub")

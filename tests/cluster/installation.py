@@ -101,16 +101,16 @@ class Installation:
 
     def install(self, more: Mapping[str, Any] | None = None) -> None:
         """Installs; returns when everything is ready. What Helm said is in `said`."""
-        self.said = self._helm(
-            "install", *self._where, "--wait", f"--timeout={PATIENCE:g}s", more=more
-        )
+        where = (RELEASE, str(rendering.prepared()))
+        self.said = self._helm("install", *where, "--wait", f"--timeout={PATIENCE:g}s", more=more)
         address = self.kubectl.get("service", "proxy-public")["spec"]["clusterIP"]
         self.url = f"http://{address}"
         self.ready()
 
-    def upgrade(self, more: Mapping[str, Any] | None = None) -> str:
-        """Upgrades with other values."""
-        said = self._helm("upgrade", *self._where, "--wait", f"--timeout={PATIENCE:g}s", more=more)
+    def upgrade(self, more: Mapping[str, Any] | None = None, chart: Path = rendering.CHART) -> str:
+        """Upgrades with other values, or to another state of the chart."""
+        where = (RELEASE, str(rendering.prepared(chart)))
+        said = self._helm("upgrade", *where, "--wait", f"--timeout={PATIENCE:g}s", more=more)
         self.ready()
         return said
 
@@ -180,10 +180,6 @@ class Installation:
             check=False,
         )
         return done.stdout + done.stderr
-
-    @property
-    def _where(self) -> tuple[str, str]:
-        return RELEASE, str(rendering.prepared())
 
     def _helm(
         self, *arguments: str, more: Mapping[str, Any] | None = None, values: bool = True

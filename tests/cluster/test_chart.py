@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from gpudev_client import Client
 from gpudev_client import kubernetes as names
 from gpudev_client.models import Reservation, ReservationRequest
 from gpudev_client.states import State
+from gpudev_service.settings import Times
 from tests.chart.rendering import render
 from tests.chart.test_permissions import accounts
 from tests.fixtures.cluster import together
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import Manifest
 
-from . import installation, recipes
+from . import earlier, installation, recipes
 from .installation import Installation, reach, until
+from .kills import processes
 from .pods import claim
+from .replicas import created, leader_and_standby, lose
 
 #: The first test of a run may have to build five images.
 pytestmark = [
@@ -30,6 +36,12 @@ pytestmark = [
     pytest.mark.timeout(2400),
 ]
 
+#: How long before the end of one lease the next is asked for.
+_BEFORE = timedelta(seconds=6)
+#: How late a lease's server may end: from then on its GPU may have been promised to somebody.
+_LATEST = timedelta(seconds=Times().turnover)
+#: What a reservation goes through that runs to its end.
+_WHOLE = ["queued", "preparing", "active", "stopping", "expired"]
 #: What Kubernetes itself makes in every namespace.
 _ALWAYS = {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
 _DISK_VERBS = ("create", "get", "list", "patch", "delete")
@@ -96,6 +108,33 @@ def lab(installed: Installation, client: Client, lease: Reservation) -> None:
     until(answers, "JupyterLab answers")
 
 
+def answers(installed: Installation, client: Client, lease: Reservation) -> bool:
+    """Whether its owner is told of a lease, through the proxy, by whoever leads."""
+    path = f"/services/gpudev/api/v1/reservations/{lease.id}"
+    try:
+        return installed.page(path, client.environment["GPUDEV_TOKEN"]).is_success
+    except httpx.TransportError:
+        return False
+
+
+def moments(*looks: tuple[str, Callable[[], bool]]) -> list[datetime]:
+    """When each of them first held; they are watched side by side."""
+
+    def first(look: tuple[str, Callable[[], bool]]) -> datetime:
+        what, holds = look
+        until(holds, what)
+        return datetime.now(UTC)
+
+    with ThreadPoolExecutor(len(looks)) as pool:
+        return list(pool.map(first, looks))
+
+
+def passed_through(client: Client, lease: Reservation) -> list[str]:
+    """The states of a lease, in order, as its history has them."""
+    lines = sorted(client.history(lease.id).all(), key=lambda line: line.at)
+    return [line.state.value for line in lines if line.kind == "transition"]
+
+
 def test_the_notes_say_what_to_do_next(installed: Installation) -> None:
     assert "rollout status deployment/hub" in installed.said
     assert "The authenticator is `dummy`" in installed.said
@@ -112,9 +151,11 @@ def test_a_lease_on_a_gpu_in_a_pod(installed: Installation, ada: Client) -> None
 
 
 def test_an_upgrade_takes_no_lease(installed: Installation, ada: Client) -> None:
+    """It begins with what the first chart made and the tables of that time, and a lease in them."""
     (before,) = ada.reservations(states=[State.ACTIVE]).all()
     (pod,) = installed.pods(before.id)
     old = installed.kubectl.get("pods", "--selector=app.kubernetes.io/name=gpudev")
+    earlier.go_back(installed)
     installed.upgrade({"policy": {"default": {"max_hours": 12}}})
     new = installed.kubectl.get("pods", "--selector=app.kubernetes.io/component=service")
     names = {each["metadata"]["name"] for each in new["items"]}
@@ -126,6 +167,50 @@ def test_an_upgrade_takes_no_lease(installed: Installation, ada: Client) -> None
     assert same["status"]["containerStatuses"][0]["restartCount"] == 0
     lab(installed, ada, after)
     ada.extend(before.id, 1)
+
+
+def test_another_replica_takes_over(
+    installed: Installation, ada: Client, record_property: Callable[..., None]
+) -> None:
+    """The leader is lost while one lease starts and another is about to end."""
+    (before,) = ada.reservations(states=[State.ACTIVE]).all()
+    installed.upgrade({"service": {"replicas": 2}})
+    leader, standby = leader_and_standby(installed)
+    ending = reach(ada, ada.reserve(request(gpu_type="cpu", gpus=0, hours=0.015)).id, State.ACTIVE)
+    end = ending.expires_at
+    assert end is not None
+    until(lambda: datetime.now(UTC) > end - _BEFORE, "it is about to end")
+    starting = ada.reserve(request())
+    until(lambda: bool(installed.pods(starting.id)), "the next one's pod is there")
+    assert processes([ending.id])
+
+    lose(installed, leader)
+    lost = datetime.now(UTC)
+    leads, told, ended = moments(
+        ("the other one leads", standby.leads),
+        ("people are answered", lambda: answers(installed, ada, starting)),
+        ("the server of the lease that is over has ended", lambda: not processes([ending.id])),
+    )
+    record_property("takeover_seconds", (leads - lost).total_seconds())
+    record_property("answer_seconds", (told - lost).total_seconds())
+    record_property("late_seconds", (ended - end).total_seconds())
+    assert end <= ended <= end + _LATEST
+
+    reach(ada, starting.id, State.ACTIVE)
+    reach(ada, ending.id, State.EXPIRED)
+    until(lambda: not installed.pods(ending.id), "the pod is gone")
+    assert passed_through(ada, starting) == _WHOLE[:3]
+    assert passed_through(ada, ending) == _WHOLE
+    for lease in (before, starting, ending):
+        assert created(installed, f"gpudev-{lease.id}") == [names.worker_name(lease.id, 0)]
+    (pod,) = installed.pods(starting.id)
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    after = ada.reservation(before.id)
+    assert (after.state, after.expires_at) == (State.ACTIVE, before.expires_at)
+    lab(installed, ada, after)
+    now_leads, _ = leader_and_standby(installed)
+    assert now_leads == standby, "the one that came in the place of the lost one stands by"
+    ada.cancel(starting.id)
 
 
 def test_a_lease_ends_on_time_and_its_pod_with_it(installed: Installation, ada: Client) -> None:
