@@ -14,6 +14,7 @@ import random
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -78,9 +79,7 @@ async def _watched(hub: RunningHub, tokens: list[str], events: int) -> dict[str,
     begin = time.monotonic()
     for at in range(STREAMS):
         token = tokens[at % len(tokens)]
-        await loop.create_connection(
-            lambda t=token: Stream(seen, t), "127.0.0.1", hub.ports.service
-        )  # type: ignore[misc]
+        await loop.create_connection(partial(Stream, seen, token), "127.0.0.1", hub.ports.service)
         while at - seen.begun > 32:  # noqa: ASYNC110 - what others send is only to be looked at
             await asyncio.sleep(0.01)
     while seen.begun < STREAMS:  # noqa: ASYNC110 - as above

@@ -131,7 +131,7 @@ async def _room(
     if wanted <= timedelta(0):
         return timedelta(0), ""
     asked = await planning.to_ask(ctx, session, now, row.gpu_type)
-    answer = asked.max_extension(row.id, wanted // timedelta(milliseconds=1))
+    answer = asked.world.max_extension(row.id, wanted // timedelta(milliseconds=1))
     granted = timedelta(milliseconds=answer.granted_ms)
     other = answer.blocked_by
     return granted, _in_the_way(await session.get(ReservationRow, other) if other else None)

@@ -115,16 +115,14 @@ def go_on(
 
 def as_of(
     known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
-) -> planner.World | None:
-    """The world that is kept, to be asked, brought to `now_ms`. None where that would change
-    somebody's slot, which the rows do not have: then what is kept is of no use any more."""
+) -> bool:
+    """Brings what is kept to `now_ms`, to be asked. False where that would change somebody's slot,
+    which the rows do not have: then it is of no use any more."""
     news = _news(known, ctx, current, stale, now_ms)
     if news is None:
-        return None
+        return False
     changes = _take_in(known, ctx, current, news, now_ms)
-    if changes.slots or known.live.due() or known.live.refused():
-        return None
-    return known.live
+    return not (changes.slots or known.live.due() or known.live.refused())
 
 
 def _take_in(

@@ -177,26 +177,16 @@ async def preview(
         standings = await Standings.read(session, [user])
         admitted = standings.admit(ctx, user, request, owner_groups, now)
         disk = await disks.check(ctx, session, user, request, owner_groups)
-        current = await facts.world(ctx, session, now, [admitted.spec.name])
-    priority = ctx.settings.policy.of(owner_groups).priority
-    demand = facts.hypothetical(ctx, admitted, disk, priority, now)
-    answer = planner.what_if(
-        current.nodes,
-        current.holds,
-        current.demands,
-        facts.rules(ctx),
-        facts.to_ms(now),
-        demand,
-    )
+        priority = ctx.settings.policy.of(owner_groups).priority
+        demand = facts.hypothetical(ctx, admitted, disk, priority, now)
+        asked = await planning.to_ask(ctx, session, now, admitted.spec.name)
+        answer = asked.world.what_if(demand)
+        starts = [demand.promise.start_ms for demand in asked.demands if demand.promise]
     if not isinstance(answer, planner.Slot):
         raise _impossible(ctx, admitted, answer, disk)
     starts_at = max(now, facts.from_ms(answer.start_ms))
     starts_now = answer.start_ms <= facts.to_ms(now)
-    ahead = sum(
-        1
-        for d in current.demands
-        if d.promise is not None and d.promise.start_ms <= answer.start_ms
-    )
+    ahead = sum(start <= answer.start_ms for start in starts)
     return Plan(
         starts_at=starts_at,
         expires_at=starts_at + admitted.duration,

@@ -225,7 +225,11 @@ class Store:
                 if self.fence is not None and engine is self._engines.write:
                     await self.fence.check(session)
                 turn: Turn[Any] = Turn(self.memory, session)
-                yield session
+                try:
+                    yield session
+                except BaseException:
+                    turn.rolled_back()
+                    raise
                 await session.flush()
                 await turn.count()
                 attempt.committing = True

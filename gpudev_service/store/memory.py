@@ -7,13 +7,15 @@ was made of them may be kept, by GPU type, as long as it is known what has chang
   made from (`PLANNED`), and what changes by statements on whole tables, as everything;
 - the one row of `plan_count` counts the transactions that changed any, whoever made them: at a
   number that this process does not expect, it forgets everything;
-- whoever uses what is kept has taken it out. It comes back when their transaction is committed, and
-  is lost with one that is rolled back, or of which nobody knows.
+- whoever changes what is kept has taken it out. It comes back when their transaction is committed,
+  and is lost with one that is rolled back, or of which nobody knows;
+- who only asks leaves it where it is, or gives it back whatever becomes of their transaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -66,6 +68,15 @@ class Memory(Generic[KeptT]):
         #: The number in `plan_count` at which it is good.
         self.count: int | None = None
 
+    async def look(self, session: AsyncSession, gpu_type: str) -> Look[KeptT] | None:
+        """What is kept of a type, for a transaction that only reads; None where nothing is kept of
+        the state that it sees."""
+        count = (await session.scalars(select(PlanCountRow.count))).one()
+        kept = self.kept.get(gpu_type)
+        if kept is None or count != self.count:
+            return None
+        return Look(self, gpu_type, kept, frozenset(self.stale.get(gpu_type, ())), count)
+
     def expect(self, count: int) -> None:
         """Forgets everything unless nobody else has changed anything."""
         if count != self.count:
@@ -77,6 +88,35 @@ class Memory(Generic[KeptT]):
         self.stale.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class Look(Generic[KeptT]):
+    """What is kept, as a reader found it, and which reservations have changed since then."""
+
+    memory: Memory[KeptT]
+    gpu_type: str
+    kept: KeptT
+    stale: frozenset[str]
+    count: int
+
+    @property
+    def still(self) -> bool:
+        """Whether nobody has taken it, and nothing has changed since; so until the next await."""
+        memory, name = self.memory, self.gpu_type
+        return (
+            memory.kept.get(name) is self.kept
+            and memory.count == self.count
+            and self.stale == memory.stale.get(name, set())
+        )
+
+    def renewed(self) -> None:
+        """It has taken in what has changed."""
+        self.memory.stale.pop(self.gpu_type, None)
+
+    def spoiled(self) -> None:
+        """It is of no use any more."""
+        self.memory.kept.pop(self.gpu_type, None)
+
+
 class Turn(Generic[KeptT]):
     """One write transaction's part in it."""
 
@@ -86,6 +126,7 @@ class Turn(Generic[KeptT]):
         self._everything = False
         self._counts = self._looked = False
         self._mine: dict[str, KeptT] = {}
+        self._asked: dict[str, KeptT] = {}
         self._count: int | None = None
         session.info[_TURN] = self
 
@@ -129,6 +170,7 @@ class Turn(Generic[KeptT]):
         if not self._looked:  # nobody else writes before this transaction is over
             self._memory.expect((await self._session.scalars(select(PlanCountRow.count))).one())
             self._looked = True
+        self._asked.pop(gpu_type, None)
         kept = self._mine.pop(gpu_type, None) or self._memory.kept.pop(gpu_type, None)
         stale = self._memory.stale.pop(gpu_type, set()) | self._changed.get(gpu_type, set())
         return (None if self._everything else kept), stale
@@ -138,12 +180,22 @@ class Turn(Generic[KeptT]):
         self._changed.pop(gpu_type, None)
         self._mine[gpu_type] = kept
 
+    def give_back(self, gpu_type: str, kept: KeptT) -> None:
+        """The same of what was only asked: good also if this transaction is rolled back, unless
+        that has changed anything before."""
+        if not self._counts:
+            self._asked[gpu_type] = kept
+        self.put(gpu_type, kept)
+
     async def count(self) -> None:
         """Counts the transaction, if it has changed anything; the last that it does."""
         if self._counts:
             add = update(PlanCountRow).values(count=PlanCountRow.count + 1)
             counted = await self._session.scalars(add.returning(PlanCountRow.count))
             self._count = counted.one()
+
+    def rolled_back(self) -> None:
+        self._memory.kept.update(self._asked)
 
     def committed(self) -> None:
         memory = self._memory

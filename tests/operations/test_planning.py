@@ -3,10 +3,14 @@
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from gpudev_client.models import ReservationRequest
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
 from gpudev_service.loops import reconcile
-from gpudev_service.operations import capacity, reservations
+from gpudev_service.operations import capacity, extension, reservations
 from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import NODES, START, World, make_world
@@ -123,3 +127,46 @@ async def test_a_first_promise_is_no_improvement(world: World) -> None:
         await world.reserve("grace")
         assert (await listener.next()).message == "Submitted by grace."
         assert listener._queue.empty()
+
+
+async def test_questions_are_put_to_the_plan_that_is_kept(world: World) -> None:
+    """With thousands waiting it takes hundreds of milliseconds to make one anew."""
+    lease = await world.reserve("ada", hours=1)
+    await world.running(lease)
+    await world.reserve("grace", hours=2)
+    kept = world.ctx.store.memory.kept
+    known = kept["t4-small"]
+    asked = ReservationRequest(gpu_type="t4-small", gpus=1, hours=1)
+    plan = await reservations.preview(world.ctx, Actor("linus"), asked, ())
+    assert plan.starts_at == START + timedelta(hours=3, seconds=30)
+    assert (await extension.offer(world.ctx, lease.id)).possible_hours == 0
+    with pytest.raises(Refusal, match="No extension is possible now"):
+        await extension.extend(world.ctx, lease.id, Actor("ada"), 1)
+    assert kept["t4-small"] is known
+    world.clock.pass_time(minutes=4)
+    plan = await reservations.preview(world.ctx, Actor("linus"), asked, ())
+    assert plan.starts_at == START + timedelta(hours=3, seconds=30)
+    assert kept["t4-small"] is known
+    world.clock.pass_time(minutes=2)
+    plan = await reservations.preview(world.ctx, Actor("linus"), asked, ())
+    assert plan.starts_at == START + timedelta(hours=3, seconds=30)
+    assert "t4-small" not in kept, "rows may have been changed by hand"
+
+
+async def test_whose_promise_moves_is_told_and_their_rows_hold_it(world: World) -> None:
+    lease = await world.reserve("ada", hours=3)
+    await world.running(lease)
+    first = await world.reserve("grace", hours=1)
+    world.clock.pass_time(seconds=1)
+    second = await world.reserve("linus", hours=1)
+    async with world.ctx.events.listen(lambda owner: owner.user == "linus") as listener:
+        await reservations.cancel(world.ctx, lease.id, Actor("ada"))
+        await world.sweep()
+        told = await listener.next()
+    assert (told.kind, told.message) == ("promise", "The start is now earlier.")
+    assert told.reservation.promised_start == START + timedelta(hours=1, seconds=16)
+    assert (await world.look(first)).state is State.PREPARING
+    got = await world.look(second)
+    assert got.promised_start == START + timedelta(hours=1, seconds=16)
+    assert got.first_promised_start == START + timedelta(hours=4, seconds=30)
+    assert await promises(world, second.id) == []

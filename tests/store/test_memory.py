@@ -5,7 +5,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_service.store.engine import Store
-from gpudev_service.store.memory import Turn
+from gpudev_service.store.memory import Look, Turn
 from gpudev_service.store.models import (
     DiskRow,
     HistoryRow,
@@ -66,6 +66,92 @@ async def test_it_is_lost_with_a_transaction_that_is_rolled_back(store: Store) -
 
     with pytest.raises(ZeroDivisionError):
         await store.run(work)
+    assert await kept(store) == (None, set())
+
+
+async def test_what_was_only_asked_outlives_a_transaction_that_is_refused(store: Store) -> None:
+    await add(store, reservation("r1"))
+    await keep(store)
+
+    async def ask(*changes: str) -> None:
+        async def work(session: AsyncSession) -> None:
+            turn: Turn[str] = Turn.of(session)
+            for name in changes:
+                (await session.get_one(ReservationRow, name)).planned_start = NOW
+            found, _ = await turn.take("t4")
+            assert found is not None
+            turn.give_back("t4", found)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await store.run(work)
+
+    await ask()
+    assert await kept(store) == ("a plan", set())
+    await ask("r1")
+    assert await kept(store) == (None, set()), "it may know what has been taken back"
+
+
+async def test_what_was_asked_and_then_changed_is_lost_with_the_transaction(store: Store) -> None:
+    await keep(store)
+
+    async def work(session: AsyncSession) -> None:
+        turn: Turn[str] = Turn.of(session)
+        turn.give_back("t4", (await turn.take("t4"))[0] or "")
+        turn.put("t4", f"{(await turn.take('t4'))[0]} with more")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await store.run(work)
+    assert await kept(store) == (None, set())
+
+
+async def look(store: Store) -> Look[str] | None:
+    async with store.reading() as session:
+        return await store.memory.look(session, "t4")
+
+
+async def test_a_reader_looks_and_leaves_it(store: Store) -> None:
+    assert await look(store) is None
+    await add(store, reservation("r1"))
+    await keep(store)
+    async with store.transaction() as session:
+        (await session.get_one(ReservationRow, "r1")).planned_start = NOW
+    found = await look(store)
+    assert found is not None
+    assert (found.kept, found.still) == ("a plan", True)
+    assert found.stale == {"r1"}
+    assert await kept(store) == ("a plan", {"r1"})
+
+
+async def test_a_reader_notices_what_has_happened_since(store: Store, migrated_url: str) -> None:
+    await keep(store)
+    found = await look(store)
+    assert found is not None
+    async with store.transaction() as session:
+        turn: Turn[str] = Turn.of(session)
+        await turn.take("t4")
+        assert not found.still, "somebody has it"
+    assert await look(store) is None
+    await keep(store)
+    found = await look(store)
+    assert found is not None
+    await add(store, reservation("r1"))
+    assert not found.still, "it is not what the reader saw"
+    other = Store(migrated_url)
+    await add(other, reservation("r2"))
+    assert await look(store) is None, "another process has changed something"
+    await other.close()
+
+
+async def test_a_reader_renews_or_spoils_it(store: Store) -> None:
+    await keep(store)
+    await add(store, reservation("r1"))
+    found = await look(store)
+    assert found is not None
+    found.renewed()
+    assert await kept(store) == ("a plan", set())
+    found.spoiled()
     assert await kept(store) == (None, set())
 
 
