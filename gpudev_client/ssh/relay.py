@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LIMIT = 512 * 1024
 CHUNK = 256 * 1024
+#: Of the pipe to `ssh`, where the system lets it grow: with the usual 64 KiB we would be woken for
+#: each piece that `ssh` takes.
+PIPE = 512 * 1024
 #: Seconds that the other side has to finish after we have.
 GRACE = 10.0
 #: How an SSH server begins.
@@ -176,6 +179,7 @@ def run(way: Way, fd_in: int, fd_out: int) -> int:
     before = {fd: os.get_blocking(fd) for fd in (fd_in, fd_out)}
     for fd in before:
         os.set_blocking(fd, False)
+    _widen(fd_out)
     loop = _Loop(way, fd_in, fd_out)
     try:
         loop.run()
@@ -361,6 +365,18 @@ class _Net:
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # it has gone: that is no news
                 raise
+
+
+def _widen(fd: int) -> None:
+    """Makes a pipe hold more. It is of use only: what is no pipe, and systems and limits that do
+    not have it, stay as they are."""
+    import fcntl
+
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE)
+        except OSError:
+            return
 
 
 def _left(deadline: float) -> float:

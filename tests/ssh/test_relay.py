@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import threading
@@ -260,3 +261,25 @@ def test_a_client_that_never_reads_ends_after_its_sshd(
     pushed(one.sshd, bytes(MEGABYTE))
     one.sshd.close()
     assert one.ended()
+
+
+def test_the_pipe_to_ssh_is_made_wide() -> None:
+    """Each piece that `ssh` takes out of a narrow one would wake the relay."""
+    near, far = socket.socketpair()
+    (in_end, ssh_in), (ssh_out, out_end) = os.pipe(), os.pipe()
+
+    def relaying() -> None:
+        client_relay.run(client_relay.Raw(near, b""), in_end, out_end)
+
+    thread = threading.Thread(target=relaying)
+    thread.start()
+    try:
+        far.sendall(b"S")
+        assert os.read(ssh_out, 1) == b"S"
+        assert fcntl.fcntl(ssh_out, fcntl.F_GETPIPE_SZ) == client_relay.PIPE
+    finally:
+        far.close()
+        thread.join(30)
+        for fd in (in_end, ssh_in, ssh_out, out_end):
+            os.close(fd)
+    assert not thread.is_alive()
