@@ -35,7 +35,7 @@ def _has_own(paths: ssl.DefaultVerifyPaths) -> bool:
 
 def _certifi() -> str:
     try:
-        import certifi  # httpx brings it
+        import certifi
     except ModuleNotFoundError:
         # `ssh` runs us without site-packages, for the sake of its start.
         import site
