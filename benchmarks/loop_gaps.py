@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 #: Seconds between two looks, and looks between two lines in the file.
-PERIOD, LINE = 0.01, 100
+PERIOD, LINE = 0.01, 10
 
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def begin(file: str) -> None:
-    """Writes one line for every hundred looks: when, and by how many seconds each was late."""
+    """Writes one line for every ten looks: when, and by how many seconds each was late."""
     task = asyncio.get_running_loop().create_task(_sample(Path(file)))
     _tasks.add(task)
 
