@@ -25,6 +25,12 @@ def test_every_module_that_decides_is_in_an_area() -> None:
     assert modules - drawn == others
 
 
+def test_every_test_of_the_planner_is_asked() -> None:
+    named = {*AREAS["planner"].quick, *AREAS["planner"].slow}
+    there = (SERVICE.parent / "tests" / "planner").glob("test_*.py")
+    assert {str(path.relative_to(SERVICE.parent)) for path in there} <= named
+
+
 def test_every_test_of_an_area_is_there() -> None:
     root = SERVICE.parent
     for area in AREAS.values():
