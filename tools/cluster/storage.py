@@ -14,6 +14,9 @@ DRIVER = "folders.csi.gpudev.test"
 #: Storage classes: a volume at once (the default), and one where the first pod that wants it goes.
 AT_ONCE, LATE = "folders", "folders-late"
 SNAPSHOT_CLASS = "folders"
+#: What a sidecar was refused it tries again after pauses that double up to five minutes; and a
+#: snapshot whose making was refused goes only after a try that works. Tests do not wait that long.
+_PATIENCE = "--retry-interval-max=4s"
 _ADDONS = ("coredns", "csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller")
 
 
@@ -116,6 +119,7 @@ def _sidecar(place: Place, state: State, name: str, more: list[str]) -> Part:
         f"--csi-address={driver_socket(place)}",
         f"--kubeconfig={place.pki}/{name}.kubeconfig",
         f"--http-endpoint=127.0.0.1:{port}",
+        _PATIENCE,
         *more,
     ]
     return Part(name, command, control.answers(f"http://127.0.0.1:{port}/metrics"))
@@ -127,6 +131,7 @@ def _snapshot_controller(place: Place, state: State) -> Part:
     command = [
         str(place.bin / name),
         *(f"--kubeconfig={place.pki}/{name}.kubeconfig", f"--http-endpoint=127.0.0.1:{port}"),
+        _PATIENCE,
     ]
     return Part(name, command, control.answers(f"http://127.0.0.1:{port}/metrics"))
 
