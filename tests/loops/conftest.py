@@ -1,3 +1,4 @@
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -7,5 +8,8 @@ from tests.fixtures.world import World, make_world
 
 
 @pytest.fixture
-def world(store: Store, tmp_path: Path) -> World:
-    return make_world(store, tmp_path)
+async def world(store: Store, tmp_path: Path) -> AsyncIterator[World]:
+    made = make_world(store, tmp_path)
+    yield made
+    # What a test has left under way would hold a connection that the store cannot close.
+    await made.ctx.background.close()
