@@ -39,6 +39,7 @@ def test_a_ticket_of_one_reservation_opens_no_other_and_is_spent_by_trying(issue
 
 
 def test_a_ticket_is_void_after_a_minute(issued: Tickets, time: Time) -> None:
+    assert LIFE == 60
     early, late = issued.issue("r1", "ada"), issued.issue("r1", "ada")
     time.now = LIFE - 0.001
     assert issued.redeem("r1", early) == "ada"
@@ -55,6 +56,15 @@ def test_nobody_pushes_out_the_tickets_of_somebody_else(
     assert issued.redeem("r1", first) is None
     assert [issued.redeem("r1", ticket) for ticket in rest] == ["ada"] * 3
     assert issued.redeem("r1", kept) == "grace"
+
+
+def test_one_person_has_up_to_200_and_all_together_20000(issued: Tickets) -> None:
+    for _ in range(201):
+        issued.issue("r1", "ada")
+    assert len(issued) == 200
+    for number in range(99 * 200 + 1):
+        issued.issue("r1", f"user-{number % 100}")
+    assert len(issued) == 20_000
 
 
 def test_memory_is_bounded(issued: Tickets, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
