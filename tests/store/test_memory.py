@@ -5,11 +5,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_service.store.engine import Store
-from gpudev_service.store.memory import Look, Turn
+from gpudev_service.store.memory import CHANGES, Look, Turn
 from gpudev_service.store.models import (
     DiskRow,
     HistoryRow,
     LeaseUnitRow,
+    PlanCountRow,
     ReservationRow,
 )
 from tests.fixtures.rows import NOW, disk, lease, lease_unit, reservation
@@ -232,6 +233,32 @@ async def test_a_statement_on_a_whole_table_ends_it(store: Store, statement: obj
     async with store.transaction() as session:
         await session.execute(statement)  # type: ignore[call-overload]  # one of the above
     assert await kept(store) == (None, set())
+
+
+async def test_a_statement_that_says_what_it_changes_ends_nothing_else(store: Store) -> None:
+    await add(store, reservation("r1"), reservation("r2"))
+    await keep(store)
+    await keep(store, "h100")
+    async with store.reading() as session:
+        before = (await session.scalars(select(PlanCountRow.count))).one()
+    changes = [("t4", "r1"), ("t4", "r2")]
+    async with store.transaction() as session:
+        statement = update(ReservationRow).values(priority=1)
+        await session.execute(statement, execution_options={CHANGES: changes})
+    async with store.reading() as session:
+        assert (await session.scalars(select(PlanCountRow.count))).one() == before + 1
+    assert await kept(store, "h100") == ("a plan", set())
+    assert await kept(store) == ("a plan", {"r1", "r2"})
+
+
+async def test_it_can_be_taken_again_in_the_same_transaction(store: Store) -> None:
+    await keep(store)
+    async with store.transaction() as session:
+        turn: Turn[str] = Turn.of(session)
+        await turn.take("t4")
+        turn.put("t4", "another plan")
+        assert await turn.take("t4") == ("another plan", set())
+        assert await turn.take("t4") == (None, set())
 
 
 async def test_where_a_disk_can_be_used_ends_it(store: Store) -> None:
