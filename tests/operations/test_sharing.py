@@ -185,3 +185,13 @@ async def test_the_events_reach_those_who_are_invited(world: World) -> None:
         await sharing.remove(world.ctx, got.id, "grace", ADA)
         await invite(world, got, "grace")
         assert (await listener.next()).message == "ada invited grace to use the server."
+
+
+async def test_a_line_is_said_once_of_each_reservation(world: World) -> None:
+    one, other = await world.reserve("ada"), await world.reserve("grace")
+    for said in ("The Hub is away.", "The Hub is away.", "The Hub is back."):
+        await sharing.say_once(world.ctx, one.id, said)
+    await sharing.say_once(world.ctx, other.id, "The Hub is back.")
+    assert (await world.reasons(one))[-2:] == ["The Hub is away.", "The Hub is back."]
+    assert (await world.reasons(one)).count("The Hub is away.") == 1
+    assert (await world.reasons(other)).count("The Hub is back.") == 1

@@ -176,6 +176,7 @@ def test_a_slot_may_begin_in_the_room_that_its_own_end_would_give() -> None:
 
 
 def test_a_pool_has_no_more_nodes_than_a_key_can_name() -> None:
+    assert MAX_NODES == 65_536
     Calendar(0, [1] * MAX_NODES, [True] * MAX_NODES)
     with pytest.raises(ValueError, match=f"at most {MAX_NODES} nodes"):
         Calendar(0, [1] * (MAX_NODES + 1), [True] * (MAX_NODES + 1))
