@@ -127,7 +127,7 @@ async def _follow(
     keepalive: float,
 ) -> None:
     async with ctx.events.listen(accept, audience.interest) as listener:
-        async for event in _beginning(ctx, accept, reservation_id, last_id):
+        async for event in _beginning(ctx, accept, audience.interest, reservation_id, last_id):
             await deliver(message(event))
             if event.kind == PRESENT and _over(event, reservation_id):
                 return
@@ -168,6 +168,7 @@ async def _live(
 async def _beginning(
     ctx: Context,
     accept: Callable[[Owner], bool],
+    interest: Interest,
     reservation_id: str | None,
     last_id: int | None,
 ) -> AsyncIterator[Event]:
@@ -175,13 +176,13 @@ async def _beginning(
     the two is sent twice rather than never."""
     newest = await status.last_event(ctx, reservation_id)
     if last_id is not None:
-        for event in await status.missed(ctx, last_id, accept, reservation_id):
+        for event in await status.missed(ctx, last_id, accept, reservation_id, interest):
             yield event
     now = ctx.clock.now()
     if reservation_id is not None:
         present = [await reservations.get(ctx, reservation_id)]
     else:
-        present = await reservations.present(ctx, accept)
+        present = await reservations.present(ctx, accept, interest)
     for view in present:
         yield Event(id=newest, kind=PRESENT, at=now, message=view.reason or "", reservation=view)
 

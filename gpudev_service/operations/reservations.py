@@ -24,7 +24,7 @@ from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
-from gpudev_service.events import Owner
+from gpudev_service.events import Interest, Owner
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import (
     DiskRow,
@@ -437,10 +437,18 @@ async def history(
     return Page(items=page, next_cursor=cursors.of_number(found[limit - 1].id) if more else None)
 
 
-async def present(ctx: Context, visible: Callable[[Owner], bool]) -> list[Reservation]:
-    """All live reservations that `visible` lets through: where an event stream begins."""
+async def present(
+    ctx: Context, visible: Callable[[Owner], bool], interest: Interest = None
+) -> list[Reservation]:
+    """All live reservations that `visible` lets through: where an event stream begins.
+
+    Args:
+        interest: whose reservations are asked about at all.
+    """
     async with ctx.store.reading() as session:
         query = select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
+        if interest is not None:
+            query = query.where(sharing.concerns(interest))
         rows = list(await session.scalars(query))
         whose = await views.owners(session, rows)
         shown = [row for row in rows if visible(whose[row.id])]

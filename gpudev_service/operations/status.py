@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 from gpudev_client.models import Event
 from gpudev_client.states import LEASED, LIVE, State
 from gpudev_service.context import Context
-from gpudev_service.events import Owner
+from gpudev_service.events import Interest, Owner
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import HistoryRow, LoopRunRow, ReservationRow
 
-from . import views
+from . import sharing, views
 
 #: A lease is overdue when it holds GPUs for longer than this after its end.
 OVERDUE_AFTER = timedelta(seconds=5)
@@ -83,11 +83,16 @@ async def missed(
     after: int,
     visible: Callable[[Owner], bool],
     reservation_id: str | None = None,
+    interest: Interest = None,
 ) -> list[Event]:
     """Events after the one with the id `after`, oldest first, each with its reservation's present
-    state. Empty where there are more than `REPLAY_MAX`: then the present state has to do."""
+    state; of what concerns `interest` only. Empty where there are more than `REPLAY_MAX`: then the
+    present state has to do."""
     entry = HistoryRow
     query = select(entry).where(entry.id > after).order_by(entry.id).limit(REPLAY_MAX + 1)
+    if interest is not None:
+        theirs = select(ReservationRow.id).where(sharing.concerns(interest))
+        query = query.where(entry.reservation_id.in_(theirs))
     if reservation_id is not None:
         query = query.where(entry.reservation_id == reservation_id)
     async with ctx.store.reading() as session:
