@@ -44,24 +44,36 @@ retest:
 """
 
 
+def failing(folder: Path, names: list[str], again: int) -> subprocess.CompletedProcess[str]:
+    """CI where `names` have failed."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", folder / ".ci")
+    (folder / "Makefile").write_text(FAILED)
+    (folder / "last").write_text(json.dumps(dict.fromkeys(names, True), indent=2))
+    return subprocess.run(
+        ["bash", folder / ".ci/run"],
+        env={"PATH": os.environ["PATH"], "AGAIN": str(again)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["gw1", "tests/test_x.py"])
+def test_tests_that_cannot_be_collected_are_not_run_again(tmp_path: Path, name: str) -> None:
+    run = failing(tmp_path, [name], again=0)
+    assert run.returncode == 1
+    assert "again" not in run.stdout
+
+
 @pytest.mark.parametrize(
     ("failures", "again", "code"), [(2, 0, 0), (2, 1, 2), (40, 0, 0), (41, 0, 1), (0, 0, 1)]
 )
 def test_a_few_failures_get_one_more_run_alone(
     tmp_path: Path, failures: int, again: int, code: int
 ) -> None:
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci")
-    (tmp_path / "Makefile").write_text(FAILED)
     names = [f"tests/test_x.py::test_{at}[a b]" for at in range(failures)]
-    (tmp_path / "last").write_text(json.dumps(dict.fromkeys(names, True), indent=2))
-    run = subprocess.run(
-        ["bash", tmp_path / ".ci/run"],
-        env={"PATH": os.environ["PATH"], "AGAIN": str(again)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = failing(tmp_path, names, again)
     assert run.returncode == code, run.stderr
     assert ("again" in run.stdout) == (0 < failures <= 40)
     assert ("passed alone" in run.stdout) == (code == 0)

@@ -126,7 +126,7 @@ def test_what_a_move_changes_beside_the_state(
 
 
 @pytest.mark.parametrize("before", [State.PREPARING, State.ACTIVE], ids=str)
-@pytest.mark.parametrize("target", [None, *LIVE], ids=str)
+@pytest.mark.parametrize("target", [None, *sorted(LIVE)], ids=str)
 def test_stopping_needs_to_know_what_follows(
     session: AsyncSession, before: State, target: State | None
 ) -> None:
@@ -139,7 +139,7 @@ def test_stopping_needs_to_know_what_follows(
     assert not session.new
 
 
-@pytest.mark.parametrize("target", FINAL, ids=str)
+@pytest.mark.parametrize("target", sorted(FINAL), ids=str)
 def test_what_follows_the_stopping_is_the_target(session: AsyncSession, target: State) -> None:
     row = lease(State.ACTIVE)
     entry = transition(
