@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import psutil
 
 from gpudev_client.models import Health
+from tests.fixtures.processes import kill_all
 
 from .installation import Installation, until
 
@@ -58,12 +58,7 @@ def leader_and_standby(installed: Installation) -> tuple[Replica, Replica]:
 def lose(installed: Installation, replica: Replica) -> None:
     """What becomes of it when its node is lost: its processes end without a word, keeper and
     service, and its pod is gone."""
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("HOSTNAME") == replica.pod:
-                process.kill()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+    kill_all("HOSTNAME", replica.pod)
     installed.kubectl("delete", "pod", replica.pod, "--grace-period=0", "--force")
 
 

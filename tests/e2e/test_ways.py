@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import httpx
-import psutil
 import pytest
 
 from gpudev_client.states import State
 from tests.fixtures.hub import RunningHub
+from tests.fixtures.processes import kill_all
 
 from .conftest import SHORT
 from .database import Database
@@ -143,12 +143,7 @@ def test_a_crashed_server_keeps_its_lease_and_starts_again_on_it(
     ada = person("way-crash")
     made = ada.reserve(**OPTIONS)
     ada.until_state(made.id, State.ACTIVE)
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("GPUDEV_RESERVATION") == made.id:
-                process.kill()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+    kill_all("GPUDEV_RESERVATION", made.id)
     lost = until(
         lambda: found if (found := ada.look(made.id)).server_lost_at else None, "it is noticed"
     )
