@@ -32,6 +32,13 @@ class Calendar:
         self._narrow: dict[tuple[int, frozenset[int]], Windows] = {}  # of some nodes only
         self._least = FOREVER  # no search is for less time than this
 
+    def copy(self) -> Calendar:
+        """The same units taken, to go on from."""
+        copy = Calendar(self.since, (), self.open)
+        copy.profiles = self.profiles.copy()
+        copy.expect(self._least)
+        return copy
+
     def take(self, nodes: Sequence[int], start: int, end: int, units: int) -> None:
         """Takes `units` on each of `nodes` over [start, end)."""
         start = max(start, self.since)
@@ -95,6 +102,14 @@ class Calendar:
                 best, before = (begin, (node,)), begin
         found = index.first(duration, earliest, before)
         return best if found is None else (found[0], (found[1],))
+
+    def room_at(
+        self, start: int, units: int, duration: int, among: frozenset[int] | None = None
+    ) -> list[int]:
+        """The nodes with `units` free throughout `duration` from `start` on."""
+        has, end = self.profiles.has, start + duration
+        nodes = self._index(units, among).at(duration, start)
+        return [node for node in nodes if has(node, units, start, end)]
 
     def expect(self, duration: int) -> None:
         """Prepares for searches for so much time; nothing shorter may be searched for.

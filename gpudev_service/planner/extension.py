@@ -72,13 +72,13 @@ def _concerned(pool: Pool, hold: Hold, end: int) -> list[Seat]:
     """Whose slots overlap what the extension would add, on its nodes or under its quotas."""
     begin = pool.ends[hold.id]
     nodes = {pool.seating.number[name] for name in hold.units if name in pool.seating.number}
-    quotas = pool.seating.quotas(hold.quota_keys)
+    quotas = set(pool.seating.limited(hold.quota_keys))
     return [
         seat
         for seat in pool.seats.values()
         if seat.start < end
         and seat.end > begin
-        and (not nodes.isdisjoint(seat.nodes) or any(usage in quotas for usage in seat.quotas))
+        and not (nodes.isdisjoint(seat.nodes) and quotas.isdisjoint(seat.quotas))
     ]
 
 

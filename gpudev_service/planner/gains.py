@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .calendar import Calendar
-from .quota import Usage
+from .profiles import FOREVER
 from .windows import Windows
 
 if TYPE_CHECKING:
@@ -26,17 +26,19 @@ class Fresh:
 
     def __init__(self) -> None:
         self.nodes: list[int] = []  # in the order in which they got more room, some repeatedly
-        self.quotas: set[Usage] = set()
+        self.quotas: dict[str, tuple[int, int]] = {}  # the time within which there is more
 
-    def note(self, nodes: tuple[int, ...], quotas: tuple[Usage, ...]) -> None:
-        """Something was given back on `nodes`, under `quotas`."""
+    def note(self, nodes: tuple[int, ...], quotas: tuple[str, ...], start: int, end: int) -> None:
+        """Something was given back on `nodes`, under `quotas`, within [start, end)."""
         self.nodes += nodes
-        self.quotas.update(quotas)
+        for key in quotas:
+            since, until = self.quotas.get(key, (start, end))
+            self.quotas[key] = min(since, start), max(until, end)
 
-    def take(self) -> tuple[list[int], set[Usage]]:
+    def take(self) -> tuple[list[int], dict[str, tuple[int, int]]]:
         """What there was, which is forgotten."""
         taken = self.nodes, self.quotas
-        self.nodes, self.quotas = [], set()
+        self.nodes, self.quotas = [], {}
         return taken
 
     def __bool__(self) -> bool:
@@ -53,25 +55,37 @@ class Gains:
         self._nodes = set(nodes)
         self._seen = 0  # how much of what is fresh has been looked at
         self._indexes: dict[int, Windows] = {}  # of the fresh nodes only, by number of units
+        # No window for so many units and a duration of so many bits begins before this. Most
+        # questions are answered by it.
+        self._soonest: dict[tuple[int, int], int] = {}
 
     def possible(self, seat: Seat, earliest: int) -> bool:
         """Whether the seat might start before its present start, from `earliest` on."""
         if self._seen < len(self._fresh.nodes):
             self._look_at_what_is_fresh()
-        if seat.quotas and not (
-            self._quotas.isdisjoint(seat.quotas) and self._fresh.quotas.isdisjoint(seat.quotas)
-        ):
-            return True
+        for key in seat.quotas:
+            for more in (self._quotas.get(key), self._fresh.quotas.get(key)):
+                if more is not None and more[0] < seat.end and more[1] > earliest:
+                    return True
         demand = seat.demand
-        units = demand.units_per_node
+        units, duration = demand.units_per_node, demand.duration_ms
         if not self._nodes.isdisjoint(seat.nodes) and self._calendar.freed_by(
             seat.nodes, seat.start, seat.end, units
         ):
             return True
+        shape = units, duration.bit_length()
+        soonest = self._soonest.get(shape)
+        if soonest is None:
+            soonest = self._soonest[shape] = self._first(units, 1 << (shape[1] - 1), 0, FOREVER)
+        return soonest < seat.start and self._first(units, duration, earliest, seat.start) < FOREVER
+
+    def _first(self, units: int, duration: int, earliest: int, before: int) -> int:
+        """When the first window begins within [earliest, before); FOREVER if none does."""
         index = self._indexes.get(units)
         if index is None:
             index = self._indexes[units] = self._calendar.index_of(self._nodes, units)
-        return index.first(demand.duration_ms, earliest, seat.start) is not None
+        found = index.first(duration, earliest, before)
+        return FOREVER if found is None else found[0]
 
     def _look_at_what_is_fresh(self) -> None:
         for node in set(self._fresh.nodes[self._seen :]):
@@ -79,3 +93,4 @@ class Gains:
             for index in self._indexes.values():
                 index.update(node, self._calendar.open[node])
         self._seen = len(self._fresh.nodes)
+        self._soonest.clear()

@@ -1,77 +1,93 @@
 """Who gives way when room is lost: a node is gone, a lease stays longer, a quota is lower.
 
-Whoever lost their slot is first offered any other place that starts no later than promised. If
-there is none they take the room of somebody behind them in the queue, who then is the one to be
-seated again, and so on. Where those behind have no room at that time, they take the first place
-after it that is free, or that somebody behind them has. So a loss is handed down the queue: each
-gives way to those ahead only, and at the end of the chain is somebody who waits like a newcomer.
+Those who lost their slots, and all behind the first of them, are gone through in the order of the
+queue. Whoever has lost theirs is first offered any free place that starts no later than promised.
+If there is none they take the room of those behind them, of the last in the queue first; who then
+have none, and come to it later in the same order. Where those behind have no room at that time, it
+is at the first moment after it at which they have.
 
-Each is seated before anybody behind is looked at, and only those behind are moved. So nobody is
-moved twice, and it ends.
+So a loss is handed down the queue: each gives way to those ahead only, nobody is moved twice, and
+at the end is somebody who waits like a newcomer.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Mapping
+from heapq import heappush, heappushpop
 from operator import attrgetter
 
-from .model import Order
 from .seats import Place, Seat, Seating
 
 #: (from, until, units that are missing)
 _Lack = tuple[int, int, int]
-#: A place, and who has to give way for it.
-_Offer = tuple[Place, list[Seat]]
+#: Who would have to give way on a node: (the first of them in the queue, node, all of them).
+_Offer = tuple[int, int, list[Seat]]
 
 
-def hand_down(
-    seating: Seating, seated: Iterable[Seat], lost: Iterable[tuple[Seat, int]]
-) -> list[Seat]:
+def hand_down(seating: Seating, seated: Iterable[Seat], lost: Mapping[Seat, int]) -> list[Seat]:
     """Seats `lost`, with the starts that they were promised, at the cost of those behind them.
 
     `seated` are all who have a place. Returns who starts later than promised.
     """
-    late: list[Seat] = []
-    waiting: list[tuple[tuple[bool, int, Order, str], Seat, int]]
-    waiting = [(seat.key, seat, promised) for seat, promised in lost]
-    heapify(waiting)
-    behind: _Behind | None = None
-    while waiting:
-        _, seat, promised = heappop(waiting)
-        place = seating.find_no_later(seat, promised)
-        if place is None:
-            start = max(promised, seating.now, seat.not_before)
-            behind = behind or _Behind(seating, seated)
-            place, giving = behind.at(seat, start) or behind.after(seat, start)
-            for junior in giving:
-                heappush(waiting, (junior.key, junior, junior.start))
-                seating.lift(junior)
-            if place[0] > start:
-                late.append(seat)
-        seating.sit(seat, place)
+    if not lost:
+        return []
+    first = min(seat.key for seat in lost)
+    # Whoever is due is about to start, and keeps their place.
+    queue = [seat for seat in seated if seat.nodes and seat.start > seating.now and seat.key > first]
+    queue += lost
+    queue.sort(key=attrgetter("key"))
+    crowd = _Crowd(seating, queue)
+    late = []
+    for number, seat in enumerate(queue):
+        if seat.nodes and seat.quotas and not crowd.ahead.in_quota(seat, seat.start, seat.end):
+            seating.lift(seat)
+        if not seat.nodes:
+            promised = lost.get(seat, seat.start)
+            place = seating.find_no_later(seat, promised)
+            if place is None:
+                start = max(promised, seating.now, seat.not_before)
+                place = crowd.room_at(number, start) or crowd.place_after(number, start)
+                if place[0] > start:
+                    late.append(seat)
+            seating.sit(seat, place)
+        crowd.ahead.take(seat)
     return late
 
 
-class _Behind:
-    """Those who might give way, looked at from the last in the queue or by their starts."""
+class _Crowd:
+    """Those in a queue and where they sit, to see who of them might give way."""
 
-    def __init__(self, seating: Seating, seated: Iterable[Seat]) -> None:
+    def __init__(self, seating: Seating, queue: list[Seat]) -> None:
         self._seating = seating
-        self._last_first = sorted(seated, key=attrgetter("key"), reverse=True)
-        self._by_start = sorted(self._last_first, key=attrgetter("start"))
+        self._queue = queue
+        seated = [seat for seat in queue if seat.nodes]
+        #: Without the queue. Whoever has been gone through is to be taken again.
+        self.ahead = seating.without(seated)
+        self._by_start = sorted(seated, key=attrgetter("start"))
         self._starts = [seat.start for seat in self._by_start]
+        #: Whose places are on each node, by their numbers, the last in the queue first.
+        self._on: list[list[int]] = [[] for _ in seating.nodes]
+        for number in range(len(queue) - 1, -1, -1):
+            for node in queue[number].nodes:
+                self._on[node].append(number)
 
-    def at(self, seat: Seat, start: int) -> _Offer | None:
-        """The place at exactly `start` that costs those last in the queue."""
-        nodes, giving = _room(self._seating, seat, start, self._last_first)
-        return ((start, nodes), giving) if nodes else None
+    def room_at(self, number: int, start: int) -> Place | None:
+        """A place at exactly `start` that costs only those behind; these are lifted."""
+        seat = self._queue[number]
+        if self.ahead.find_exactly(seat, start) is None:
+            return None
+        nodes = self._seating.room_at(seat, start)[: seat.demand.nodes]
+        for _, node, giving in self._cheapest(number, start, nodes):
+            nodes.append(node)
+            self._lift(giving)
+        return start, tuple(sorted(nodes))
 
-    def after(self, seat: Seat, start: int) -> _Offer:
-        """The first place after `start`, free or that of somebody with one as large."""
+    def place_after(self, number: int, start: int) -> Place:
+        """The first place after `start`, free or that of somebody behind with one as large."""
+        seat = self._queue[number]
         free = self._seating.find_some(seat, start)
-        demand, is_open = seat.demand, self._seating.calendar.open
+        demand = seat.demand
         for junior in self._by_start[bisect_right(self._starts, start) :]:
             begin, theirs = junior.start, junior.demand
             if begin >= free[0]:
@@ -82,61 +98,64 @@ class _Behind:
                 and len(junior.nodes) >= demand.nodes
                 and junior.key > seat.key
                 and begin > start
-                and all(is_open[node] for node in junior.nodes)
                 and seat.may_use(junior.nodes[: demand.nodes])
                 and self._seating.in_quota(seat, begin, begin + demand.duration_ms)
             ):
-                return (begin, junior.nodes[: demand.nodes]), [junior]
-        return free, []
+                place = begin, junior.nodes[: demand.nodes]
+                self._seating.lift(junior)
+                return place
+        return free
 
+    def _lift(self, seats: list[Seat]) -> None:
+        for seat in seats:
+            if seat.nodes:
+                self._seating.lift(seat)
 
-def _room(
-    seating: Seating, seat: Seat, start: int, from_behind: list[Seat]
-) -> tuple[tuple[int, ...], list[Seat]]:
-    """Nodes for the seat at `start`, and who would have to give way, the last in the queue first.
+    def _cheapest(self, number: int, start: int, nodes: list[int]) -> list[_Offer]:
+        """As many nodes as the seat needs beside `nodes`: those that cost the last in the queue."""
+        seat = self._queue[number]
+        missing = seat.demand.nodes - len(nodes)
+        best: list[_Offer] = []
+        if not missing:
+            return best
+        end = start + seat.demand.duration_ms
+        costs = [
+            (self._within(node, number, start, end), node)
+            for node in self.ahead.room_at(seat, start)
+            if node not in nodes
+        ]
+        # The last in the queue of those on a node says how cheap it can be.
+        costs.sort(reverse=True)
+        for juniors, node in costs:
+            if len(best) < missing:
+                heappush(best, self._offer(seat, start, end, node, juniors))
+            elif juniors[0] > best[0][0]:
+                heappushpop(best, self._offer(seat, start, end, node, juniors))
+            else:
+                break
+        return best
 
-    Nothing if those behind cannot make the room.
-    """
-    demand, calendar, now = seat.demand, seating.calendar, seating.now
-    end = start + demand.duration_ms
-    if not seating.in_quota(seat, start, end):
-        return (), []
-    nodes = _free(seating, seat, demand.nodes - 1, start, end)
-    giving: list[Seat] = []
-    lacks: dict[int, list[_Lack]] = {}
-    asked: dict[int, list[Seat]] = {}
-    for junior in from_behind:
-        if len(nodes) == demand.nodes or junior.key <= seat.key:
-            break
-        # Whoever is due is about to start; who has no place now has none to give.
-        if not now < junior.start < end or junior.end <= start or not junior.nodes:
-            continue
-        for node in junior.nodes:
-            useless = node in nodes or not calendar.open[node] or not seat.may_use((node,))
-            if useless or len(nodes) == demand.nodes:
-                continue
-            if node not in lacks:
-                lacks[node] = _lack(seating, node, demand.units_per_node, start, end)
-            asked.setdefault(node, []).append(junior)
-            lacks[node] = _without(lacks[node], junior)
-            if not lacks[node]:
-                nodes.append(node)
-                giving += _needed(seating, node, demand.units_per_node, start, end, asked[node])
-    if len(nodes) < demand.nodes:
-        return (), []
-    return tuple(sorted(nodes)), list(dict.fromkeys(giving))
+    def _within(self, node: int, number: int, start: int, end: int) -> list[int]:
+        """Who behind `number` sits on the node at some time in [start, end), the last first."""
+        found = []
+        for junior in self._on[node]:
+            if junior <= number:
+                break
+            seat = self._queue[junior]
+            if seat.start < end and seat.end > start and seat.nodes:
+                found.append(junior)
+        return found
 
-
-def _free(seating: Seating, seat: Seat, count: int, start: int, end: int) -> list[int]:
-    """Up to `count` nodes that have room for the seat as it is."""
-    found: list[int] = []
-    units = seat.demand.units_per_node
-    for node in range(len(seating.nodes)):
-        if len(found) == count:
-            break
-        if seat.may_use((node,)) and seating.calendar.fits((node,), start, end, units):
-            found.append(node)
-    return found
+    def _offer(self, seat: Seat, start: int, end: int, node: int, juniors: list[int]) -> _Offer:
+        """Who of the juniors must give way: the last of them, and no more than it takes."""
+        lacks = left = _lack(self._seating, node, seat.demand.units_per_node, start, end)
+        asked = []
+        for junior in juniors:
+            asked.append(self._queue[junior])
+            left = _without(left, asked[-1])
+            if not left:
+                break
+        return junior, node, _needed(lacks, asked)
 
 
 def _lack(seating: Seating, node: int, units: int, start: int, end: int) -> list[_Lack]:
@@ -165,16 +184,14 @@ def _without(lacks: list[_Lack], junior: Seat) -> list[_Lack]:
     return left
 
 
-def _needed(
-    seating: Seating, node: int, units: int, start: int, end: int, asked: list[Seat]
-) -> list[Seat]:
+def _needed(lacks: list[_Lack], asked: list[Seat]) -> list[Seat]:
     """Those of `asked` without whom the room would not be enough; spares those ahead first."""
     needed = list(asked)
     for spared in reversed(asked[:-1]):
-        lacks = _lack(seating, node, units, start, end)
+        left = lacks
         for junior in needed:
             if junior is not spared:
-                lacks = _without(lacks, junior)
-        if not lacks:
+                left = _without(left, junior)
+        if not left:
             needed.remove(spared)
     return needed

@@ -108,7 +108,7 @@ class Pool:
 
     def hand_down(self, lost: Mapping[Seat, tuple[int, Reason]]) -> None:
         """Seats those who lost their slots; `lost` has the promised start and the cause of each."""
-        promised = [(seat, start) for seat, (start, _) in lost.items()]
+        promised = {seat: start for seat, (start, _) in lost.items()}
         for seat in hand_down(self.seating, self.seats.values(), promised):
             why = lost[seat][1] if seat in lost else Reason.QUEUE_PLANNED_AGAIN
             self.moved_later[seat.demand.id] = why

@@ -25,6 +25,13 @@ class Profiles:
         self.free = [[count] for count in units]
         self.times = [[since] for _ in self.free]
 
+    def copy(self) -> Profiles:
+        """The same steps, to go on from."""
+        copy = Profiles(0, ())
+        copy.free = [free[:] for free in self.free]
+        copy.times = [times[:] for times in self.times]
+        return copy
+
     def change(self, node: int, start: int, end: int, by: int) -> list[int]:
         """Adds `by` to what is free over [start, end); returns what was free there by step."""
         times, free = self.times[node], self.free[node]

@@ -18,6 +18,12 @@ class Usage:
         self.limit = limit
         self.clear(since)
 
+    def copy(self) -> Usage:
+        """The same use, to go on from."""
+        copy = Usage(self.limit, 0)
+        copy._times, copy._used = self._times[:], self._used[:]
+        return copy
+
     def clear(self, since: int) -> None:
         """Forgets all use."""
         self._times = [since]

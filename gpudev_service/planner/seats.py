@@ -7,6 +7,7 @@ In which order demands are seated, and who may be moved, is decided in `pool`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 from .calendar import Calendar
 from .gains import Fresh, Gains
@@ -25,9 +26,10 @@ class Seat:
     __slots__ = ("among", "demand", "end", "key", "nodes", "not_before", "quotas", "start")
 
     def __init__(
-        self, demand: Demand, quotas: tuple[Usage, ...], among: frozenset[int] | None
+        self, demand: Demand, quotas: tuple[str, ...], among: frozenset[int] | None
     ) -> None:
         self.demand = demand
+        #: The keys of its quotas, of those that have a limit.
         self.quotas = quotas
         #: The numbers of the nodes that it may use; None: all.
         self.among = among
@@ -75,12 +77,25 @@ class Seating:
         for usage in self._usage.values():
             usage.clear(now)
 
+    def without(self, seats: Iterable[Seat]) -> Seating:
+        """A copy in which the places of `seats` are free; the seats themselves know nothing of it.
+
+        With `take` it can be filled again.
+        """
+        twin = copy(self)
+        twin.calendar = self.calendar.copy()
+        twin._usage = {key: usage.copy() for key, usage in self._usage.items()}
+        twin.fresh, twin.touched = Fresh(), {}
+        for seat in seats:
+            twin.give(seat)
+        return twin
+
     def new_seat(self, demand: Demand) -> Seat:
         """A seat for `demand`, which has no place yet."""
         if demand.duration_ms < self._least:
             self._least = demand.duration_ms
             self.calendar.expect(self._least)
-        return Seat(demand, self.quotas(demand.quota_keys), self._area(demand.among))
+        return Seat(demand, self.limited(demand.quota_keys), self._area(demand.among))
 
     def _area(self, names: frozenset[str] | None) -> frozenset[int] | None:
         if names is None:
@@ -95,38 +110,44 @@ class Seating:
         """Takes a lease's units over [start, end)."""
         for node, units in self._nodes_of(hold):
             self.calendar.take((node,), start, end, units)
-        for usage in self.quotas(hold.quota_keys):
-            _count(usage, max(start, self.now), end, self._units_of(hold))
+        self._use(self.limited(hold.quota_keys), start, end, self._units_of(hold))
 
     def give_lease(self, hold: Hold, start: int, end: int) -> None:
         """Gives back what was taken with the same arguments."""
         for node, units in self._nodes_of(hold):
             self.calendar.give((node,), start, end, units)
-            self.fresh.note((node,), ())
-        quotas = self.quotas(hold.quota_keys)
-        for usage in quotas:
-            _count(usage, max(start, self.now), end, -self._units_of(hold))
-        self.fresh.note((), quotas)
+            self.fresh.note((node,), (), start, end)
+        quotas = self.limited(hold.quota_keys)
+        self._use(quotas, start, end, -self._units_of(hold))
+        self.fresh.note((), quotas, start, end)
 
     def sit(self, seat: Seat, place: Place) -> None:
         """Takes `place` for `seat`."""
-        demand = seat.demand
-        self.touched.setdefault(demand.id)
+        self.touched.setdefault(seat.demand.id)
         seat.start, seat.nodes = place
-        seat.end = seat.start + demand.duration_ms
-        self.calendar.take(seat.nodes, seat.start, seat.end, demand.units_per_node)
-        if seat.quotas:
-            self._use(seat, demand.units_per_node * demand.nodes)
+        seat.end = seat.start + seat.demand.duration_ms
+        self.take(seat)
 
     def lift(self, seat: Seat) -> None:
         """Gives the seat's place back."""
+        self.give(seat)
+        self.touched.setdefault(seat.demand.id, (seat.start, seat.nodes))
+        seat.nodes = ()
+
+    def take(self, seat: Seat) -> None:
+        """Takes what is under the seat."""
+        demand = seat.demand
+        self.calendar.take(seat.nodes, seat.start, seat.end, demand.units_per_node)
+        if seat.quotas:
+            self._use_by(seat, demand.units_per_node * demand.nodes)
+
+    def give(self, seat: Seat) -> None:
+        """Gives back what is under the seat."""
         demand = seat.demand
         self.calendar.give(seat.nodes, seat.start, seat.end, demand.units_per_node)
         if seat.quotas:
-            self._use(seat, -demand.units_per_node * demand.nodes)
-        self.fresh.note(seat.nodes, seat.quotas)
-        self.touched.setdefault(demand.id, (seat.start, seat.nodes))
-        seat.nodes = ()
+            self._use_by(seat, -demand.units_per_node * demand.nodes)
+        self.fresh.note(seat.nodes, seat.quotas, seat.start, seat.end)
 
     def fits(self, seat: Seat, place: Place) -> bool:
         """Whether `place` is free for the demand, in nodes and quotas."""
@@ -141,7 +162,7 @@ class Seating:
         units = seat.demand.units_per_node * seat.demand.nodes
         return all(
             usage.limit >= units and usage.earliest(start, end - start, units) == start
-            for usage in seat.quotas
+            for usage in self._usages(seat.quotas)
         )
 
     def find(self, seat: Seat, earliest: int, before: int = FOREVER) -> Place | None:
@@ -174,25 +195,35 @@ class Seating:
         """A place with exactly this start."""
         return self.find(seat, start, start + 1)
 
+    def room_at(self, seat: Seat, start: int) -> list[int]:
+        """The nodes that have room for the seat from `start` on."""
+        demand = seat.demand
+        return self.calendar.room_at(start, demand.units_per_node, demand.duration_ms, seat.among)
+
     def better(self, seat: Seat) -> Place | None:
         """The first place that starts before the seat's own, as if that were given back."""
         demand = seat.demand
         earliest = max(self.now, seat.not_before)
-        own = self.calendar.freed_by(seat.nodes, seat.start, seat.end, demand.units_per_node)
+        before = seat.start
         if not seat.quotas:
+            own = self.calendar.freed_by(seat.nodes, before, seat.end, demand.units_per_node)
             return self.calendar.find(
                 demand.nodes,
                 demand.units_per_node,
                 demand.duration_ms,
                 earliest,
-                seat.start,
+                before,
                 own,
                 seat.among,
             )
         units = demand.units_per_node * demand.nodes
-        self._use(seat, -units)
-        place = self._find_in_quota(seat, earliest, seat.start, own)
-        self._use(seat, units)
+        self._use_by(seat, -units)
+        place = None
+        start = self._quota_start(seat, earliest)
+        if start < before:
+            own = self.calendar.freed_by(seat.nodes, before, seat.end, demand.units_per_node)
+            place = self._find_in_quota(seat, start, before, own)
+        self._use_by(seat, units)
         return place
 
     def gains(self) -> Gains:
@@ -208,16 +239,16 @@ class Seating:
         why = self._possible[shape]
         if why is None and seat.quotas:
             units = demand.nodes * demand.units_per_node
-            if any(units > usage.limit for usage in seat.quotas):
+            if any(units > usage.limit for usage in self._usages(seat.quotas)):
                 return Reason.QUOTA_TOO_SMALL
         return why
 
-    def quotas(self, keys: tuple[str, ...]) -> tuple[Usage, ...]:
-        """The limited ones among the quotas with these keys."""
+    def limited(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the keys whose quotas have a limit."""
         usage = self._usage
         if not keys or not usage:
             return ()
-        return tuple([usage[key] for key in dict.fromkeys(keys) if key in usage])
+        return tuple([key for key in dict.fromkeys(keys) if key in usage])
 
     def set_available(self, name: str, available: bool) -> None:
         """Opens a node for new slots, or closes it."""
@@ -227,7 +258,7 @@ class Seating:
         self.calendar.set_open(at, available)
         self._possible.clear()
         if available:
-            self.fresh.note((at,), ())
+            self.fresh.note((at,), (), self.now, FOREVER)
 
     def _why_impossible(
         self, count: int, units: int, among: frozenset[int] | None
@@ -274,11 +305,12 @@ class Seating:
         """The first moment from `start` on at which all the demand's quotas have room."""
         demand = seat.demand
         units = demand.units_per_node * demand.nodes
-        if len(seat.quotas) == 1:
-            return seat.quotas[0].earliest(start, demand.duration_ms, units)
+        usages = self._usages(seat.quotas)
+        if len(usages) == 1:
+            return usages[0].earliest(start, demand.duration_ms, units)
         while True:
             agreed = start
-            for usage in seat.quotas:
+            for usage in usages:
                 start = usage.earliest(start, demand.duration_ms, units)
             if start == agreed:
                 return start
@@ -291,14 +323,18 @@ class Seating:
     def _units_of(self, hold: Hold) -> int:
         return sum(units for _, units in self._nodes_of(hold))
 
-    def _use(self, seat: Seat, units: int) -> None:
-        for usage in seat.quotas:
-            _count(usage, max(seat.start, self.now), seat.end, units)
+    def _usages(self, keys: tuple[str, ...]) -> list[Usage]:
+        return [self._usage[key] for key in keys]
 
+    def _use_by(self, seat: Seat, units: int) -> None:
+        self._use(seat.quotas, seat.start, seat.end, units)
 
-def _count(usage: Usage, start: int, end: int, units: int) -> None:
-    if end > start:
-        usage.add(start, end, units)
+    def _use(self, keys: tuple[str, ...], start: int, end: int, units: int) -> None:
+        """Counts `units` more, or fewer, over [start, end), as far as that is to come."""
+        start = max(start, self.now)
+        if start < end:
+            for usage in self._usages(keys):
+                usage.add(start, end, units)
 
 
 def queue_key(demand: Demand) -> tuple[bool, int, Order, str]:

@@ -94,6 +94,17 @@ class Windows:
             start = earliest
         return self._first_hole(duration, earliest, start + 1) or (start, key & NODE_MASK)
 
+    def at(self, duration: int, start: int) -> Iterator[int]:
+        """Nodes that may have room for `duration` from `start` on; all that have are among them."""
+        for since, _, node in self._holes.all(duration, start):
+            if since > start:
+                break
+            yield node
+        for key in self._tails:
+            if key >> NODE_BITS > start:
+                break
+            yield key & NODE_MASK
+
     def together(
         self,
         count: int,
