@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from heapq import heappush, heappushpop
+from heapq import heappop, heappush
 from operator import attrgetter
 
 from .seats import Place, Seat, Seating
 
 #: (from, until, units that are missing)
 _Lack = tuple[int, int, int]
-#: Who would have to give way on a node: (the first of them in the queue, node, all of them).
+#: What room on a node would cost: (the last who would have to give way, node, who might have to).
 _Offer = tuple[int, int, list[Seat]]
 
 
@@ -78,9 +78,12 @@ class _Crowd:
         if self.ahead.find_exactly(seat, start) is None:
             return None
         nodes = self._seating.room_at(seat, start)[: seat.demand.nodes]
-        for _, node, giving in self._cheapest(number, start, nodes):
+        for _, node, asked in self._cheapest(number, start, nodes):
             nodes.append(node)
-            self._lift(giving)
+            # Somebody may have been on several of the nodes.
+            still = [junior for junior in asked if junior.nodes]
+            for junior in _needed(self._lacks(seat, start, node), still):
+                self._seating.lift(junior)
         return start, tuple(sorted(nodes))
 
     def place_after(self, number: int, start: int) -> Place:
@@ -106,11 +109,6 @@ class _Crowd:
                 return place
         return free
 
-    def _lift(self, seats: list[Seat]) -> None:
-        for seat in seats:
-            if seat.nodes:
-                self._seating.lift(seat)
-
     def _cheapest(self, number: int, start: int, nodes: list[int]) -> list[_Offer]:
         """As many nodes as the seat needs beside `nodes`: those that cost the last in the queue."""
         seat = self._queue[number]
@@ -127,12 +125,15 @@ class _Crowd:
         # The last in the queue of those on a node says how cheap it can be.
         costs.sort(reverse=True)
         for juniors, node in costs:
-            if len(best) < missing:
-                heappush(best, self._offer(seat, start, end, node, juniors))
-            elif juniors[0] > best[0][0]:
-                heappushpop(best, self._offer(seat, start, end, node, juniors))
-            else:
+            most = best[0][0] if len(best) == missing else number
+            if juniors[0] <= most:
                 break
+            offer = self._offer(seat, start, node, juniors, most)
+            if offer is None:
+                continue
+            heappush(best, offer)
+            if len(best) > missing:
+                heappop(best)
         return best
 
     def _within(self, node: int, number: int, start: int, end: int) -> list[int]:
@@ -146,25 +147,30 @@ class _Crowd:
                 found.append(junior)
         return found
 
-    def _offer(self, seat: Seat, start: int, end: int, node: int, juniors: list[int]) -> _Offer:
-        """Who of the juniors must give way: the last of them, and no more than it takes."""
-        lacks = left = _lack(self._seating, node, seat.demand.units_per_node, start, end)
+    def _offer(
+        self, seat: Seat, start: int, node: int, juniors: list[int], most: int
+    ) -> _Offer | None:
+        """Who would have to give way on the node; nothing if somebody would who is not behind
+        `most`."""
+        lacks = self._lacks(seat, start, node)
         asked = []
         for junior in juniors:
+            if junior <= most:
+                return None
             asked.append(self._queue[junior])
-            left = _without(left, asked[-1])
-            if not left:
+            lacks = _without(lacks, asked[-1])
+            if not lacks:
                 break
-        return junior, node, _needed(lacks, asked)
+        return junior, node, asked
 
-
-def _lack(seating: Seating, node: int, units: int, start: int, end: int) -> list[_Lack]:
-    """When and how many of `units` are missing on the node within [start, end)."""
-    return [
-        (since, until, units - free)
-        for since, until, free in seating.calendar.profiles.steps(node, start, end)
-        if free < units
-    ]
+    def _lacks(self, seat: Seat, start: int, node: int) -> list[_Lack]:
+        """When and how much is missing on the node for a seat that starts at `start`."""
+        units, end = seat.demand.units_per_node, start + seat.demand.duration_ms
+        return [
+            (since, until, units - free)
+            for since, until, free in self._seating.calendar.profiles.steps(node, start, end)
+            if free < units
+        ]
 
 
 def _without(lacks: list[_Lack], junior: Seat) -> list[_Lack]:
@@ -187,7 +193,7 @@ def _without(lacks: list[_Lack], junior: Seat) -> list[_Lack]:
 def _needed(lacks: list[_Lack], asked: list[Seat]) -> list[Seat]:
     """Those of `asked` without whom the room would not be enough; spares those ahead first."""
     needed = list(asked)
-    for spared in reversed(asked[:-1]):
+    for spared in reversed(asked):
         left = lacks
         for junior in needed:
             if junior is not spared:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+from .profiles import FOREVER
+
 
 class Usage:
     """Units in use under one quota key: a step function that ends at zero."""
@@ -47,16 +49,18 @@ class Usage:
         if first and used[first] == used[first - 1]:
             del times[first], used[first]
 
-    def earliest(self, start: int, duration: int, units: int) -> int:
+    def earliest(self, start: int, duration: int, units: int, own_start: int = FOREVER) -> int:
         """The first moment from `start` on with `units` to spare for `duration`.
 
         `units` is at most the limit, so there is one: after everything that is planned.
+        `own_start`: who asks has the units from then on, for as long, and wants to begin before;
+        if they cannot, it is a moment no earlier.
         """
         times, used, most = self._times, self._used, self.limit - units
         count = len(times)
         at = bisect_right(times, start) - 1
         while True:
-            end = start + duration
+            end = min(start + duration, own_start)
             while at < count and times[at] < end and used[at] <= most:
                 at += 1
             if at == count or times[at] >= end:

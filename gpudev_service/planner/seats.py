@@ -16,6 +16,8 @@ from .model import Demand, Hold, Node, Order, Reason, Rules
 from .profiles import FOREVER
 from .quota import Usage
 
+_NONE: Mapping[int, Window] = {}
+
 #: (start, nodes by number)
 Place = tuple[int, tuple[int, ...]]
 
@@ -205,26 +207,22 @@ class Seating:
         demand = seat.demand
         earliest = max(self.now, seat.not_before)
         before = seat.start
-        if not seat.quotas:
-            own = self.calendar.freed_by(seat.nodes, before, seat.end, demand.units_per_node)
-            return self.calendar.find(
-                demand.nodes,
-                demand.units_per_node,
-                demand.duration_ms,
-                earliest,
-                before,
-                own,
-                seat.among,
-            )
-        units = demand.units_per_node * demand.nodes
-        self._use_by(seat, -units)
-        place = None
-        start = self._quota_start(seat, earliest)
-        if start < before:
-            own = self.calendar.freed_by(seat.nodes, before, seat.end, demand.units_per_node)
-            place = self._find_in_quota(seat, start, before, own)
-        self._use_by(seat, units)
-        return place
+        if seat.quotas:
+            earliest = self._quota_start(seat, earliest, before)
+            if earliest >= before:
+                return None
+        own = self.calendar.freed_by(seat.nodes, before, seat.end, demand.units_per_node)
+        if seat.quotas:
+            return self._find_in_quota(seat, earliest, before, own, before)
+        return self.calendar.find(
+            demand.nodes,
+            demand.units_per_node,
+            demand.duration_ms,
+            earliest,
+            before,
+            own,
+            seat.among,
+        )
 
     def gains(self) -> Gains:
         """Who might gain from what was given back."""
@@ -279,11 +277,16 @@ class Seating:
         return None
 
     def _find_in_quota(
-        self, seat: Seat, earliest: int, before: int, own: Mapping[int, Window] | None = None
+        self,
+        seat: Seat,
+        earliest: int,
+        before: int,
+        own: Mapping[int, Window] = _NONE,
+        own_start: int = FOREVER,
     ) -> Place | None:
         """Nodes and quotas each name their first moment, in turn, until they agree."""
         demand = seat.demand
-        start = self._quota_start(seat, earliest)
+        start = self._quota_start(seat, earliest, own_start)
         while start < before:
             place = self.calendar.find(
                 demand.nodes,
@@ -291,27 +294,30 @@ class Seating:
                 demand.duration_ms,
                 start,
                 before,
-                own or {},
+                own,
                 seat.among,
             )
             if place is None:
                 return None
-            start = self._quota_start(seat, place[0])
+            start = self._quota_start(seat, place[0], own_start)
             if start == place[0]:
                 return place
         return None
 
-    def _quota_start(self, seat: Seat, start: int) -> int:
-        """The first moment from `start` on at which all the demand's quotas have room."""
+    def _quota_start(self, seat: Seat, start: int, own_start: int = FOREVER) -> int:
+        """The first moment from `start` on at which all the demand's quotas have room.
+
+        With `own_start` what the seat has is its own (see `Usage.earliest`).
+        """
         demand = seat.demand
         units = demand.units_per_node * demand.nodes
         usages = self._usages(seat.quotas)
         if len(usages) == 1:
-            return usages[0].earliest(start, demand.duration_ms, units)
+            return usages[0].earliest(start, demand.duration_ms, units, own_start)
         while True:
             agreed = start
             for usage in usages:
-                start = usage.earliest(start, demand.duration_ms, units)
+                start = usage.earliest(start, demand.duration_ms, units, own_start)
             if start == agreed:
                 return start
 

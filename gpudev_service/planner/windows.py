@@ -46,7 +46,7 @@ class Windows:
         self._units = units
         self._tails: list[int] = []  # keys of the tails, in order
         self._tail = [_NO_TAIL] * len(profiles.times)  # where each node's tail begins
-        self._edges: list[list[int]] = [[] for _ in profiles.times]  # of each node's holes
+        self._edges: dict[int, list[int]] = {}  # of each node's holes, if it has any
         holes: list[tuple[int, int]] = []
         for node in open_nodes:
             edges = self._enter(node)
@@ -62,7 +62,7 @@ class Windows:
         if self._tail[node] != _NO_TAIL:
             del self._tails[bisect_left(self._tails, self._tail[node] << NODE_BITS | node)]
             self._tail[node] = _NO_TAIL
-        old, self._edges[node] = self._edges[node], []
+        old = self._edges.pop(node, [])
         new = self._enter(node) if is_open else []
         before = set(zip(old[::2], old[1::2], strict=True))
         after = set(zip(new[::2], new[1::2], strict=True))
@@ -74,7 +74,9 @@ class Windows:
     def took(self, node: int, start: int) -> None:
         """Something was taken from `start` on. If a hole began there, a search found it just now,
         and the next one should not find it again."""
-        own = self._edges[node]
+        own = self._edges.get(node)
+        if own is None:
+            return
         at = bisect_left(own, start)
         if at < len(own) and own[at] == start and at % 2 == 0:
             self._cut_hole(node, start)
@@ -165,7 +167,7 @@ class Windows:
             if times[at - 1] > start and true_start - start >= least:
                 edges = self._profiles.spans(node, units, least, start, true_start)
                 if edges:
-                    self._edges[node] += edges
+                    self._edges.setdefault(node, []).extend(edges)
                     for at in range(0, len(edges), 2):
                         self._holes.add(edges[at], edges[at + 1], node)
 
@@ -241,9 +243,12 @@ class Windows:
             at -= 1
         self._tail[node] = times[at]
         insort(self._tails, times[at] << NODE_BITS | node)
-        if at and max(free[:at]) >= units:
-            self._edges[node] = self._profiles.spans(node, units, self._least, end=times[at])
-        return self._edges[node]
+        if not at or max(free[:at]) < units:
+            return []
+        edges = self._profiles.spans(node, units, self._least, end=times[at])
+        if edges:
+            self._edges[node] = edges
+        return edges
 
 
 def _is_within(window: Window, own: Mapping[int, Window]) -> bool:
