@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from gpudev_service.kube import Cluster, KubeAway, KubeRefused
-from gpudev_service.kube.objects import CPU, MEMORY, Node
+from gpudev_service.kube.objects import CPU, MEMORY, Amounts, Node
 from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
 
 from . import scaling
@@ -44,6 +44,7 @@ class KubernetesFleet:
         self._by_name: dict[str, NodeSpec] = {}
         self._daemons: dict[str, float] = {}
         self._overheads: dict[str, dict[str, float]] = {}
+        self._taken_otherwise = False
         self._touched = set(cluster.nodes)
         self._unplanned: set[str] = set(self._types)
         self._settling = False
@@ -162,34 +163,44 @@ class KubernetesFleet:
         touched, self._touched = self._touched, set()
         if not touched:
             return
-        for name in touched:
-            self._members(name)
+        others = {kind for name in touched for kind in self._members(name)}
         touched = {name for name in touched if name in self._found or name in self._overheads}
         if not touched:
             return  # nodes that belong to no type
-        daemons = usual(list(self._overheads.values()))
+        daemons = usual(list(self._overheads.values())) if self._taken_otherwise else self._daemons
+        self._taken_otherwise = False
         if daemons != self._daemons:
             self._daemons = daemons
             touched |= self._found.keys() | self._overheads.keys()
-        for name in touched:
-            self._take(name)
-        self._resolve()
-        ordered = sorted(self._found)
-        self._nodes = tuple(spec for name in ordered for spec in self._found[name])
-        self._by_name = {spec.name: spec for spec in self._nodes}
+            others = set(self._of_kind)
+        changed = [name for name in touched if self._take(name)]
+        self._resolve(others)
+        if changed:
+            ordered = sorted(self._found)
+            self._nodes = tuple(spec for name in ordered for spec in self._found[name])
+            self._by_name = {spec.name: spec for spec in self._nodes}
 
-    def _members(self, name: str) -> None:
-        """Which types the node belongs to, and what its daemons take."""
+    def _members(self, name: str) -> list[str]:
+        """Which types the node belongs to, and what its daemons take. Returns those types that have
+        another node by it."""
         node = self._cluster.nodes.get(name)
-        self._overheads.pop(name, None)
+        taken = self._overheads.pop(name, None)
+        others = []
         for kind in self._kinds:
             members = self._of_kind[kind.spec.name]
-            members.pop(name, None)
-            if node is not None and kind.has(node, self._resources):
-                members[name] = node
+            before = members.pop(name, None)
+            after = node if node is not None and kind.has(node, self._resources) else None
+            if after is not None:
+                members[name] = after
                 self._overheads[name] = overhead(self._cluster.pods_on(name))
+            if _size(before) != _size(after):
+                others.append(kind.spec.name)
+        if self._overheads.get(name) != taken:
+            self._taken_otherwise = True
+        return others
 
-    def _take(self, name: str) -> None:
+    def _take(self, name: str) -> bool:
+        """Takes a node in as it is now; whether that is anything new."""
         node = self._cluster.nodes.get(name)
         before = self._found.pop(name, [])
         after: list[NodeSpec] = []
@@ -199,13 +210,14 @@ class KubernetesFleet:
         if after:
             self._found[name] = after
         self._unplanned |= {kind for kind, _ in {*map(_told, before)} ^ {*map(_told, after)}}
+        return before != after
 
-    def _resolve(self) -> None:
+    def _resolve(self, names: Set[str]) -> None:
         """Types as their nodes are. One that has lost all its nodes stays as it was known."""
         for kind in self._kinds:
             name = kind.spec.name
             members = list(self._of_kind[name].values())
-            if not members:
+            if not members or name not in names:
                 continue
             spec = resolved(kind, members, self._daemons)
             if spec.units_per_node != self._types[name].units_per_node:
@@ -227,6 +239,11 @@ class KubernetesFleet:
         if now is None:
             return "It has not the GPUs any more that it had."
         return None if now.ready else now.reason
+
+
+def _size(node: Node | None) -> tuple[Amounts, Amounts] | None:
+    """What a type's own size depends on."""
+    return None if node is None else (node.capacity, node.allocatable)
 
 
 def _told(spec: NodeSpec) -> tuple[str, tuple[str, bool, int | None]]:

@@ -137,8 +137,8 @@ def _take_in(
     for key, until_ms in news.ends.items():
         _add(changes, live.extend(key, until_ms, override=True))
         known.holds[key] = replace(known.holds[key], until_ms=until_ms)
-    for name, available in news.nodes.items():
-        _add(changes, live.set_available(name, available))
+    if news.nodes:
+        _add(changes, live.set_all_available(news.nodes))
     known.demands.update({demand.id: demand for demand in news.new})
     _add(changes, live.add(*news.new))
     known.nodes, known.fleet = current.nodes, ctx.fleet.nodes()

@@ -6,7 +6,7 @@ has brought something that nobody told, as a lease that overstays, the pool is b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import replace
 from operator import attrgetter
 
@@ -95,20 +95,21 @@ class LivePool(Pool):
             self.seating.give_lease(hold, end, begin)
             self.improve()
 
-    def set_available(self, name: str, available: bool) -> None:
-        """A node is drained, or comes back."""
-        self.seating.set_available(name, available)
-        if available:
-            self.improve()
+    def set_available(self, changes: Mapping[str, bool]) -> None:
+        """Nodes are drained, or come back: all of them at once."""
+        for name, available in changes.items():
+            self.seating.set_available(name, available)
+        closed = {self.seating.number[name] for name, available in changes.items() if not available}
+        self._leave(closed)
+        self.improve()
+        if len(closed) < len(changes):
             refused, self.refused = self.refused, {}
             for demand, _ in refused.values():
                 self.add(demand)
-        else:
-            self._leave(self.seating.number[name])
 
-    def _leave(self, node: int) -> None:
-        """Seats those elsewhere who sit on a node that was closed."""
-        concerned = [seat for seat in self.seats.values() if node in seat.nodes]
+    def _leave(self, closed: Set[int]) -> None:
+        """Seats those elsewhere who sit on nodes that were closed."""
+        concerned = [seat for seat in self.seats.values() if not closed.isdisjoint(seat.nodes)]
         lost = {seat: (seat.start, Reason.NODE_DRAINED) for seat in concerned}
         for seat in concerned:
             self.seating.lift(seat)
@@ -118,7 +119,6 @@ class LivePool(Pool):
                 del lost[seat]
                 self.refuse(self.seats.pop(seat.demand.id).demand, why)
         self.hand_down(lost)
-        self.improve()
 
     def advance(self, now: int, gone: Collection[str]) -> None:
         """Time has passed: leases may have overstayed, and starts may be late. `gone` are leases

@@ -32,11 +32,10 @@ def hand_down(seating: Seating, seated: Iterable[Seat], lost: Mapping[Seat, int]
     """
     if not lost:
         return []
-    first = min(seat.key for seat in lost)
+    first, now = min(seat.key for seat in lost), seating.now
     # Whoever is due is about to start, and keeps their place.
-    queue = [seat for seat in seated if seat.nodes and seat.start > seating.now and seat.key > first]
-    queue += lost
-    queue.sort(key=attrgetter("key"))
+    behind = [seat for seat in seated if seat.nodes and seat.start > now and seat.key > first]
+    queue = sorted([*lost, *behind], key=attrgetter("key"))
     crowd = _Crowd(seating, queue)
     late = []
     for number, seat in enumerate(queue):
@@ -46,7 +45,7 @@ def hand_down(seating: Seating, seated: Iterable[Seat], lost: Mapping[Seat, int]
             promised = lost.get(seat, seat.start)
             place = seating.find_no_later(seat, promised)
             if place is None:
-                start = max(promised, seating.now, seat.not_before)
+                start = max(promised, now, seat.not_before)
                 place = crowd.room_at(number, start) or crowd.place_after(number, start)
                 if place[0] > start:
                     late.append(seat)

@@ -7,7 +7,7 @@ several nodes with the same earliest start is taken depends on what happened bef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from operator import attrgetter
 
@@ -135,11 +135,22 @@ class World:
 
     def set_available(self, node: str, available: bool) -> Changes:
         """A node is drained, or comes back."""
-        pool = next((each for each in self._pools.values() if node in each.seating.number), None)
-        if pool is None:
-            raise KeyError(node)
-        pool.set_available(node, available)
-        return pool.changes()
+        return self.set_all_available({node: available})
+
+    def set_all_available(self, changes: Mapping[str, bool]) -> Changes:
+        """Nodes are drained, or come back; who loses or gains by it is seen once, for all.
+
+        Raises:
+            KeyError: there is no such node; nothing is changed.
+        """
+        pools = {name: pool for pool in self._pools.values() for name in pool.seating.number}
+        for name in changes:
+            pools[name]
+        for pool in self._pools.values():
+            here = {name: changes[name] for name in changes if pools[name] is pool}
+            if here:
+                pool.set_available(here)
+        return self._changes()
 
     def due(self) -> dict[str, Slot]:
         """Who is to begin now, by start and then queue order."""

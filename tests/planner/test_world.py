@@ -80,10 +80,10 @@ def _extend(state: State, world: World, step: int, data: st.DataObject) -> tuple
 
 
 def _drain(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
-    node = data.draw(st.sampled_from(state.nodes))
-    other = replace(node, available=not node.available)
-    changes = world.set_available(node.name, other.available)
-    return replace(state, nodes=[other if n == node else n for n in state.nodes]), changes
+    nodes = data.draw(st.lists(st.sampled_from(state.nodes), min_size=1, max_size=3, unique=True))
+    changes = world.set_all_available({node.name: not node.available for node in nodes})
+    others = [replace(n, available=n.available != (n in nodes)) for n in state.nodes]
+    return replace(state, nodes=others), changes
 
 
 EVENTS = [_arrive, _cancel, _release, _extend, _drain]
