@@ -1,10 +1,10 @@
 """Who gives way when room is lost: a node is gone, a lease stays longer, a quota is lower.
 
 Those who lost their slots, and all behind the first of them, are gone through in the order of the
-queue. Whoever has lost theirs is first offered any free place that starts no later than promised.
-If there is none they take the room of those behind them, of the last in the queue first; who then
-have none, and come to it later in the same order. Where those behind have no room at that time, it
-is at the first moment after it at which they have.
+queue. Whoever has no slot is first offered any free place that starts no later than promised. If
+there is none they take the room of those behind them, of the last in the queue first; who then have
+none, and come to it later in the same order. Where those behind have no room at that time, it is
+the next place that is free, or that somebody behind has.
 
 So a loss is handed down the queue: each gives way to those ahead only, nobody is moved twice, and
 at the end is somebody who waits like a newcomer.
@@ -39,8 +39,6 @@ def hand_down(seating: Seating, seated: Iterable[Seat], lost: Mapping[Seat, int]
     crowd = _Crowd(seating, queue)
     late = []
     for number, seat in enumerate(queue):
-        if seat.nodes and seat.quotas and not crowd.ahead.in_quota(seat, seat.start, seat.end):
-            seating.lift(seat)
         if not seat.nodes:
             promised = lost.get(seat, seat.start)
             place = seating.find_no_later(seat, promised)
@@ -74,10 +72,14 @@ class _Crowd:
     def room_at(self, number: int, start: int) -> Place | None:
         """A place at exactly `start` that costs only those behind; these are lifted."""
         seat = self._queue[number]
-        if self.ahead.find_exactly(seat, start) is None:
+        if not self._seating.in_quota(seat, start, start + seat.demand.duration_ms):
             return None
         nodes = self._seating.room_at(seat, start)[: seat.demand.nodes]
-        for _, node, asked in self._cheapest(number, start, nodes):
+        missing = seat.demand.nodes - len(nodes)
+        others = [node for node in self.ahead.room_at(seat, start) if node not in nodes]
+        if len(others) < missing:
+            return None
+        for _, node, asked in self._cheapest(number, start, others, missing):
             nodes.append(node)
             # Somebody may have been on several of the nodes.
             still = [junior for junior in asked if junior.nodes]
@@ -108,30 +110,25 @@ class _Crowd:
                 return place
         return free
 
-    def _cheapest(self, number: int, start: int, nodes: list[int]) -> list[_Offer]:
-        """As many nodes as the seat needs beside `nodes`: those that cost the last in the queue."""
+    def _cheapest(self, number: int, start: int, nodes: list[int], count: int) -> list[_Offer]:
+        """The `count` of the nodes whose room costs the last in the queue."""
         seat = self._queue[number]
-        missing = seat.demand.nodes - len(nodes)
         best: list[_Offer] = []
-        if not missing:
+        if not count:
             return best
         end = start + seat.demand.duration_ms
-        costs = [
-            (self._within(node, number, start, end), node)
-            for node in self.ahead.room_at(seat, start)
-            if node not in nodes
-        ]
+        costs = [(self._within(node, number, start, end), node) for node in nodes]
         # The last in the queue of those on a node says how cheap it can be.
         costs.sort(reverse=True)
         for juniors, node in costs:
-            most = best[0][0] if len(best) == missing else number
+            most = best[0][0] if len(best) == count else number
             if juniors[0] <= most:
                 break
             offer = self._offer(seat, start, node, juniors, most)
             if offer is None:
                 continue
             heappush(best, offer)
-            if len(best) > missing:
+            if len(best) > count:
                 heappop(best)
         return best
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import event, inspect, select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
+from sqlalchemy.orm.attributes import PASSIVE_NO_INITIALIZE, get_history
 
 from .models import Base, DiskRow, LeaseUnitRow, PlanCountRow, ReservationRow
 
@@ -227,8 +228,7 @@ def _collect(session: Session, _: UOWTransaction) -> None:
 def _differs(row: object) -> bool:
     """Whether a row has changed in what plans are made from."""
     columns = PLANNED.get(type(row), ())  # type: ignore[arg-type]  # other rows are not in it
-    attributes = inspect(row).attrs
-    return any(attributes[name].history.has_changes() for name in columns)
+    return any(get_history(row, name, PASSIVE_NO_INITIALIZE).has_changes() for name in columns)
 
 
 @event.listens_for(Session, "do_orm_execute")

@@ -57,6 +57,25 @@ async def test_what_is_of_no_consequence_is_told_to_nobody(tmp_path: Path) -> No
             assert changed == set()
 
 
+async def test_a_pod_that_takes_nothing_leaves_the_nodes_as_they_are(tmp_path: Path) -> None:
+    async with site(tmp_path, node("a"), node("b")) as there:
+        nodes = there.fleet.nodes()
+        there.moody.set(pod("idle", "a", cpu="0"))
+        await there.until(lambda: bool(list(there.cluster.pods_on("a"))))
+        assert there.fleet.nodes() is nodes
+
+
+async def test_a_type_is_as_large_as_its_largest_node_now(tmp_path: Path) -> None:
+    async with site(tmp_path, node("a", gpus=4), node("b", gpus=2)) as there:
+        size = there.fleet.types()["h100"].gpus_per_node
+        there.moody.set(node("b", gpus=8))
+        await there.until(lambda: there.node("b").units == 8)
+        assert (size, there.fleet.types()["h100"].gpus_per_node) == (4, 8)
+        there.moody.drop("b")
+        await there.until(lambda: len(there.fleet.nodes()) == 1)
+        assert there.fleet.types()["h100"].gpus_per_node == 4
+
+
 async def test_changes_whose_planning_fails_are_named_again(tmp_path: Path) -> None:
     async with site(tmp_path, node("a")) as there:
         with pytest.raises(ZeroDivisionError), there.fleet.changes():

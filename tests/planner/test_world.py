@@ -239,6 +239,10 @@ def test_what_is_not_there_is_said_to_be_missing() -> None:
         world.remove("x")
     with pytest.raises(KeyError):
         world.set_available("x", True)
+    with pytest.raises(KeyError):
+        world.set_all_available({"n0": False, "x": True})
+    assert world.add(demand("z")).slots == {"z": Slot(NOW, ("n0",), 8)}, "nothing was closed"
+    world.remove("z")
     with pytest.raises(ValueError, match="backwards"):
         world.advance(NOW - 1)
     world.add(demand("a"))
