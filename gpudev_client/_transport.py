@@ -25,6 +25,10 @@ T = TypeVar("T")
 API_PATH = "/api/v1"
 #: Most bytes of one answer, and most seconds for all of it.
 ANSWER_MAX = 32 * 1024 * 1024
+#: Calls of one async client under way at the same time; the others wait their turn. No more than
+#: httpx keeps connections open for (20): it closes the others after each answer, and looks through
+#: all that wait whenever one is done.
+_AT_ONCE = 20
 #: Seconds without a byte after which a stream of events counts as cut. The service sends a sign of
 #: life far more often.
 STREAM_SILENCE = 60.0
@@ -253,6 +257,7 @@ class AsyncTransport:
         self._timeouts = timeouts or Timeouts()
         self._pause = pause or asyncio.sleep
         self._http = httpx.AsyncClient(transport=http, **_options(url, token, self._timeouts))
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     @property
     def token(self) -> str | None:
@@ -309,6 +314,19 @@ class AsyncTransport:
 
     async def _call(self, call: Call, stream: _AsyncStream) -> Reply:
         await stream.close()
+        if call.stream:
+            return await self._answer(call, stream)
+        try:
+            async with asyncio.timeout(self._timeouts.read):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise errors.Unreachable("The service did not answer in time.") from error
+        try:
+            return await self._answer(call, stream)
+        finally:
+            self._turns.release()
+
+    async def _answer(self, call: Call, stream: _AsyncStream) -> Reply:
         response = await self._http.send(_request(self._http, call, self._timeouts), stream=True)
         if call.stream and response.is_success:
             stream.take(response)

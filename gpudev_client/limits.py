@@ -31,6 +31,8 @@ NODE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
 IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}"
 #: A Hub user's name, as far as gpudev has to know it.
 USER_NAME = r"[^/\x00-\x1f\x7f]{1,255}"
+#: Most groups of a user that come with a request; who is in more is asked about.
+OWNER_GROUPS_MAX = 200
 #: The account that an SSH login names; never anything that a command could take for an option.
 LOGIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 #: Public SSH keys of one person, and the longest line of one.

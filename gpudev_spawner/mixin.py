@@ -18,7 +18,7 @@ from jupyterhub.spawner import Spawner
 from jupyterhub.utils import maybe_future, wait_for_http_server
 from traitlets import Callable, Float, Unicode, default
 
-from gpudev_client import errors
+from gpudev_client import errors, limits
 from gpudev_client.models import (
     Milestone,
     Reservation,
@@ -154,8 +154,11 @@ class GpuDevMixin(Spawner):
             self.start_timeout = ENDLESS
 
     def request_for(self, asked: ReservationRequest) -> ReservationRequest:
-        """What is asked for, as this server's."""
-        return asked.model_copy(update={"user": self.user.name, "server_name": self.name})
+        """What is asked for, as this server's; the service need not ask for the groups."""
+        groups = [group.name for group in self.user.groups]
+        told = groups if len(groups) <= limits.OWNER_GROUPS_MAX else None
+        own = {"user": self.user.name, "server_name": self.name, "owner_groups": told}
+        return asked.model_copy(update=own)
 
     # --- start --------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ class ReservationRequest(Request):
     `gpus=None` asks for the type's smallest count. `disk` names a disk of the user, which is
     created if `create_disk` is set and there is none; None runs without a persistent home.
     `starts_at` in the future makes it a booking. `user` and `server_name` are for the Hub's spawner
-    and for admins who act for somebody else. `image` is a container image in place of the Hub's,
+    and for admins who act for somebody else; `owner_groups`, the user's groups in the Hub, is the
+    spawner's alone. `image` is a container image in place of the Hub's,
     where servers are pods and policy allows it.
     """
 
@@ -36,6 +37,13 @@ class ReservationRequest(Request):
     starts_at: AwareDatetime | None = None
     user: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
     server_name: Annotated[str, StringConstraints(max_length=255)] | None = None
+    owner_groups: (
+        Annotated[
+            list[Annotated[str, StringConstraints(min_length=1, max_length=255)]],
+            Field(max_length=limits.OWNER_GROUPS_MAX),
+        ]
+        | None
+    ) = None
     image: Annotated[str, StringConstraints(pattern=rf"^{limits.IMAGE}$")] | None = None
 
     @field_validator("name")

@@ -139,6 +139,15 @@ async def _admissible(
             "The server's name is chosen by gpudev; only the Hub's spawner and admins name one.",
             field="server_name",
         )
+    groups = request.owner_groups
+    if groups is not None:
+        if not call.caller.acts_for_others:
+            raise Refusal(
+                "not_allowed",
+                "The Hub says who is in which group: leave it out.",
+                field="owner_groups",
+            )
+        return request.model_copy(update={"owner_groups": None}), tuple(sorted(set(groups)))
     if owner.user == call.caller.name and call.caller.kind == "user":
         return request, call.caller.groups
     return request, await call.service.people.groups_of_existing(owner.user)
