@@ -104,12 +104,15 @@ class Calendar:
         return best if found is None else (found[0], (found[1],))
 
     def room_at(
-        self, start: int, units: int, duration: int, among: frozenset[int] | None = None
+        self,
+        start: int,
+        units: int,
+        duration: int,
+        count: int,
+        among: frozenset[int] | None = None,
     ) -> list[int]:
-        """The nodes with `units` free throughout `duration` from `start` on."""
-        has, end = self.profiles.has, start + duration
-        nodes = self._index(units, among).at(duration, start)
-        return [node for node in nodes if has(node, units, start, end)]
+        """Up to `count` nodes with `units` free throughout `duration` from `start` on."""
+        return self._index(units, among).at(duration, start, count)
 
     def expect(self, duration: int) -> None:
         """Prepares for searches for so much time; nothing shorter may be searched for.

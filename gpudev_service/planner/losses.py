@@ -19,6 +19,9 @@ from operator import attrgetter
 
 from .seats import Place, Seat, Seating
 
+#: On so many nodes somebody is looked for who might give way. The last of all may be on another,
+#: but each look costs time for which everybody waits.
+_LOOKED_AT = 64
 #: (from, until, units that are missing)
 _Lack = tuple[int, int, int]
 #: What room on a node would cost: (the last who would have to give way, node, who might have to).
@@ -74,9 +77,10 @@ class _Crowd:
         seat = self._queue[number]
         if not self._seating.in_quota(seat, start, start + seat.demand.duration_ms):
             return None
-        nodes = self._seating.room_at(seat, start)[: seat.demand.nodes]
+        nodes = self._seating.room_at(seat, start, seat.demand.nodes)
         missing = seat.demand.nodes - len(nodes)
-        others = [node for node in self.ahead.room_at(seat, start) if node not in nodes]
+        most = _LOOKED_AT + seat.demand.nodes
+        others = [node for node in self.ahead.room_at(seat, start, most) if node not in nodes]
         if len(others) < missing:
             return None
         for _, node, asked in self._cheapest(number, start, others, missing):

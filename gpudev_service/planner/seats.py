@@ -197,10 +197,10 @@ class Seating:
         """A place with exactly this start."""
         return self.find(seat, start, start + 1)
 
-    def room_at(self, seat: Seat, start: int) -> list[int]:
-        """The nodes that have room for the seat from `start` on."""
-        demand = seat.demand
-        return self.calendar.room_at(start, demand.units_per_node, demand.duration_ms, seat.among)
+    def room_at(self, seat: Seat, start: int, count: int) -> list[int]:
+        """Up to `count` nodes that have room for the seat from `start` on."""
+        units, duration = seat.demand.units_per_node, seat.demand.duration_ms
+        return self.calendar.room_at(start, units, duration, count, seat.among)
 
     def better(self, seat: Seat) -> Place | None:
         """The first place that starts before the seat's own, as if that were given back."""

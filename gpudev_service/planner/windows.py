@@ -96,16 +96,26 @@ class Windows:
             start = earliest
         return self._first_hole(duration, earliest, start + 1) or (start, key & NODE_MASK)
 
-    def at(self, duration: int, start: int) -> Iterator[int]:
-        """Nodes that may have room for `duration` from `start` on; all that have are among them."""
+    def at(self, duration: int, start: int, count: int) -> list[int]:
+        """Up to `count` nodes with room for `duration` from `start` on."""
+        self._check_tails(count, start + 1)
+        has, units = self._profiles.has, self._units
+        found: list[int] = []
+        wrong: list[tuple[int, int]] = []
         for since, _, node in self._holes.all(duration, start):
-            if since > start:
+            if since > start or len(found) == count:
                 break
-            yield node
-        for key in self._tails:
+            if has(node, units, start, start + duration):
+                found.append(node)
+            else:
+                wrong.append((node, since))
+        for node, since in wrong:
+            self._cut_hole(node, since)
+        for key in self._tails[: count - len(found)]:
             if key >> NODE_BITS > start:
                 break
-            yield key & NODE_MASK
+            found.append(key & NODE_MASK)
+        return found
 
     def together(
         self,
