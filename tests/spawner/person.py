@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from bs4 import BeautifulSoup
 
 from tests.fixtures.hub import RunningHub
 
@@ -161,6 +162,10 @@ class Person:
 
 
 def said(page: str) -> str:
-    """The Hub's error on a page, and the sentences at the form's fields."""
+    """The Hub's error on a page, what it says there, and the sentences at the form's fields."""
     alerts = re.findall(r'class="[^"]*(?:alert-danger|fs-5)[^"]*"[^>]*>(.*?)<', page, re.DOTALL)
-    return f"{[alert.strip() for alert in alerts]} {form_of(page).faults}"
+    lines = [
+        line.get_text(" ", strip=True)
+        for line in BeautifulSoup(page, "html.parser").select("h1, p")
+    ]
+    return f"{[alert.strip() for alert in alerts]} {lines} {form_of(page).faults}"

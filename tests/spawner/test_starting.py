@@ -62,7 +62,7 @@ def test_the_form_starts_a_server_on_exactly_its_gpus(meet: Meet) -> None:
     assert form.options["gpus:t4"] == ["1", "2", "3", "4", "8"]
     sent = ada.send(form, gpu_type="t4", **{"gpus:t4": "2"}, hours="1", disk_choice="new",
                     new_disk="work", name="A run")  # fmt: skip
-    assert sent.is_success, said(sent.text)
+    assert sent.is_success, f"{sent.url.path} {said(sent.text)}"
     (made,) = ada.reservations("preparing", "active")
     got = ada.until(made["id"], "active")
     assert (got["server_name"], got["gpus"], got["disk"], got["name"]) == (
