@@ -40,7 +40,7 @@ _CAUSES = {
 }
 
 #: What it takes to carry out a start that is due; nobody calls that late.
-_PUNCTUAL_S = 1.0
+PUNCTUAL_S = 1.0
 
 
 _table = cast("Table", ReservationRow.__table__)
@@ -187,7 +187,7 @@ def _promised_again(
 def late(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
     """A start that comes later than promised stands in the history with its cause."""
     promised = row.planned_start
-    if promised is None or (now - promised).total_seconds() <= _PUNCTUAL_S:
+    if promised is None or (now - promised).total_seconds() <= PUNCTUAL_S:
         return []
     by = words.duration((now - promised).total_seconds())
     reason = f"The start comes {by} late: {_CAUSES[planner.Reason.STARTED_LATE]}."
