@@ -22,8 +22,8 @@ class ReservationRequest(Request):
     created if `create_disk` is set and there is none; None runs without a persistent home.
     `starts_at` in the future makes it a booking. `user` and `server_name` are for the Hub's spawner
     and for admins who act for somebody else; `owner_groups`, the user's groups in the Hub, is the
-    spawner's alone. `image` is a container image in place of the Hub's,
-    where servers are pods and policy allows it.
+    spawner's alone. `image` is a container image in place of the Hub's, where servers are pods and
+    policy allows it.
     """
 
     gpu_type: TypeName

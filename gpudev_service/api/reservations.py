@@ -147,7 +147,7 @@ async def _admissible(
                 "The Hub says who is in which group: leave it out.",
                 field="owner_groups",
             )
-        return request.model_copy(update={"owner_groups": None}), tuple(sorted(set(groups)))
+        return request, tuple(sorted(set(groups)))
     if owner.user == call.caller.name and call.caller.kind == "user":
         return request, call.caller.groups
     return request, await call.service.people.groups_of_existing(owner.user)

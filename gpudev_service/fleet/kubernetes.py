@@ -216,10 +216,9 @@ class KubernetesFleet:
         """Types as their nodes are. One that has lost all its nodes stays as it was known."""
         for kind in self._kinds:
             name = kind.spec.name
-            members = list(self._of_kind[name].values())
-            if not members or name not in names:
+            if name not in names or not self._of_kind[name]:
                 continue
-            spec = resolved(kind, members, self._daemons)
+            spec = resolved(kind, list(self._of_kind[name].values()), self._daemons)
             if spec.units_per_node != self._types[name].units_per_node:
                 self._unplanned.add(name)
             self._types[name] = spec

@@ -133,6 +133,7 @@ class Seating:
     def lift(self, seat: Seat) -> None:
         """Gives the seat's place back."""
         self.give(seat)
+        self.fresh.note(seat.nodes, seat.quotas, seat.start, seat.end)
         self.touched.setdefault(seat.demand.id, (seat.start, seat.nodes))
         seat.nodes = ()
 
@@ -149,7 +150,6 @@ class Seating:
         self.calendar.give(seat.nodes, seat.start, seat.end, demand.units_per_node)
         if seat.quotas:
             self._use_by(seat, -demand.units_per_node * demand.nodes)
-        self.fresh.note(seat.nodes, seat.quotas, seat.start, seat.end)
 
     def fits(self, seat: Seat, place: Place) -> bool:
         """Whether `place` is free for the demand, in nodes and quotas."""
@@ -169,17 +169,8 @@ class Seating:
 
     def find(self, seat: Seat, earliest: int, before: int = FOREVER) -> Place | None:
         """The first place for a seat that has none, with a start in [earliest, before)."""
-        demand = seat.demand
-        if not seat.quotas:
-            return self.calendar.find(
-                demand.nodes,
-                demand.units_per_node,
-                demand.duration_ms,
-                earliest,
-                before,
-                among=seat.among,
-            )
-        return self._find_in_quota(seat, earliest, before)
+        search = self._find_in_quota if seat.quotas else self._find_on_nodes
+        return search(seat, earliest, before)
 
     def find_some(self, seat: Seat, earliest: int) -> Place:
         """The first place from `earliest` on for a seat that is not impossible: there is one."""
@@ -214,15 +205,7 @@ class Seating:
         own = self.calendar.freed_by(seat.nodes, before, seat.end, demand.units_per_node)
         if seat.quotas:
             return self._find_in_quota(seat, earliest, before, own, before)
-        return self.calendar.find(
-            demand.nodes,
-            demand.units_per_node,
-            demand.duration_ms,
-            earliest,
-            before,
-            own,
-            seat.among,
-        )
+        return self._find_on_nodes(seat, earliest, before, own)
 
     def gains(self) -> Gains:
         """Who might gain from what was given back."""
@@ -276,6 +259,21 @@ class Seating:
             return Reason.DRAINED
         return None
 
+    def _find_on_nodes(
+        self, seat: Seat, earliest: int, before: int, own: Mapping[int, Window] = _NONE
+    ) -> Place | None:
+        """What the nodes have, whatever the quotas say."""
+        demand = seat.demand
+        return self.calendar.find(
+            demand.nodes,
+            demand.units_per_node,
+            demand.duration_ms,
+            earliest,
+            before,
+            own,
+            seat.among,
+        )
+
     def _find_in_quota(
         self,
         seat: Seat,
@@ -285,18 +283,9 @@ class Seating:
         own_start: int = FOREVER,
     ) -> Place | None:
         """Nodes and quotas each name their first moment, in turn, until they agree."""
-        demand = seat.demand
         start = self._quota_start(seat, earliest, own_start)
         while start < before:
-            place = self.calendar.find(
-                demand.nodes,
-                demand.units_per_node,
-                demand.duration_ms,
-                start,
-                before,
-                own,
-                seat.among,
-            )
+            place = self._find_on_nodes(seat, start, before, own)
             if place is None:
                 return None
             start = self._quota_start(seat, place[0], own_start)

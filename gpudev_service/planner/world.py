@@ -143,11 +143,9 @@ class World:
         Raises:
             KeyError: there is no such node; nothing is changed.
         """
-        pools = {name: pool for pool in self._pools.values() for name in pool.seating.number}
-        for name in changes:
-            pools[name]
+        pools = {name: self._pool_of_node(name) for name in changes}
         for pool in self._pools.values():
-            here = {name: changes[name] for name in changes if pools[name] is pool}
+            here = {name: changes[name] for name, its in pools.items() if its is pool}
             if here:
                 pool.set_available(here)
         return self._changes()
@@ -198,6 +196,12 @@ class World:
             if demand_id in pool.seats or demand_id in pool.refused:
                 return pool
         raise KeyError(demand_id)
+
+    def _pool_of_node(self, name: str) -> LivePool:
+        for pool in self._pools.values():
+            if name in pool.seating.number:
+                return pool
+        raise KeyError(name)
 
     def _pool_of_hold(self, hold_id: str) -> LivePool:
         for pool in self._pools.values():
