@@ -10,7 +10,7 @@ from .clock import Clock
 from .contact import Contact, Starts
 from .disks.base import DiskBackend
 from .events import EventBus
-from .fleet import Fleet
+from .fleet import Fleet, PlannerNodes
 from .hub import Hub
 from .labs import Labs
 from .servers import ServerBackend, SharedFolders
@@ -41,3 +41,4 @@ class Context:
     labs: Labs = field(default_factory=Labs)
     #: Requests that wait to be admitted and planned.
     submissions: Together[Any, Any] = field(default_factory=Together)
+    planner_nodes: PlannerNodes = field(default_factory=PlannerNodes)

@@ -104,6 +104,10 @@ class GpuTypeSpec(Setting):
         """How many leases' worth of capacity a node has: GPUs, or shares without GPUs."""
         return self.gpus_per_node or self.shares_per_node
 
+    def units_of(self, node: NodeSpec) -> int:
+        """How many of them a node of this type has."""
+        return self.units_per_node if node.units is None else node.units
+
     @property
     def valid_counts(self) -> list[int]:
         """Numbers of GPUs that can be asked for, ascending."""

@@ -7,6 +7,7 @@ Never here: who holds what (the store knows) and who gets what (the planner deci
 from .base import Fleet, FleetAway, Share, View
 from .kubernetes import KubernetesFleet
 from .nvml import NvmlFleet
+from .planner_nodes import PlannerNodes
 from .scaling import Coming, free_from, is_coming
 from .static import StaticFleet
 
@@ -16,6 +17,7 @@ __all__ = [
     "FleetAway",
     "KubernetesFleet",
     "NvmlFleet",
+    "PlannerNodes",
     "Share",
     "StaticFleet",
     "View",

@@ -89,9 +89,9 @@ class Cluster:
     def pods_of(self, reservation_id: str) -> list[Pod]:
         return list(self._of.get(reservation_id, {}).values())
 
-    def reservations(self) -> dict[str, list[Pod]]:
-        """gpudev's own pods by reservation."""
-        return {key: list(pods.values()) for key, pods in self._of.items()}
+    def running(self) -> set[str]:
+        """The reservations of which any pod is not over."""
+        return {key for key, pods in self._of.items() if any(not pod.over for pod in pods.values())}
 
     def learn_pod(self, made: Object) -> None:
         """A pod that was just made, before the watch tells of it."""

@@ -32,6 +32,8 @@ from gpudev_service.servers import ServersAway
 from gpudev_service.settings import STOP_POLITELY
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow, SnapshotRow
 
+from .pace import next_sweep
+
 log = logging.getLogger(__name__)
 
 #: Before a step that did not work is tried again, in seconds.
@@ -41,7 +43,8 @@ START_LOOKS = 50
 
 
 async def run(ctx: Context) -> datetime | None:
-    """Begins a task for every reservation that is not where it should be."""
+    """Begins a task for every reservation that is not where it should be; returns the next sweep
+    where there is any, as what did not work is tried again."""
     row, now = ReservationRow, ctx.clock.now()
     query = select(row.id, row.state, row.user, row.server_name, row.starts_at)
     async with ctx.store.reading() as session:
@@ -53,7 +56,7 @@ async def run(ctx: Context) -> datetime | None:
             ctx.background.start(f"end:{key}", end(ctx, key))
         elif not ctx.starts.looked_after(user, server_name, starts_at, now):
             ctx.background.start(f"begin:{key}", begin(ctx, key))
-    return None
+    return next_sweep(ctx) if found else None
 
 
 async def begin(ctx: Context, key: str) -> None:

@@ -44,7 +44,11 @@ _STALLED_AFTER = 4
 class Loop:
     """`interval` is the longest pause between two runs; `eager` loops also run at every change: at
     once after a time of rest, else so many seconds (`rest`) after their last run began. Changes
-    come in crowds, and what a loop reads does not grow with how many there were."""
+    come in crowds, and what a loop reads does not grow with how many there were.
+
+    All that a running service changes rings the bell, so that the longest pause of an eager loop is
+    for what others may have done to the database; one that left something undone says so itself.
+    """
 
     run: Run
     interval: Callable[[Times], float]
@@ -55,11 +59,12 @@ class Loop:
 LOOPS: Mapping[str, Loop] = MappingProxyType(
     {
         # A change moves no lease's end or warning so near that it could be missed by resting.
-        "expiry": Loop(expiry.run, lambda t: t.sweep, rest=0.5),
-        "starts": Loop(starts.run, lambda t: t.sweep),
-        "driving": Loop(driving.run, lambda t: t.sweep),
+        "expiry": Loop(expiry.run, lambda t: t.sweep * 5, rest=0.5),
+        "starts": Loop(starts.run, lambda t: t.sweep * 5),
+        "driving": Loop(driving.run, lambda t: t.sweep * 5),
+        # Whether the fleet can be seen is not rung for.
         "fleet": Loop(fleet.run, lambda t: t.sweep),
-        "shares": Loop(shares.run, lambda t: t.sweep),
+        "shares": Loop(shares.run, lambda t: t.sweep * 5),
         "warnings": Loop(warnings.run, lambda t: t.sweep * 5, rest=0.5),
         "idle": Loop(idle.run, lambda t: t.idle, eager=False),
         "sizes": Loop(sizes.run, lambda t: min(t.measure, 60.0), eager=False),

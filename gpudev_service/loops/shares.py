@@ -22,6 +22,8 @@ from gpudev_service.hub import HubAway, HubRefused
 from gpudev_service.operations import sharing
 from gpudev_service.store.models import CollaboratorRow, ReservationRow
 
+from .pace import next_sweep
+
 log = logging.getLogger(__name__)
 
 #: The key of the pause while the Hub is away.
@@ -66,14 +68,17 @@ def step(row: CollaboratorRow, reservation: ReservationRow, now: datetime) -> St
 
 async def run(ctx: Context) -> datetime | None:
     """Ends invitations that are due, and begins what the shares need; returns when the next
-    invitation ends, or the Hub is to be asked again."""
+    invitation ends, or the Hub is to be asked again: at the next sweep, where it is asked now."""
     due = await sharing.end_due(ctx)
     now = ctx.clock.now()
     if again := ctx.background.pauses.until(_AWAY, now):
         return min(due or again, again)
     for row, reservation in await _open(ctx):
         needed = step(row, reservation, now)
-        if needed is not None and not ctx.background.pauses.last(_paused(row, needed), now):
+        if needed is None:
+            continue
+        due = min(due or next_sweep(ctx), next_sweep(ctx))
+        if not ctx.background.pauses.last(_paused(row, needed), now):
             key = (row.reservation_id, row.user)
             ctx.background.start(f"share:{row.reservation_id}:{row.user}", _settle(ctx, key))
     return due

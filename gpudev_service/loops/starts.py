@@ -12,9 +12,12 @@ from gpudev_service.context import Context
 from gpudev_service.operations import planning, views
 from gpudev_service.store.models import ReservationRow
 
+from .pace import next_sweep
+
 
 async def run(ctx: Context) -> datetime | None:
-    """Plans the GPU types in which a start is due; returns the next promised start."""
+    """Plans the GPU types in which a start is due; returns the next promised start, or the next
+    sweep where one was due: it may have to wait."""
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
         waiting = (
@@ -30,4 +33,6 @@ async def run(ctx: Context) -> datetime | None:
             lambda session: planning.replan(ctx, session, ctx.clock.now(), due)
         )
         await views.publish(ctx, outcome.entries)
+    if due:
+        return next_sweep(ctx)
     return min((start for _, start in waiting if start and start > now), default=None)

@@ -217,7 +217,7 @@ def _node_view(
     ctx: Context, node: NodeSpec, held: list[UnitUse], drain: NodeDrainRow | None
 ) -> NodeView:
     spec = ctx.fleet.types()[node.gpu_type]
-    units = spec.units_per_node if node.units is None else node.units
+    units = spec.units_of(node)
     closed = drain is not None or not node.ready
     return NodeView(
         name=node.name,

@@ -15,7 +15,7 @@ from gpudev_service import planner
 from gpudev_service.context import Context
 from gpudev_service.disks.reach import Reach
 from gpudev_service.fleet import free_from
-from gpudev_service.settings import GpuTypeSpec, NodeSpec
+from gpudev_service.settings import GpuTypeSpec
 from gpudev_service.store.models import (
     DiskRow,
     LeaseUnitRow,
@@ -68,9 +68,11 @@ class World:
     def parts(self, gpu_types: Iterable[str]) -> dict[str, World]:
         """Each type's own; leases on nodes that are not there any more are nobody's."""
         parts = {name: World() for name in gpu_types}
-        part_of = {node.name: parts[node.pool] for node in self.nodes}
         for node in self.nodes:
             parts[node.pool].nodes.append(node)
+        if not (self.holds or self.demands or self.taken):
+            return parts
+        part_of = {node.name: parts[node.pool] for node in self.nodes}
         for hold in self.holds:
             part = next((part_of[node] for node in hold.units if node in part_of), None)
             if part is not None:
@@ -93,18 +95,12 @@ async def world(
     """Reads nodes, leases and queue; only those of `gpu_types`, and of the reservations `only`,
     unless they are None."""
     wanted = None if gpu_types is None else set(gpu_types)
-    drained = set(await session.scalars(select(NodeDrainRow.node)))
+    drained = frozenset(await session.scalars(select(NodeDrainRow.node)))
     types = ctx.fleet.types()
-    specs = {n.name: n for n in ctx.fleet.nodes() if wanted is None or n.gpu_type in wanted}
-    nodes = [
-        planner.Node(
-            name=n.name,
-            pool=n.gpu_type,
-            units=units(ctx, n),
-            available=n.ready and n.name not in drained,
-        )
-        for n in specs.values()
-    ]
+    names = [name for name in types if wanted is None or name in wanted]
+    by_type = ctx.planner_nodes.by_type(ctx.fleet.nodes(), types, drained)
+    pairs = [pair for name in names for pair in by_type.get(name, ())]
+    nodes = [node for _, node in pairs]
     turnover = ctx.settings.times.turnover_span
     if only is not None and not only:
         return World(nodes)
@@ -117,18 +113,12 @@ async def world(
     rows = (await session.execute(query)).all()
     areas = {}
     if any(row.disk_id is not None for row in rows):
-        areas = await places.areas(session, list(specs.values()), wanted)
+        areas = await places.areas(session, [spec for spec, _ in pairs], wanted)
     demands = [_demand(row, turnover, now, areas.get(row.id)) for row in rows]
-    names = [name for name in types if wanted is None or name in wanted]
     for node, hold in _to_come(ctx, names, demands, to_ms(now)):
         nodes.append(node)
         holds.append(hold)
     return World(nodes, holds, demands, taken)
-
-
-def units(ctx: Context, node: NodeSpec) -> int:
-    """How many units a node has."""
-    return ctx.fleet.types()[node.gpu_type].units_per_node if node.units is None else node.units
 
 
 def _to_come(

@@ -9,7 +9,8 @@ rows: that is always right, and only takes longer. A simulation compares the two
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpudev_service import planner
@@ -26,7 +27,7 @@ _LONGEST_MS = 300_000
 @dataclass(slots=True)
 class Kept:
     """A planner's world with what it was made of, as a transaction leaves it. Everybody in
-    `demands` has a seat, which is their promise."""
+    `demands` has a seat, which is their promise. No booking's time comes before `booking_ms`."""
 
     settings: Settings
     fleet: Sequence[NodeSpec]
@@ -35,13 +36,14 @@ class Kept:
     holds: dict[str, planner.Hold]
     demands: dict[str, planner.Demand]
     live: planner.World
+    booking_ms: float
 
 
 @dataclass(slots=True)
 class Step:
     """What a plan comes to: who is to begin and where, who of the others gets another slot, and
-    who can have none. `promised` is what there was before; `kept` what agrees with the rows once
-    all this is written down."""
+    who can have none. `promised` is what each of these had before; `kept` what agrees with the rows
+    once all this is written down."""
 
     promised: Mapping[str, planner.Slot | None]
     begun: dict[str, planner.Slot]
@@ -99,6 +101,7 @@ def begin(ctx: Context, current: facts.World, now_ms: int) -> Step:
         holds={hold.id: hold for hold in current.holds},
         demands={demand.id: demand for demand in current.demands},
         live=live,
+        booking_ms=_first_booking(current.demands),
     )
     slots = {key: slot for key, slot in plan.slots.items() if slot != made.demands[key].promise}
     return _done(made, planner.Changes(slots, plan.moved_later, {}))
@@ -140,6 +143,7 @@ def _take_in(
     if news.nodes:
         _add(changes, live.set_all_available(news.nodes))
     known.demands.update({demand.id: demand for demand in news.new})
+    known.booking_ms = min(known.booking_ms, _first_booking(news.new))
     _add(changes, live.add(*news.new))
     known.nodes, known.fleet = current.nodes, ctx.fleet.nodes()
     return changes
@@ -152,14 +156,21 @@ def _is_good(known: Kept, ctx: Context, now_ms: int) -> bool:
         and known.settings is ctx.settings
         # Where a disk can be used may be different on other nodes.
         and (known.fleet is ctx.fleet.nodes() or not any(d.among for d in known.demands.values()))
-        and not any(_has_come(demand, now_ms) for demand in known.demands.values())
+        and not _has_come(known, now_ms)
     )
 
 
-def _has_come(demand: planner.Demand, now_ms: int) -> bool:
-    """Whether a booking is one no more since its time has come."""
-    booked = demand.booked_start_ms or demand.not_before_ms
-    return booked is not None and booked <= now_ms
+def _has_come(known: Kept, now_ms: int) -> bool:
+    """Whether somebody's booking is one no more since its time has come."""
+    if known.booking_ms <= now_ms:
+        # Those who have gone may have been the first.
+        known.booking_ms = _first_booking(known.demands.values())
+    return known.booking_ms <= now_ms
+
+
+def _first_booking(demands: Iterable[planner.Demand]) -> float:
+    times = (demand.booked_start_ms or demand.not_before_ms for demand in demands)
+    return min((at for at in times if at is not None), default=math.inf)
 
 
 def _news(
@@ -186,7 +197,7 @@ def _nodes(before: list[planner.Node], now: list[planner.Node]) -> dict[str, boo
         return None
     changed = {}
     for was, node in zip(before, now, strict=True):
-        if was != node:
+        if was is not node and was != node:
             if replace(was, available=node.available) != node:
                 return None
             changed[node.name] = node.available
@@ -200,22 +211,26 @@ def _add(changes: planner.Changes, more: planner.Changes) -> None:
 
 def _done(made: Kept, changes: planner.Changes) -> Step:
     """Lets those begin who are due, and brings what is kept to what the rows will be."""
-    promised = {key: demand.promise for key, demand in made.demands.items()}
+    promised: dict[str, planner.Slot | None] = {}
     begun: dict[str, planner.Slot] = {}
     while due := made.live.due():
         for key, slot in due.items():
-            until_ms = slot.start_ms + made.demands.pop(key).duration_ms
+            demand = made.demands.pop(key)
+            promised[key] = demand.promise
+            until_ms = slot.start_ms + demand.duration_ms
             hold = planner.Hold(key, dict.fromkeys(slot.nodes, slot.units_per_node), until_ms)
             made.holds[key] = hold
             _add(changes, made.live.begin(key, hold))
         begun.update(due)
     impossible = made.live.refused()
+    promised |= {key: made.demands[key].promise for key in impossible}
     slots = {}
     keeps = not impossible and not any(is_coming(node.name) for node in made.nodes)
     for key, slot in changes.slots.items():
-        if key in begun or key in impossible or slot == promised[key]:
+        if key in begun or key in impossible or slot == made.demands[key].promise:
             continue
         slots[key] = slot
+        promised[key] = made.demands[key].promise
         demand = made.demands[key] = replace(made.demands[key], promise=slot)
         # Whether a booking has lost its place is told by its promise.
         if demand.booked_start_ms is not None and demand.booked_start_ms != slot.start_ms:

@@ -206,13 +206,16 @@ async def _begin_leases(
 ) -> None:
     """Starts those who are due, on units that nobody holds."""
     specs = {spec.name: spec for spec in ctx.fleet.nodes()}
+    types = ctx.fleet.types()
     names = {node for slot in step.begun.values() for node in slot.nodes}
     unit = LeaseUnitRow
     held = await session.execute(select(unit.node, unit.unit).where(unit.node.in_(names)))
     taken = {(node, number) for node, number in held}
     free = {
-        name: [at for at in range(facts.units(ctx, specs[name])) if (name, at) not in taken]
-        for name in names
+        spec.name: [
+            at for at in range(types[spec.gpu_type].units_of(spec)) if (spec.name, at) not in taken
+        ]
+        for spec in map(specs.__getitem__, names)
     }
     for key, slot in step.begun.items():
         row = rows[key]

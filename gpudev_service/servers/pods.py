@@ -63,8 +63,7 @@ class PodServers:
 
     async def running(self) -> set[str]:
         self._need_view()
-        found = self._cluster.reservations()
-        return {key for key, pods in found.items() if any(not pod.over for pod in pods)}
+        return self._cluster.running()
 
     async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
         if not handle or handle.get("kind") != "pod":

@@ -39,7 +39,7 @@ def configured(types: Mapping[str, GpuTypeSpec], nodes: Sequence[NodeSpec]) -> F
     found: dict[str, dict[str, int]] = {}
     for node in nodes:
         spec = types[node.gpu_type]
-        units = spec.units_per_node if node.units is None else node.units
+        units = spec.units_of(node)
         found.setdefault(node.gpu_type, {})[node.name] = units
     return Fleet({name: types[name] for name in found}, found)
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import URL, Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from . import address
+from . import address, inline
 
 # Any number will do as long as every gpudev uses the same; advisory locks are per database.
 WRITE_LOCK = 0x67707564
@@ -123,9 +124,9 @@ def _sqlite(
 ) -> AsyncEngine:
     # isolation_level None: the driver would begin transactions by itself, late and only before
     # some statements; switched off, the listener below begins each one.
-    engine = create_async_engine(
-        url, connect_args={"isolation_level": None}, hide_parameters=True, **pool
-    )
+    make = partial(inline.connect, reads=read_only)
+    options = {"isolation_level": None, "async_creator_fn": make}
+    engine = create_async_engine(url, connect_args=options, hide_parameters=True, **pool)
     pragmas = [
         f"PRAGMA busy_timeout = {wait_ms}",
         "PRAGMA journal_mode = WAL",

@@ -295,19 +295,26 @@ async def test_a_person_does_not_name_servers(site: Site, tom: str) -> None:
     assert error(await site.call("POST", "/reservations", tom, sent)) == (403, "not_allowed")
 
 
-async def test_only_the_spawner_says_who_is_in_which_group(
-    site: Site, tom: str, running_hub: RunningHub
+@pytest.mark.parametrize("hand", ["spawner_token", "overgranted_token"])
+async def test_the_spawner_says_who_is_in_which_group(
+    site: Site, running_hub: RunningHub, hand: str
 ) -> None:
-    """What it says decides, without a question to the Hub; from anybody else it is refused."""
+    """What it says decides, without a question to the Hub; that it holds more scopes than it needs
+    changes nothing, or no server would start any more."""
     running_hub.user("zoe")
     leader = running_hub.user("leo")  # who sees what is of the group "lab"
     for server, groups, seen in (("a", ["lab"], 200), ("b", [], 404)):
-        sent = {"gpu_type": "t4", "hours": 1, "user": "zoe", "server_name": server}
+        sent = {"gpu_type": "t4-small", "hours": 1, "user": "zoe", "server_name": server + hand}
         asked = {**sent, "owner_groups": groups}
-        made = await site.call("POST", "/reservations", running_hub.spawner_token, asked)
+        made = await site.call("POST", "/reservations", getattr(running_hub, hand), asked)
         assert made.status_code == 201, made.text
         found = await site.call("GET", f"/reservations/{made.json()['id']}", leader)
         assert found.status_code == seen
+
+
+async def test_nobody_else_says_who_is_in_which_group(
+    site: Site, tom: str, running_hub: RunningHub
+) -> None:
     told = {"gpu_type": "t4", "hours": 1, "owner_groups": ["lab"]}
     for token in (tom, running_hub.user(ADMIN)):
         refused = await site.call("POST", "/reservations", token, told)

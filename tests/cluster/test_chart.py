@@ -20,7 +20,7 @@ from tests.chart.rendering import render
 from tests.chart.test_permissions import accounts
 from tests.fixtures.cluster import together
 from tools.cluster.cluster import Cluster
-from tools.cluster.kubectl import Manifest
+from tools.cluster.kubectl import KubectlError, Manifest
 
 from . import earlier, installation, recipes
 from .installation import Installation, reach, until
@@ -211,6 +211,51 @@ def test_another_replica_takes_over(
     now_leads, _ = leader_and_standby(installed)
     assert now_leads == standby, "the one that came in the place of the lost one stands by"
     ada.cancel(starting.id)
+
+
+def test_a_drained_node_keeps_its_leases(installed: Installation, ada: Client) -> None:
+    """As the operators' guide says: nothing new is placed there, and nobody is driven out."""
+    (lease,) = ada.reservations(states=[State.ACTIVE]).all()
+    (pod,) = installed.pods(lease.id)
+    node = pod["spec"]["nodeName"]
+
+    def soonest() -> datetime | None:
+        (kind,) = ada.availability(gpu_type="gpu").all()
+        return next((one.starts_at for one in kind.earliest if one.gpus == 1), None)
+
+    assert soonest() is not None
+    installed.kubectl("cordon", node)
+    try:
+        until(lambda: soonest() is None, "nobody is promised the closed node")
+        with pytest.raises(KubectlError, match="disruption budget"):
+            installed.kubectl(
+                *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data"),
+                # Here the same node has the Hub and the database too.
+                *(f"--pod-selector={names.LABEL_RESERVATION}", "--timeout=10s"),
+            )
+    finally:
+        installed.kubectl("uncordon", node)
+    until(lambda: soonest() is not None, "it is open again")
+    (same,) = installed.pods(lease.id)
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+def test_a_service_that_is_scaled_down_keeps_its_leases(
+    installed: Installation, ada: Client
+) -> None:
+    """As before a database is restored."""
+    (lease,) = ada.reservations(states=[State.ACTIVE]).all()
+    (pod,) = installed.pods(lease.id)
+    installed.kubectl("scale", "deployment", "gpudev", "--replicas=0")
+    installed.kubectl.wait("pods", "delete", selector="app.kubernetes.io/component=service")
+    lab(installed, ada, lease)
+    installed.kubectl("scale", "deployment", "gpudev", "--replicas=1")
+    installed.ready()
+    after = ada.reservation(lease.id)
+    assert (after.state, after.expires_at) == (State.ACTIVE, lease.expires_at)
+    (same,) = installed.pods(lease.id)
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    lab(installed, ada, after)
 
 
 def test_a_lease_ends_on_time_and_its_pod_with_it(installed: Installation, ada: Client) -> None:
