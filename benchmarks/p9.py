@@ -3,7 +3,8 @@
 The nodes and the servers' pods are kwok's, in the cluster of the tests: they send what real ones
 send at rest. One GPU of each node is leased; whoever waits wants a whole node. The service's
 loops run without its HTTP side and without a Hub. `SIZE=small`: 200 nodes for a minute, else 5,000
-for half an hour. Needs root; `GPUDEV_CLUSTER` names a cluster that runs already.
+for half an hour or `REST_SECONDS`: each tells its state anew every ten minutes. Needs root;
+`GPUDEV_CLUSTER` names a cluster that runs already.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,28 +32,41 @@ from tools.cluster.cluster import Cluster
 from tools.cluster.place import Place, default_place
 
 SMALL = os.environ.get("SIZE") == "small"
-NODES, SECONDS = (200, 60) if SMALL else (5_000, 1_800)
+NODES = 200 if SMALL else 5_000
+FULL_SECONDS = 1_800
+SECONDS = int(os.environ.get("REST_SECONDS", "60" if SMALL else f"{FULL_SECONDS}"))
 #: Share of a core, MB, requests a second.
 GOALS = (0.02, 350.0, 0.2)
 #: After everything is planned, before anything is measured.
 SETTLE = 5 if SMALL else 60
+#: Seconds without a sign of life after which a node counts as lost: where one machine sends those
+#: of 5,000 nodes beside everything else, some come late, and a fleet that flaps is not at rest.
+NODE_PATIENCE = 120
 #: How many pods are made at the same time.
 AT_ONCE = 8
 GPU = "nvidia.com/gpu"
 
 
-@contextmanager
-def cluster() -> Iterator[Cluster]:
-    """The cluster that runs, or one for this benchmark."""
+def found(node_patience: int | None = None) -> Cluster:
+    """The cluster that `GPUDEV_CLUSTER` names, or this tree's."""
     elsewhere = os.environ.get("GPUDEV_CLUSTER")
-    found = Cluster(Place(Path(elsewhere)) if elsewhere else default_place())
-    was_up = found.is_up
-    found.up()
+    place = Place(Path(elsewhere)) if elsewhere else default_place()
+    if node_patience is not None:
+        place = replace(place, node_patience=node_patience)
+    return Cluster(place)
+
+
+@contextmanager
+def cluster(node_patience: int | None = None) -> Iterator[Cluster]:
+    """The cluster that runs, or one for this benchmark, with `node_patience` if it is said."""
+    there = found(node_patience)
+    was_up = there.is_up
+    there.up()
     try:
-        yield found
+        yield there
     finally:
         if not was_up:
-            found.down()
+            there.down()
 
 
 def server(key: str, node: str) -> dict[str, Any]:
@@ -115,7 +130,7 @@ def expect(stream: IO[str] | None, word: str) -> None:
         raise RuntimeError(f"the service said {line!r} instead of {word!r}")
 
 
-def measure(there: Cluster, folder: Path) -> tuple[float, float, float]:
+def measure(there: Cluster, folder: Path, *, stays: bool) -> tuple[float, float, float]:
     group = f"rest-{secrets.token_hex(3)}"
     command = [sys.executable, "-m", "benchmarks.fleet_at_rest", str(there.place.kubeconfig)]
     command += [str(folder), group, group, str(NODES), str(NODES)]
@@ -139,8 +154,9 @@ def measure(there: Cluster, folder: Path) -> tuple[float, float, float]:
             finally:
                 service.kill()
     finally:
-        there.kubectl("delete", "namespace", group, "--wait=false")
-        there.remove_nodes(group)
+        if stays:
+            there.kubectl("delete", "namespace", group, "--wait=false")
+            there.remove_nodes(group)
 
 
 def watch(there: Cluster, process: psutil.Process) -> tuple[float, float, float]:
@@ -158,12 +174,14 @@ def watch(there: Cluster, process: psutil.Process) -> tuple[float, float, float]
 
 
 def main() -> int:
-    with cluster() as there, tempfile.TemporaryDirectory() as folder:
-        share, memory, rate = measure(there, Path(folder))
+    stays = found().is_up
+    with cluster(NODE_PATIENCE) as there, tempfile.TemporaryDirectory() as folder:
+        share, memory, rate = measure(there, Path(folder), stays=stays)
     met = all(got <= goal for got, goal in zip((share, memory, rate), GOALS, strict=True))
+    short = "" if SECONDS >= FULL_SECONDS else f" ({SECONDS} s of {FULL_SECONDS})"
     print(
         f"P9 nodes={NODES} live={NODES} waiting={NODES} cpu={share:.1%} rss={memory:.0f}MB "
-        f"requests={rate:.3f}/s goal 2%,350MB,0.2/s {'met' if met else 'missed'}"
+        f"requests={rate:.3f}/s goal 2%,350MB,0.2/s {'met' if met else 'missed'}{short}"
     )
     return 0
 

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import httpx
 
+from gpudev_client.hub_api import ROWS
+
 #: Users per page; the Hub gives fewer where it is set to.
 _PAGE = 200
 
@@ -145,6 +147,18 @@ class Hub:
         """Stops the server, and removes its row where `remove`; one that is not there is fine."""
         try:
             await self._ask("DELETE", _path(user, name), json={"remove": remove})
+        except HubRefused as refusal:
+            if refusal.status != httpx.codes.NOT_FOUND:
+                raise
+
+    async def remove(self, user: str, name: str) -> None:
+        """Removes the row of a server at rest; one that is not there is fine.
+
+        Raises:
+            HubRefused: 409 where it runs, starts or stops by now.
+        """
+        try:
+            await self._ask("DELETE", f"{ROWS}/{_segment(user)}/{_segment(name)}")
         except HubRefused as refusal:
             if refusal.status != httpx.codes.NOT_FOUND:
                 raise

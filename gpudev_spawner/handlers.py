@@ -11,12 +11,15 @@ import asyncio
 from http import HTTPStatus
 from typing import Any, cast
 
+from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.scopes import needs_scope
 from jupyterhub.user import User
 from jupyterhub.utils import url_path_join
 from tornado.web import HTTPError, StaticFileHandler, authenticated
 
 from gpudev_client import errors, ids, limits
+from gpudev_client.hub_api import ROWS
 
 from . import STATIC, options, rows, stash
 from .form import PRESETS, start_view
@@ -125,10 +128,25 @@ async def _end_start(
         await handler.stop_single_user(user, server_name)
 
 
+class RowHandler(APIHandler):
+    """DELETE: the row of a server at rest, for the service; one that runs or starts stays."""
+
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
+    async def delete(self, user_name: str, server_name: str) -> None:
+        user: User | None = self.find_user(user_name)
+        known = user is not None and server_name in user.orm_spawners
+        if user is None or not known or not isinstance(user.spawners[server_name], GpuDevMixin):
+            raise HTTPError(HTTPStatus.NOT_FOUND, "There is no such server.")
+        if not await rows.remove_at_rest(user, server_name):
+            raise HTTPError(HTTPStatus.CONFLICT, "The server runs, starts or stops.")
+        self.set_status(HTTPStatus.NO_CONTENT)
+
+
 #: For `JupyterHub.extra_handlers`; the Hub puts its own prefix before each path.
 HANDLERS: list[tuple[Any, ...]] = [
     (r"/gpudev/plan", PlanHandler),
     (r"/gpudev/new", NewHandler),
     (r"/gpudev/leave", LeaveHandler),
+    (rf"/api/{ROWS}/(?P<user_name>[^/]+)/(?P<server_name>[^/]+)", RowHandler),
     (r"/gpudev/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
 ]

@@ -2,8 +2,9 @@
 
 The Hub makes a row for whatever server it is asked for, before anybody knows whether it may start,
 and shows it on the home page from then on. A row behind which there never was a server, and which
-nobody waits for, is removed as soon as its start is refused. What runs or starts is never touched:
-between the last look and the removal nothing else happens in the Hub.
+nobody waits for, is removed as soon as its start is refused; others when the service says so. What
+runs or starts is never touched: between the last look and the removal nothing else happens in the
+Hub.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.user import User
+from jupyterhub.utils import maybe_future
 
 from gpudev_client import errors
 
@@ -63,14 +65,52 @@ async def forget(spawner: GpuDevMixin, wait: float = 0.0) -> None:
         spawner.log.info("the row of %s stays for now: %s", spawner._log_name, error)
 
 
+async def remove_at_rest(user: User, name: str) -> bool:
+    """Removes the row of a server that neither runs nor starts; False where it does. One that is
+    just stopping goes when it has stopped.
+
+    The Hub's own removal ends a start that has begun meanwhile: whoever had just sent the form
+    would find nothing.
+    """
+    if name not in user.orm_spawners:
+        return True
+    spawner = user.spawners[name]
+    if spawner.pending == "stop" and isinstance(spawner._stop_future, asyncio.Future):
+        spawner.connection.later(_remove_stopped(spawner, spawner._stop_future))
+        return True
+    if spawner.active:
+        return False
+    if name not in _unused.get(user, ()):
+        # It ran, and may have left something behind; nobody starts it while that is removed.
+        spawner._stop_pending = True
+        try:
+            await maybe_future(spawner.delete_forever())
+        except Exception:
+            spawner.log.exception("what %s has left could not be removed", spawner._log_name)
+        finally:
+            spawner._stop_pending = False
+    _drop(user, name)
+    return True
+
+
+async def _remove_stopped(spawner: GpuDevMixin, stopping: asyncio.Future[Any]) -> None:
+    await asyncio.wait([stopping], timeout=_PATIENCE)
+    if not spawner.pending:
+        await remove_at_rest(spawner.user, spawner.name)
+
+
 def _remove(user: User, name: str) -> None:
-    if name not in user.orm_spawners or name not in _unused.get(user, ()):
+    known = name in user.orm_spawners and name in _unused.get(user, ())
+    if known and not user.spawners[name].active:
+        _drop(user, name)
+
+
+def _drop(user: User, name: str) -> None:
+    """Nothing else happens in the Hub between the look that it is at rest and this."""
+    _unused.get(user, set()).discard(name)
+    if name not in user.orm_spawners:
         return
-    current = user.spawners[name]
-    if current.active or current.pending:
-        return
-    _unused[user].discard(name)
     db: Any = user.db
-    db.delete(current.orm_spawner)
+    db.delete(user.spawners[name].orm_spawner)
     user.spawners.pop(name)
     db.commit()

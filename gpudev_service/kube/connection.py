@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import aiohttp
+import orjson
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import (
     ConfigException,
@@ -101,7 +102,7 @@ class Kube(ApiClient):
             method, path, query=query, body=body, kind=kind, limits=limits
         ) as answer:
             try:
-                return cast("Object", json.loads(await answer.read()))
+                return cast("Object", orjson.loads(await answer.read()))
             except _BROKEN as error:
                 raise _away(error) from error
             except ValueError as error:

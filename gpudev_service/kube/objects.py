@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from gpudev_client.kubernetes import LABEL_PLACEHOLDER, LABEL_RANK, LABEL_RESERVATION
@@ -86,7 +87,13 @@ def quantity(text: Any) -> float:
     Raises:
         ValueError: it is none.
     """
-    match = _QUANTITY.fullmatch(str(text).strip())
+    return _quantity(str(text).strip())
+
+
+@lru_cache(maxsize=4096)
+def _quantity(text: str) -> float:
+    """A fleet's nodes all say the same few."""
+    match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in _SUFFIXES:
         raise ValueError(f"no quantity: {text!r:.40}")
     return float(match[1]) * _SUFFIXES[match[2]]

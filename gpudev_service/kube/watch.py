@@ -14,7 +14,6 @@ list that is older than the view comes from a server that lags behind: both are 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
@@ -22,6 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import orjson
 
 from .refusals import KubeAway, KubeRefused, Object
 
@@ -308,7 +309,7 @@ class Watched(Generic[T]):
 
 def _event(line: bytes) -> Object:
     try:
-        event: Any = json.loads(line)
+        event: Any = orjson.loads(line)
     except ValueError as error:
         raise KubeAway("the API server sent what is not JSON") from error
     if not isinstance(event, dict):

@@ -348,7 +348,7 @@ def _taken(snapshot: SnapshotRow) -> str:
 async def _forget_server(ctx: Context, row: ReservationRow) -> None:
     """Removes the Hub's row of a server that gpudev named; the reconcile loop removes the rest."""
     try:
-        await ctx.hub.stop(row.user, row.server_name, remove=True)
+        await ctx.hub.remove(row.user, row.server_name)
     except (HubAway, HubRefused) as error:
         log.info("the server row of %s stays for now: %s", row.id, error)
 

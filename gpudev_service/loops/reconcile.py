@@ -16,8 +16,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+import httpx
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -59,7 +61,11 @@ async def run(ctx: Context) -> datetime | None:
     """Looks at everything, one thing after the other. What fails is in no other's way, and is
     raised when all have been looked at. A Hub that is away is looked at the next time."""
     failures: list[Exception] = []
-    for part in (_processes, snapshots.resume, _unplanned, _hub, shares.compare):
+    # Read the leases first: a server that starts after that is then seen as running, and known to
+    # the Hub.
+    leases = {row.id: row for row in await _active(ctx)}
+    parts = (partial(_processes, leases=leases), snapshots.resume, _unplanned)
+    for part in (*parts, partial(_hub, leases=leases), shares.compare):
         try:
             await part(ctx)
         except Exception as error:  # noqa: BLE001 - raised below
@@ -75,9 +81,7 @@ def _raise(failures: list[Exception]) -> None:
         raise failures[0]
 
 
-async def _processes(ctx: Context) -> None:
-    # Read the leases first: a server that starts in between is then seen as running.
-    leases = {row.id: row for row in await _active(ctx)}
+async def _processes(ctx: Context, leases: Mapping[str, Active]) -> None:
     try:
         running = await ctx.servers.running()
         changed = await _changed(ctx, leases.values(), running)
@@ -186,9 +190,7 @@ def _lost(grace: str, *, left: bool, why: str | None) -> str:
     return said
 
 
-async def _hub(ctx: Context) -> None:
-    # Read the leases first: a server that starts in between is then known to the Hub.
-    active = await _active(ctx)
+async def _hub(ctx: Context, leases: Mapping[str, Active]) -> None:
     try:
         servers = await ctx.hub.servers()
     except HubAway as error:
@@ -199,7 +201,7 @@ async def _hub(ctx: Context) -> None:
     else:
         ctx.contact.answered(ctx.clock.now())
         await _hub_servers(ctx, servers)
-        await _forgotten(ctx, active, servers)
+        await _forgotten(ctx, leases.values(), servers)
 
 
 async def _hub_servers(ctx: Context, servers: list[HubServer]) -> None:
@@ -218,17 +220,17 @@ async def _hub_servers(ctx: Context, servers: list[HubServer]) -> None:
         if (server.user, server.name) in live:
             continue
         young = server.started_at is not None and now - server.started_at < YOUNG
-        if server.ready and not young:
-            log.warning("stopping a server without a lease: %s/%s", server.user, server.name)
-            remove = is_reservation_id(server.name)
-        elif _unused(server, now):
-            remove = True
-        else:
-            continue
         try:
-            await ctx.hub.stop(server.user, server.name, remove=remove)
+            if server.ready and not young:
+                log.warning("stopping a server without a lease: %s/%s", server.user, server.name)
+                remove = is_reservation_id(server.name)
+                await ctx.hub.stop(server.user, server.name, remove=remove)
+            elif _unused(server, now):
+                await ctx.hub.remove(server.user, server.name)
         except HubRefused as refusal:
-            log.warning("not stopped: %s/%s: %s", server.user, server.name, refusal.status)
+            # Somebody may just have started it.
+            level = logging.INFO if refusal.status == httpx.codes.CONFLICT else logging.WARNING
+            log.log(level, "not ended: %s/%s: %s", server.user, server.name, refusal.status)
         except HubAway as error:
             log.warning("could not stop %s/%s: %s", server.user, server.name, error)
             return
@@ -254,7 +256,13 @@ async def _active(ctx: Context) -> list[Active]:
         return [Active(*values) for values in found]
 
 
-async def _forgotten(ctx: Context, active: list[Active], servers: list[HubServer]) -> None:
+async def _still_active(ctx: Context, key: str) -> bool:
+    async with ctx.store.reading() as session:
+        row = await session.get(ReservationRow, key)
+        return row is not None and row.state == State.ACTIVE
+
+
+async def _forgotten(ctx: Context, leases: Iterable[Active], servers: list[HubServer]) -> None:
     """Starts servers again that run while the Hub does not know of them.
 
     A Hub that is killed between a server's start and writing it down cannot find it again, so that
@@ -262,11 +270,13 @@ async def _forgotten(ctx: Context, active: list[Active], servers: list[HubServer
     runs is left to its owner.
     """
     known = {(server.user, server.name): server for server in servers}
-    for row in active:
+    for row in leases:
         server = known.get((row.user, row.server_name))
         if server is not None and (server.ready or server.pending):
             continue
         if not await ctx.servers.is_idle(row.id, row.server_handle):
+            continue
+        if not await _still_active(ctx, row.id):
             continue
         log.warning("the Hub has forgotten the server of %s; starting it again", row.id)
         try:

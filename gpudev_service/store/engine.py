@@ -118,6 +118,9 @@ class Store:
         Raises:
             StoreUnavailable: a failure that passes.
         """
+        # SQLite's statements wait for nothing: who reads row after row would let nobody else do
+        # anything.
+        await asyncio.sleep(0)
         try:
             async with self._session(self._engines.read) as session, session.begin():
                 yield session

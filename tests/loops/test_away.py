@@ -45,6 +45,9 @@ class ForgetfulHub(Hub):
         if self.away:
             raise HubAway("ConnectError")
 
+    async def remove(self, user: str, name: str) -> None:
+        await self.stop(user, name)
+
     def show(self, *, ready: bool = False, pending: str | None = None) -> None:
         self.shown = HubServer("ada", "x", ready, pending, False, None, None)
 

@@ -36,6 +36,9 @@ class BrokenHub(Hub):
     async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
         raise RuntimeError("the client has been closed")
 
+    async def remove(self, user: str, name: str) -> None:
+        raise RuntimeError("the client has been closed")
+
 
 class RefusingHub(Hub):
     """Knows no server and starts none."""
@@ -107,6 +110,9 @@ class SlowHub(Hub):
         self.asked.set()
         await self.allowed.wait()
         self.removed = remove
+
+    async def remove(self, user: str, name: str) -> None:
+        self.removed = True
 
 
 class TellingServers(LocalServers):

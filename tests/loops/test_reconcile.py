@@ -40,6 +40,9 @@ class ListingHub(Hub):
         if user in self.refuses:
             raise HubRefused(403, "no")
 
+    async def remove(self, user: str, name: str) -> None:
+        await self.stop(user, name, remove=True)
+
     async def start(self, user: str, name: str, reservation_id: str) -> None:
         self.started.append(reservation_id)
         if user in self.refuses:

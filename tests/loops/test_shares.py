@@ -60,6 +60,9 @@ class SharingHub(Hub):
     async def stop(self, user: str, name: str, *, remove: bool = False) -> None:
         self._troubled()
 
+    async def remove(self, user: str, name: str) -> None:
+        self._troubled()
+
     def _troubled(self) -> None:
         self.tried += 1
         if self.away:

@@ -184,6 +184,14 @@ class TroubledHub(Hub):
                 del self.rows[user, name]
         self._answer()
 
+    async def remove(self, user: str, name: str) -> None:
+        await self._asked()
+        row = self.rows.get((user, name))
+        if row is not None and (row.ready or row.pending):
+            raise HubRefused(409, "it runs, starts or stops")
+        self.rows.pop((user, name), None)
+        self._answer()
+
     async def _asked(self) -> None:
         await self._between()
         if self.away or self.machine.chance.strikes(0.08):

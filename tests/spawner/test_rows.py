@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
+from gpudev_client.hub_api import ROWS
 from gpudev_client.ids import new_id
+from gpudev_hub_config.secrets import secret
 from tests.fixtures.hub import RunningHub
 
 from .conftest import Meet
@@ -91,3 +94,42 @@ def test_a_refusal_removes_nothing_that_ran_or_waits(hub: RunningHub, meet: Meet
     gone(grace, "never")
     assert "ran" in rows(grace)
     assert "waits" in rows(ada)
+
+
+def remove(person: Person, server: str, token: str) -> int:
+    """What the Hub says to whoever wants the row of a server at rest to go."""
+    return httpx.delete(
+        f"{person.hub.url}/hub/api/{ROWS}/{person.name}/{server}",
+        headers={"Authorization": f"token {token}"} if token else {},
+        trust_env=False,
+    ).status_code
+
+
+def test_a_start_that_has_just_begun_is_not_taken_for_an_old_row(
+    hub: RunningHub, meet: Meet
+) -> None:
+    """The service sees a row at rest; by the time that it asks for its removal the form is sent."""
+    ada, grace = meet("quick-ada", hub), meet("quick-grace", hub)
+    service = secret(hub.home / "secrets", "service_token")
+    got = running(grace, "lab", **ONE)
+    waiting = queued(ada, "next")
+    assert remove(ada, "next", service) == 409
+    assert remove(grace, "lab", service) == 409
+    assert ada.reservations("queued"), "still in the queue"
+    assert grace.api("DELETE", "users/quick-grace/servers/lab").status_code in (202, 204)
+    assert remove(grace, "lab", service) == 204
+    gone(grace, "lab")
+    grace.until(got["id"], "cancelled")
+    assert ada.until(waiting["id"], "active")["server_name"] == "next"
+
+
+def test_a_row_goes_only_for_who_may_remove_servers(hub: RunningHub, meet: Meet) -> None:
+    ada, server = meet("idle-ada", hub), new_id()
+    ada.form(server)
+    assert server in rows(ada)
+    for token in (hub.user("idle-grace"), hub.spawner_token, ""):
+        assert remove(ada, server, token) in (403, 404)
+    assert server in rows(ada)
+    assert remove(ada, server, secret(hub.home / "secrets", "service_token")) == 204
+    assert server not in rows(ada)
+    assert remove(ada, server, secret(hub.home / "secrets", "service_token")) == 404

@@ -104,6 +104,14 @@ async def test_who_is_called_off_leaves_the_connection_in_order(
     assert await keys(store) == ["r0", "s0", "s1", "s2", "s3", "s4"]
 
 
+async def test_who_reads_again_and_again_lets_others_go_on(store: Store) -> None:
+    await add(store, "r0")
+    other = asyncio.create_task(asyncio.sleep(0))
+    for _ in range(3):
+        await keys(store)
+    assert other.done()
+
+
 async def test_a_closed_connection_says_so(tmp_path: Path) -> None:
     connection = await inline.connect(str(tmp_path / "some.sqlite"), reads=False)
     await connection.close()

@@ -135,8 +135,7 @@ def _controllers(place: Place, state: State) -> Part:
         f"--service-account-private-key-file={pki}/service-accounts.key",
         *(f"--root-ca-file={pki}/ca.crt", "--use-service-account-credentials=true"),
         *(f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key"),
-        # A node that is lost is noticed in a third of the usual time, so that tests of it end.
-        *("--node-monitor-grace-period=16s", "--node-monitor-period=2s"),
+        *(f"--node-monitor-grace-period={place.node_patience}s", "--node-monitor-period=2s"),
         # By default it takes the taint off two or three thousand new nodes in ten minutes.
         *("--kube-api-qps=200", "--kube-api-burst=400"),
         "--profiling=false",

@@ -21,9 +21,15 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """The folders of one tree's cluster."""
+    """The folders of one tree's cluster, and how it is set.
+
+    Attributes:
+        node_patience: seconds without a sign of life after which a node counts as lost. Kubernetes
+            waits for 50; with fewer, tests of a node's loss end sooner.
+    """
 
     home: Path
+    node_patience: int = 16
 
     @property
     def bin(self) -> Path:
