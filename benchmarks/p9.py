@@ -61,6 +61,8 @@ def cluster(node_patience: int | None = None) -> Iterator[Cluster]:
     """The cluster that runs, or one for this benchmark, with `node_patience` if it is said."""
     there = found(node_patience)
     was_up = there.is_up
+    if was_up and node_patience is not None:
+        print("the cluster is up: it keeps its own patience with nodes that are late")
     there.up()
     try:
         yield there

@@ -155,13 +155,16 @@ class Hub:
         """Removes the row of a server at rest; one that is not there is fine.
 
         Raises:
-            HubRefused: 409 where it runs, starts or stops by now.
+            HubRefused: 409 where it runs or starts by now.
         """
         try:
             await self._ask("DELETE", f"{ROWS}/{_segment(user)}/{_segment(name)}")
         except HubRefused as refusal:
             if refusal.status != httpx.codes.NOT_FOUND:
                 raise
+            # A Hub that has not gpudev's handlers does not know the address either.
+            if await self.server(user, name) is not None:
+                await self.stop(user, name, remove=True)
 
     async def share(self, owner: str, name: str, user: str) -> None:
         """Lets `user` into a server of `owner`; nothing happens where they may come in already."""

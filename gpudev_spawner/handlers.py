@@ -138,7 +138,9 @@ class RowHandler(APIHandler):
         if user is None or not known or not isinstance(user.spawners[server_name], GpuDevMixin):
             raise HTTPError(HTTPStatus.NOT_FOUND, "There is no such server.")
         if not await rows.remove_at_rest(user, server_name):
-            raise HTTPError(HTTPStatus.CONFLICT, "The server runs, starts or stops.")
+            raise HTTPError(
+                HTTPStatus.CONFLICT, "The server runs, starts or is just being changed."
+            )
         self.set_status(HTTPStatus.NO_CONTENT)
 
 

@@ -66,8 +66,8 @@ async def forget(spawner: GpuDevMixin, wait: float = 0.0) -> None:
 
 
 async def remove_at_rest(user: User, name: str) -> bool:
-    """Removes the row of a server that neither runs nor starts; False where it does. One that is
-    just stopping goes when it has stopped.
+    """Removes the row of a server that neither runs nor starts; False where it does. One that the
+    Hub was asked to stop goes when it has stopped.
 
     The Hub's own removal ends a start that has begun meanwhile: whoever had just sent the form
     would find nothing.
@@ -75,8 +75,10 @@ async def remove_at_rest(user: User, name: str) -> bool:
     if name not in user.orm_spawners:
         return True
     spawner = user.spawners[name]
-    if spawner.pending == "stop" and isinstance(spawner._stop_future, asyncio.Future):
-        spawner.connection.later(_remove_stopped(spawner, spawner._stop_future))
+    # The Hub sets it where somebody asks for a stop, and not where it stops a server by itself.
+    stopping: asyncio.Future[Any] | None = getattr(spawner, "_stop_future", None)
+    if spawner.pending == "stop" and stopping is not None:
+        spawner.connection.later(_remove_stopped(spawner, stopping))
         return True
     if spawner.active:
         return False
@@ -94,7 +96,7 @@ async def remove_at_rest(user: User, name: str) -> bool:
 
 
 async def _remove_stopped(spawner: GpuDevMixin, stopping: asyncio.Future[Any]) -> None:
-    await asyncio.wait([stopping], timeout=_PATIENCE)
+    await asyncio.wait([stopping])  # it ends by the Hub's own limits
     if not spawner.pending:
         await remove_at_rest(spawner.user, spawner.name)
 

@@ -23,7 +23,7 @@ from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 
-from .permissions import PREFIX, Grants, Right, read_scopes
+from .permissions import PREFIX, SPAWNER, Grants, Right, read_scopes
 from .ratelimit import RateLimit
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,10 @@ class Caller:
 
     @property
     def acts_for_others(self) -> bool:
-        """A service that may launch servers is the Hub's spawner: a hand, not a person."""
-        return self.kind == "service" and self.grants.somewhere(Right.LAUNCH) and not self.admin
+        """A service that holds the spawner's scope is the Hub's spawner: a hand, not a person,
+        whatever else it was granted."""
+        held = {scope.partition("!")[0] for scope in self.scopes}
+        return self.kind == "service" and SPAWNER in held
 
     @property
     def actor(self) -> Actor:

@@ -15,6 +15,8 @@ from enum import StrEnum
 from gpudev_service.events import Owner
 
 PREFIX = "custom:gpudev:"
+#: What the Hub's spawner holds, and nobody else.
+SPAWNER = f"{PREFIX}spawner"
 
 
 class Right(StrEnum):

@@ -141,9 +141,7 @@ async def _admissible(
         )
     groups = request.owner_groups
     if groups is not None:
-        # A service that may launch servers for this owner is the Hub's spawner, whatever else an
-        # operator has granted it.
-        if not (call.caller.kind == "service" and may_name_servers):
+        if not call.caller.acts_for_others:
             raise Refusal(
                 "not_allowed",
                 "The Hub says who is in which group: leave it out.",

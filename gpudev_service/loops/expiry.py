@@ -50,20 +50,25 @@ def verdict(
 
 
 async def run(ctx: Context) -> datetime | None:
-    """Moves every lease that is due to `stopping`; returns the next lease's end."""
+    """Moves every lease that is due to `stopping`; returns when the next one may be."""
     now = ctx.clock.now()
     # Without anything due there is no write transaction.
     async with ctx.store.reading() as session:
         rows = await session.scalars(_candidates(ctx, now))
         due = [row.id for row in rows if _verdict(ctx, row, now)]
-        following = await session.scalar(
-            select(func.min(ReservationRow.expires_at)).where(
-                ReservationRow.state.in_(_RUNNING), ReservationRow.expires_at > now
-            )
-        )
+        first = (await session.execute(_first(now))).one()
     if due:
         await views.publish(ctx, await ctx.store.run(lambda session: _end(ctx, session, due)))
-    return following
+    times = ctx.settings.times
+    ahead = [
+        first.end,
+        first.lost and first.lost + timedelta(seconds=times.crash_grace),
+        # Without the Hub no start is too late yet.
+        first.start
+        and ctx.contact.since
+        and max(first.start, ctx.contact.since) + timedelta(seconds=times.start_limit),
+    ]
+    return min((moment for moment in ahead if moment and moment > now), default=None)
 
 
 def _verdict(ctx: Context, row: ReservationRow, now: datetime) -> tuple[State, str] | None:
@@ -84,6 +89,16 @@ def _candidates(ctx: Context, now: datetime) -> Select[Any]:
             row.server_lost_at <= now - timedelta(seconds=times.crash_grace),
         ),
     )
+
+
+def _first(now: datetime) -> Select[datetime | None, datetime | None, datetime | None]:
+    """The first end of a lease that is to come, loss of a server, and start that is under way."""
+    row = ReservationRow
+    return select(
+        func.min(row.expires_at).filter(row.expires_at > now).label("end"),
+        func.min(row.server_lost_at).label("lost"),
+        func.min(row.starts_at).filter(row.state == State.PREPARING).label("start"),
+    ).where(row.state.in_(_RUNNING))
 
 
 async def _end(ctx: Context, session: AsyncSession, due: list[str]) -> list[HistoryRow]:

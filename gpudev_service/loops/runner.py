@@ -185,7 +185,8 @@ class Runner:
             self._tell_drift()
             pause = self._pause(loop, due)
             if failures:
-                await asyncio.sleep(min(_LONGEST_PAUSE, pause * 2 ** min(failures, 8)))
+                first = min(pause, self._ctx.settings.times.sweep)
+                await asyncio.sleep(min(_LONGEST_PAUSE, first * 2 ** min(failures, 8)))
             elif loop.eager:
                 until = now() + pause
                 await _wait(bell, pause)

@@ -33,6 +33,7 @@ async def run(ctx: Context) -> datetime | None:
             lambda session: planning.replan(ctx, session, ctx.clock.now(), due)
         )
         await views.publish(ctx, outcome.entries)
+    ahead = [start for _, start in waiting if start and start > now]
     if due:
-        return next_sweep(ctx)
-    return min((start for _, start in waiting if start and start > now), default=None)
+        ahead.append(next_sweep(ctx))
+    return min(ahead, default=None)

@@ -18,7 +18,6 @@ from gpudev_client.states import State
 from gpudev_service.actor import SERVICE, Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
-from gpudev_service.events import Owner
 from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
@@ -155,16 +154,16 @@ async def report(
 ) -> Reservation:
     """Takes in what the spawner says; a report that comes twice or too late changes nothing."""
 
-    async def work(session: AsyncSession) -> tuple[Reservation, Owner, list[Entry]]:
+    async def work(session: AsyncSession) -> tuple[views.Known, list[Entry]]:
         row = await load(session, reservation_id)
         now = ctx.clock.now()
         entries = await _take_in(ctx, session, row, said, now)
         await session.flush()
-        owners = await views.owners(session, [row])
-        return await views.reservation(ctx, session, row), owners[row.id], entries
+        return await views.owned(ctx, session, [row]), entries
 
-    view, owner, entries = await ctx.store.run(work)
-    await views.publish(ctx, entries, {view.id: (owner, view)})
+    known, entries = await ctx.store.run(work)
+    await views.publish(ctx, entries, known)
+    _, view = known[reservation_id]
     return view
 
 

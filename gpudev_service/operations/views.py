@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from urllib.parse import quote
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import (
@@ -32,9 +32,13 @@ from gpudev_service.store.models import (
     SshHostRow,
 )
 
+from .positions import positions
 from .transitions import Entry
 
 log = logging.getLogger(__name__)
+
+#: Reservations as they are after a commit, with whose they are.
+Known = Mapping[str, tuple[Owner, Reservation]]
 
 
 def owner(row: ReservationRow) -> Owner:
@@ -44,8 +48,14 @@ def owner(row: ReservationRow) -> Owner:
 
 async def owners(session: AsyncSession, rows: Sequence[ReservationRow]) -> dict[str, Owner]:
     """Owners with those whom they have invited, by reservation."""
+    return _owners(rows, await standing_rows(session, [row.id for row in rows]))
+
+
+def _owners(
+    rows: Sequence[ReservationRow], standing: Iterable[CollaboratorRow]
+) -> dict[str, Owner]:
     invited: dict[str, list[Invitation]] = {}
-    for found in await standing_rows(session, [row.id for row in rows]):
+    for found in standing:
         one = Invitation(found.user, found.role, found.until)  # type: ignore[arg-type]  # checked
         invited.setdefault(found.reservation_id, []).append(one)
     return {row.id: replace(owner(row), invited=tuple(invited.get(row.id, ()))) for row in rows}
@@ -85,11 +95,27 @@ async def reservations(
     ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]
 ) -> list[Reservation]:
     """Views of `rows`, in their order, by a constant number of queries."""
+    return await _views(ctx, session, rows, await standing_rows(session, [r.id for r in rows]))
+
+
+async def owned(ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]) -> Known:
+    """Views of `rows` with whose they are."""
+    standing = await standing_rows(session, [row.id for row in rows])
+    whose = _owners(rows, standing)
+    return {view.id: (whose[view.id], view) for view in await _views(ctx, session, rows, standing)}
+
+
+async def _views(
+    ctx: Context,
+    session: AsyncSession,
+    rows: Sequence[ReservationRow],
+    standing: Iterable[CollaboratorRow],
+) -> list[Reservation]:
     disks = await _disk_names(session, {r.disk_id for r in rows if r.disk_id})
     places = await _placements(session, [r.id for r in rows])
-    positions = await _positions(session, rows)
+    places_in_line = await positions(ctx, session, rows)
     invited: dict[str, list[CollaboratorRow]] = {}
-    for found in await standing_rows(session, [r.id for r in rows]):
+    for found in standing:
         invited.setdefault(found.reservation_id, []).append(found)
     reached = await _by_ssh(session, [r.id for r in rows])
     simulated = frozenset(node.name for node in ctx.fleet.nodes() if node.simulated)
@@ -99,7 +125,7 @@ async def reservations(
             row,
             disks.get(row.disk_id or ""),
             places.get(row.id, []),
-            positions.get(row.id),
+            places_in_line.get(row.id),
             simulated,
         ).model_copy(
             update={
@@ -219,62 +245,6 @@ async def _placements(session: AsyncSession, ids: list[str]) -> dict[str, list[N
     return places
 
 
-async def _positions(session: AsyncSession, rows: Sequence[ReservationRow]) -> dict[str, int]:
-    """Places in the queues of their types: by promised start, then by who came first."""
-    waiting = [row for row in rows if State(row.state) in WAITING and row.planned_start is not None]
-    if len(waiting) == 1:  # cheaper than ranking everybody
-        return {waiting[0].id: await _position(session, waiting[0])}
-    if not waiting:
-        return {}
-    table = ReservationRow
-    place = func.row_number().over(
-        partition_by=table.gpu_type,
-        order_by=(table.planned_start, table.priority.desc(), table.submitted_at, table.id),
-    )
-    everybody = (
-        select(table.id, place.label("position"))
-        .where(
-            table.gpu_type.in_({row.gpu_type for row in waiting}),
-            table.state.in_(WAITING),
-            table.planned_start.is_not(None),
-        )
-        .subquery()
-    )
-    wanted = everybody.c.id.in_([row.id for row in waiting])
-    ranked = await session.execute(select(everybody.c.id, everybody.c.position).where(wanted))
-    return {row.id: row.position for row in ranked}
-
-
-async def _position(session: AsyncSession, row: ReservationRow) -> int:
-    other = ReservationRow
-    earlier = or_(
-        other.planned_start < row.planned_start,
-        and_(
-            other.planned_start == row.planned_start,
-            or_(
-                other.priority > row.priority,
-                and_(
-                    other.priority == row.priority,
-                    or_(
-                        other.submitted_at < row.submitted_at,
-                        and_(other.submitted_at == row.submitted_at, other.id < row.id),
-                    ),
-                ),
-            ),
-        ),
-    )
-    ahead = await session.scalar(
-        select(func.count())
-        .select_from(other)
-        .where(other.gpu_type == row.gpu_type, other.state.in_(WAITING), earlier)
-    )
-    return (ahead or 0) + 1
-
-
-#: Reservations as they are after a commit, with whose they are.
-Known = Mapping[str, tuple[Owner, Reservation]]
-
-
 async def publish(
     ctx: Context, entries: Iterable[Entry], known: Known = MappingProxyType({})
 ) -> None:
@@ -316,6 +286,4 @@ async def _told(ctx: Context, entries: Sequence[Entry], known: Known) -> list[tu
 async def _read(ctx: Context, ids: Collection[str]) -> Known:
     async with ctx.store.reading() as session:
         rows = list(await session.scalars(select(ReservationRow).where(ReservationRow.id.in_(ids))))
-        whose = await owners(session, rows)
-        views = await reservations(ctx, session, rows)
-    return {view.id: (whose[view.id], view) for view in views}
+        return await owned(ctx, session, rows)

@@ -83,7 +83,13 @@ def migration_engine(url: URL, patience: float) -> AsyncEngine:
     wait_ms = int(patience * 1000)
     if address.is_sqlite(url):
         return _sqlite(
-            url, wait_ms, begin="BEGIN IMMEDIATE", foreign_keys=False, poolclass=NullPool
+            url,
+            wait_ms,
+            begin="BEGIN IMMEDIATE",
+            foreign_keys=False,
+            # A table that is copied takes its time, in which a signal may come.
+            in_thread=True,
+            poolclass=NullPool,
         )
     return _postgres(url, wait_ms, isolation_level="READ COMMITTED", poolclass=NullPool)
 
@@ -136,12 +142,14 @@ def _sqlite(
     begin: str,
     read_only: bool = False,
     foreign_keys: bool = True,
+    in_thread: bool = False,
     **pool: Any,
 ) -> AsyncEngine:
     # isolation_level None: the driver would begin transactions by itself, late and only before
     # some statements; switched off, the listener below begins each one.
-    make = partial(inline.connect, reads=read_only)
-    options = {"isolation_level": None, "async_creator_fn": make}
+    options: dict[str, Any] = {"isolation_level": None}
+    if not in_thread:
+        options["async_creator_fn"] = partial(inline.connect, reads=read_only)
     engine = create_async_engine(url, connect_args=options, **_COMMON, **pool)
     pragmas = [
         f"PRAGMA busy_timeout = {wait_ms}",

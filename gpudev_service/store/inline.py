@@ -38,7 +38,7 @@ class Connection(aiosqlite.Connection):
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         open_now = self._running and self._connection is not None
-        if open_now and self._sent == self._done and not self._may_wait(fn):
+        if open_now and self._sent == self._done and not self._may_wait(fn, *args):
             return fn(*args, **kwargs)
         self._sent += open_now  # the base class refuses the rest
         return await super()._execute(  # type: ignore[no-untyped-call]
@@ -51,10 +51,13 @@ class Connection(aiosqlite.Connection):
         finally:
             self._done += 1
 
-    def _may_wait(self, fn: Callable[..., Any]) -> bool:
+    def _may_wait(self, fn: Callable[..., Any], *args: Any) -> bool:
         owner, name = getattr(fn, "__self__", None), getattr(fn, "__name__", "")
         if isinstance(owner, sqlite3.Cursor):
-            return name.startswith("execute") and not (self._reads or self._conn.in_transaction)
+            if not name.startswith("execute") or self._conn.in_transaction:
+                return False
+            # The first pragma of a connection opens the file, and its journal.
+            return not (self._reads and str(args[0]).startswith("BEGIN"))
         return owner is not self._conn or name not in (_READER if self._reads else _WRITER)
 
 

@@ -182,6 +182,10 @@ class Turn(Generic[KeptT]):
         self._changed.pop(gpu_type, None)
         self._mine[gpu_type] = kept
 
+    def kept(self, gpu_type: str) -> KeptT | None:
+        """What agrees with the rows as this transaction has them now, if there is such."""
+        return None if gpu_type in self._changed else self._mine.get(gpu_type)
+
     def give_back(self, gpu_type: str, kept: KeptT) -> None:
         """The same of what was only asked: good also if this transaction is rolled back, unless
         that has changed anything before."""

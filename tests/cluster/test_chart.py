@@ -229,9 +229,9 @@ def test_a_drained_node_keeps_its_leases(installed: Installation, ada: Client) -
         until(lambda: soonest() is None, "nobody is promised the closed node")
         with pytest.raises(KubectlError, match="disruption budget"):
             installed.kubectl(
-                *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data"),
-                # Here the same node has the Hub and the database too.
-                *(f"--pod-selector={names.LABEL_RESERVATION}", "--timeout=10s"),
+                *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force"),
+                # Here the same node has the Hub, the database and other tests' pods too.
+                *(f"--pod-selector={names.LABEL_RESERVATION}={lease.id}", "--timeout=10s"),
             )
     finally:
         installed.kubectl("uncordon", node)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_service.loops import driving, starts
+from gpudev_service.loops import driving, expiry, starts
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import START, World
 
@@ -20,6 +20,22 @@ async def test_driving_looks_again_while_anything_is_on_its_way(world: World) ->
     await world.running(lease)
     assert await driving.run(world.ctx) is None
     await world.ctx.background.settle()
+
+
+async def test_expiry_waits_for_what_may_end_next(world: World) -> None:
+    times = world.ctx.settings.times
+    assert await expiry.run(world.ctx) is None
+    world.ctx.contact.answered(START)
+    starting = await world.reserve("grace")
+    assert await expiry.run(world.ctx) == START + timedelta(seconds=times.start_limit)
+    lease = await world.running(starting)
+    assert await expiry.run(world.ctx) == lease.expires_at
+
+    async def lost(session: AsyncSession) -> None:
+        (await session.get_one(ReservationRow, lease.id)).server_lost_at = START
+
+    await world.ctx.store.run(lost)
+    assert await expiry.run(world.ctx) == START + timedelta(seconds=times.crash_grace)
 
 
 async def test_starts_wait_for_the_next_promise(world: World) -> None:

@@ -112,6 +112,35 @@ async def test_too_many_starts_at_once_means_later_and_not_no(hub: Hub, odd: Odd
         await hub.start("ada", "x", "r")
 
 
+async def test_a_row_is_removed_by_a_hub_without_our_handlers_too(hub: Hub, odd: OddHub) -> None:
+    servers: dict[str, Any] = {"x": {"ready": False, "pending": None}}
+
+    def answer(method: str, path: str) -> tuple[int, Any]:
+        if method == "GET":
+            return 200, {"servers": servers}
+        return (404, {"message": "Not Found"}) if "gpudev" in path else (202, "")
+
+    odd.answer = answer
+    await hub.remove("ada", "x")
+    assert [one for one in odd.asked if one.startswith("DELETE")] == [
+        "DELETE /hub/api/gpudev/servers/ada/x", "DELETE /hub/api/users/ada/servers/x",
+    ]  # fmt: skip
+    servers.clear()
+    odd.asked.clear()
+    await hub.remove("ada", "x")
+    assert [one for one in odd.asked if one.startswith("DELETE")] == [
+        "DELETE /hub/api/gpudev/servers/ada/x"
+    ]
+
+
+async def test_a_row_of_a_server_that_runs_stays(hub: Hub, odd: OddHub) -> None:
+    odd.answer = lambda _method, _path: (409, {"message": "The server runs."})
+    with pytest.raises(HubRefused) as refused:
+        await hub.remove("ada", "x")
+    assert refused.value.status == 409
+    assert len(odd.asked) == 1
+
+
 async def test_a_start_that_runs_already_is_fine_and_a_refusal_is_told(
     hub: Hub, odd: OddHub
 ) -> None:

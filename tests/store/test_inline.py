@@ -86,16 +86,36 @@ async def test_a_lock_of_another_process_keeps_nobody_else_waiting(
     assert await keys(store) == ["r0", "r1"]
 
 
-async def test_who_is_called_off_leaves_the_connection_in_order(
-    store: Store, tmp_path: Path
+async def test_what_comes_after_somebody_was_called_off_waits_for_the_thread(
+    tmp_path: Path,
 ) -> None:
-    """The thread still begins for somebody who has gone; what follows comes after that."""
+    """The thread still begins for somebody who has gone. What overtook it would find nothing begun
+    to be rolled back, and leave the lock to be held for ever."""
+    path = tmp_path / "some.sqlite"
+    connection = inline.connect(str(path), reads=False, isolation_level=None)
+    await connection
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        beginning = asyncio.create_task(connection.execute("BEGIN IMMEDIATE"))
+        await asyncio.sleep(0)
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        rolling_back = asyncio.create_task(connection.rollback())
+        await asyncio.sleep(0)
+        other.rollback()
+        await rolling_back
+        while connection._done < connection._sent:  # noqa: ASYNC110 - until the thread has begun too
+            await asyncio.sleep(0)
+        assert not connection.in_transaction
+    await connection.close()
+
+
+async def test_who_is_called_off_changes_nothing(store: Store, tmp_path: Path) -> None:
     await add(store, "r0")
     with locked(tmp_path):
         writing = asyncio.create_task(add(store, "r1"))
         while not store._turn.locked():  # noqa: ASYNC110 - until its turn has come
-            await asyncio.sleep(0)
-        for _ in range(20):
             await asyncio.sleep(0)
         writing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -113,7 +133,15 @@ async def test_who_reads_again_and_again_lets_others_go_on(store: Store) -> None
 
 
 async def test_a_closed_connection_says_so(tmp_path: Path) -> None:
-    connection = await inline.connect(str(tmp_path / "some.sqlite"), reads=False)
+    connection = await inline.connect(str(tmp_path / "some.sqlite"), reads=True)
+    cursor = await connection.cursor()
     await connection.close()
-    with pytest.raises(ValueError, match="no active connection"):
-        await connection.execute("SELECT 1")
+    with pytest.raises(ValueError, match="closed"):
+        await cursor.execute("SELECT 1")
+
+
+async def test_opening_a_reader_is_left_to_the_thread(store: Store, handed_over: list[str]) -> None:
+    """The file and its journal are opened by the first pragma, and may have to be put right."""
+    await keys(store)
+    assert [name for name in handed_over if name.startswith("PRAGMA journal_mode")]
+    assert not [name for name in handed_over if name.startswith("BEGIN DEFERRED")]

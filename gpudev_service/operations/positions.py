@@ -1,0 +1,145 @@
+"""Places in the queues of GPU types: by promised start, then by who came first.
+
+With thousands waiting the database would sort all of them for each answer. Where the plan in memory
+agrees with the rows it is counted there instead.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gpudev_client.states import WAITING, State
+from gpudev_service.context import Context
+from gpudev_service.planner import Demand
+from gpudev_service.store.memory import Turn
+from gpudev_service.store.models import ReservationRow
+
+from .kept import Kept
+
+#: With fewer waiting the database counts as fast as it says whether the plan is good.
+_MANY = 500
+
+Demands = Mapping[str, Demand]
+
+
+async def positions(
+    ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]
+) -> dict[str, int]:
+    """Of those among `rows` who wait and are promised a start, by reservation; 1 for the next."""
+    waiting: dict[str, list[ReservationRow]] = {}
+    for row in rows:
+        if State(row.state) in WAITING and row.planned_start is not None:
+            waiting.setdefault(row.gpu_type, []).append(row)
+    found: dict[str, int] = {}
+    counted: list[ReservationRow] = []
+    for gpu_type, some in waiting.items():
+        planned = await _planned(ctx, session, gpu_type)
+        if planned is not None and all(row.id in planned for row in some):
+            found |= among(planned, [row.id for row in some])
+        else:
+            counted += some
+    return found | await _counted(session, counted)
+
+
+async def _planned(ctx: Context, session: AsyncSession, gpu_type: str) -> Demands | None:
+    """Everybody who waits for a type with the slot they are promised, where that is at hand."""
+    turn: Turn[Kept] | None = Turn.within(session)
+    if turn is not None:
+        await session.flush()  # what is only an object yet has not been noted
+        mine = turn.kept(gpu_type)
+        return None if mine is None else mine.demands
+    kept: Kept | None = ctx.store.memory.kept.get(gpu_type)
+    if kept is None or len(kept.demands) < _MANY:
+        return None
+    look = await ctx.store.memory.look(session, gpu_type)
+    return look.kept.demands if look is not None and look.still and not look.stale else None
+
+
+def among(demands: Demands, keys: Iterable[str]) -> dict[str, int]:
+    """Places of `keys` among `demands`, each with its promise; one look at everybody."""
+    places: dict[int, list[tuple[int, Any, str]]] = {}
+    wanted = {}
+    for key in keys:
+        slot = demands[key].promise
+        if slot is not None:
+            wanted[key] = slot.start_ms
+            places[slot.start_ms] = []
+    starts = sorted(places)
+    between = [0] * (len(starts) + 1)
+    for demand in demands.values():
+        if demand.promise is None:
+            continue
+        start = demand.promise.start_ms
+        if start in places:
+            places[start].append(_among_equals(demand))
+        else:
+            between[bisect_left(starts, start)] += 1
+    ahead, total = {}, 0
+    for at, start in enumerate(starts):
+        total += between[at]
+        ahead[start] = total
+        places[start].sort()
+        total += len(places[start])
+    return {
+        key: ahead[start] + places[start].index(_among_equals(demands[key])) + 1
+        for key, start in wanted.items()
+    }
+
+
+def _among_equals(demand: Demand) -> tuple[int, Any, str]:
+    return -demand.priority, demand.order, demand.id
+
+
+async def _counted(session: AsyncSession, waiting: Sequence[ReservationRow]) -> dict[str, int]:
+    if len(waiting) == 1:  # cheaper than ranking everybody
+        return {waiting[0].id: await _count(session, waiting[0])}
+    if not waiting:
+        return {}
+    table = ReservationRow
+    place = func.row_number().over(
+        partition_by=table.gpu_type,
+        order_by=(table.planned_start, table.priority.desc(), table.submitted_at, table.id),
+    )
+    everybody = (
+        select(table.id, place.label("position"))
+        .where(
+            table.gpu_type.in_({row.gpu_type for row in waiting}),
+            table.state.in_(WAITING),
+            table.planned_start.is_not(None),
+        )
+        .subquery()
+    )
+    wanted = everybody.c.id.in_([row.id for row in waiting])
+    ranked = await session.execute(select(everybody.c.id, everybody.c.position).where(wanted))
+    return {row.id: row.position for row in ranked}
+
+
+async def _count(session: AsyncSession, row: ReservationRow) -> int:
+    other = ReservationRow
+    earlier = or_(
+        other.planned_start < row.planned_start,
+        and_(
+            other.planned_start == row.planned_start,
+            or_(
+                other.priority > row.priority,
+                and_(
+                    other.priority == row.priority,
+                    or_(
+                        other.submitted_at < row.submitted_at,
+                        and_(other.submitted_at == row.submitted_at, other.id < row.id),
+                    ),
+                ),
+            ),
+        ),
+    )
+    ahead = await session.scalar(
+        select(func.count())
+        .select_from(other)
+        .where(other.gpu_type == row.gpu_type, other.state.in_(WAITING), earlier)
+    )
+    return (ahead or 0) + 1
