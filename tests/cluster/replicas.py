@@ -55,6 +55,11 @@ def leader_and_standby(installed: Installation) -> tuple[Replica, Replica]:
     return found[0], found[1]
 
 
+def other_leads(installed: Installation, leader: Replica) -> bool:
+    """Whether one of the others leads by now."""
+    return any(each.leads() for each in replicas(installed) if each != leader)
+
+
 def lose(installed: Installation, replica: Replica) -> None:
     """What becomes of it when its node is lost: its processes end without a word, keeper and
     service, and its pod is gone."""
