@@ -173,7 +173,7 @@ class Wire:
 
     def close(self) -> None:
         self._whole.set()
-        self._socket.close()
+        _close(self._socket)
 
     def _accept(self) -> None:
         while True:
@@ -198,7 +198,7 @@ class Door:
 
     def close(self) -> None:
         self._open = False
-        self._socket.close()
+        _close(self._socket)
 
     def _probe(self) -> None:
         while self._open:
@@ -217,6 +217,14 @@ class Door:
             turn += 1
             port = ready[turn % len(ready)].port if ready else None
             threading.Thread(target=_join, args=(client, port), daemon=True).start()
+
+
+def _close(listener: socket.socket) -> None:
+    """Whoever accepts in another thread is told: a mere `close` leaves them at it for ever, and the
+    connections that still come to them are nobody's."""
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 def _join(client: socket.socket, port: int | None, whole: threading.Event | None = None) -> None:
