@@ -40,6 +40,11 @@ _DRIFT = timedelta(seconds=5)
 _STALLED_AFTER = 4
 
 
+def _calm(times: Times) -> float:
+    """The longest pause of a loop that says itself when it has left something undone."""
+    return times.sweep * 5
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """`interval` is the longest pause between two runs; `eager` loops also run at every change: at
@@ -59,13 +64,13 @@ class Loop:
 LOOPS: Mapping[str, Loop] = MappingProxyType(
     {
         # A change moves no lease's end or warning so near that it could be missed by resting.
-        "expiry": Loop(expiry.run, lambda t: t.sweep * 5, rest=0.5),
-        "starts": Loop(starts.run, lambda t: t.sweep * 5),
-        "driving": Loop(driving.run, lambda t: t.sweep * 5),
+        "expiry": Loop(expiry.run, _calm, rest=0.5),
+        "starts": Loop(starts.run, _calm),
+        "driving": Loop(driving.run, _calm),
         # Whether the fleet can be seen is not rung for.
         "fleet": Loop(fleet.run, lambda t: t.sweep),
-        "shares": Loop(shares.run, lambda t: t.sweep * 5),
-        "warnings": Loop(warnings.run, lambda t: t.sweep * 5, rest=0.5),
+        "shares": Loop(shares.run, _calm),
+        "warnings": Loop(warnings.run, _calm, rest=0.5),
         "idle": Loop(idle.run, lambda t: t.idle, eager=False),
         "sizes": Loop(sizes.run, lambda t: min(t.measure, 60.0), eager=False),
         "reconcile": Loop(reconcile.run, lambda t: t.reconcile, eager=False),

@@ -77,7 +77,8 @@ async def run(ctx: Context) -> datetime | None:
         needed = step(row, reservation, now)
         if needed is None:
             continue
-        due = min(due or next_sweep(ctx), next_sweep(ctx))
+        soon = next_sweep(ctx)
+        due = min(due or soon, soon)
         if not ctx.background.pauses.last(_paused(row, needed), now):
             key = (row.reservation_id, row.user)
             ctx.background.start(f"share:{row.reservation_id}:{row.user}", _settle(ctx, key))
