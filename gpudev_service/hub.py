@@ -163,7 +163,8 @@ class Hub:
             if refusal.status != httpx.codes.NOT_FOUND:
                 raise
             # A Hub that has not gpudev's handlers does not know the address either.
-            if await self.server(user, name) is not None:
+            there = await self.server(user, name)
+            if there is not None and not (there.ready or there.pending):
                 await self.stop(user, name, remove=True)
 
     async def share(self, owner: str, name: str, user: str) -> None:

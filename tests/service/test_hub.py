@@ -125,6 +125,10 @@ async def test_a_row_is_removed_by_a_hub_without_our_handlers_too(hub: Hub, odd:
     assert [one for one in odd.asked if one.startswith("DELETE")] == [
         "DELETE /hub/api/gpudev/servers/ada/x", "DELETE /hub/api/users/ada/servers/x",
     ]  # fmt: skip
+    servers["x"]["pending"] = "spawn"
+    odd.asked.clear()
+    await hub.remove("ada", "x")
+    assert "DELETE /hub/api/users/ada/servers/x" not in odd.asked, "somebody has started it"
     servers.clear()
     odd.asked.clear()
     await hub.remove("ada", "x")
