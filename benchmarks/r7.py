@@ -78,6 +78,7 @@ AREAS = {
             "operations/placing.py",
             "operations/planning.py",
             "operations/pods.py",
+            "operations/positions.py",
             "operations/promises.py",
             "operations/reservations.py",
             "operations/rows.py",
