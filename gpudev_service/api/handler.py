@@ -267,6 +267,7 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
                     # What was made is gone again: then it is to be made.
                     if refusal.code != "not_found":
                         raise
+                    claim.undone()
             status, answer = await self._perform(route, call)
             return status, _json(answer)
         except Refusal as refusal:

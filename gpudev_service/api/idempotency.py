@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -46,16 +46,20 @@ _MARKED = 0
 
 @dataclass(slots=True)
 class Claim:
-    """The right to carry out one request under a key. `made` has the ids of the rows that its
-    effect created, by table; nothing where it only changed some."""
+    """The right to carry out one request under a key. `made` has the ids of the rows that the
+    effect of an interrupted call created, by table; nothing where it only changed some."""
 
     caller: str
     key: str
-    made: dict[str, list[str]] = field(default_factory=dict)
-    #: The effect is committed.
+    made: Mapping[str, list[str]] = field(default_factory=dict)
+    #: The effect is committed, or a commit of it was tried.
     marked: bool = False
     #: False once the request is over: what its operation left running belongs to it no more.
     open: bool = True
+
+    def undone(self) -> None:
+        """What was made is gone again: the operation begins from nothing."""
+        self.made, self.marked = {}, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,15 +263,28 @@ def _made_by_call(session: Session) -> list[object] | None:
 def _mark(session: Session) -> None:
     calls: dict[tuple[str, str], tuple[Claim, list[object]]] = session.info.get(_MADE, {})
     told = []
-    for claim, made in calls.values():
+    for claim, added in calls.values():
         if not claim.open:
             continue
-        for row in made:
+        # An operation may have several transactions. What those before have made is told by the
+        # row, not by this process: it does not know of each whether it was committed.
+        made = _noted(session, claim) if claim.marked else {}
+        for row in added:
             state = inspect(row)
             if state is not None and state.persistent:
                 key = str(state.mapper.primary_key_from_instance(row)[0])
-                claim.made.setdefault(state.mapper.local_table.name, []).append(key)
-        told.append(_told(claim, _MARKED, json.dumps(claim.made)))
+                made.setdefault(state.mapper.local_table.name, []).append(key)
+        told.append(_told(claim, _MARKED, json.dumps(made)))
         claim.marked = True
     if told:
         session.execute(_TELL, told)
+
+
+def _noted(session: Session, claim: Claim) -> dict[str, list[str]]:
+    """What the mark in the database says, as this transaction sees it."""
+    row = IdempotencyRow
+    marks = select(row.answer).where(
+        row.caller == claim.caller, row.key == claim.key, row.status == _MARKED
+    )
+    made: dict[str, list[str]] = json.loads(session.scalar(marks) or "{}")
+    return made

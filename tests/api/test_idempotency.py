@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from gpudev_service.api.route import Call, Route
 from gpudev_service.api.routes import ROUTES
+from gpudev_service.loops import retention
 from gpudev_service.store.engine import Store
-from gpudev_service.store.models import IdempotencyRow
+from gpudev_service.store.models import IdempotencyRow, ReservationRow
 from tests.fixtures.hub import RunningHub
 
 from .site import Site, running
@@ -34,8 +41,13 @@ def body(**changes: Any) -> dict[str, Any]:
     return {"gpu_type": "t4", "hours": 1, "gpus": 1, **changes}
 
 
+async def listed(site: Site, token: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await site.call("GET", "/reservations", token)).json()["items"]
+    return found
+
+
 async def count(site: Site, token: str) -> int:
-    return len((await site.call("GET", "/reservations", token)).json()["items"])
+    return len(await listed(site, token))
 
 
 async def test_a_repeated_call_gets_the_same_answer(site: Site, ada: str) -> None:
@@ -167,6 +179,66 @@ async def test_each_of_several_calls_in_one_transaction_finds_its_own(
         retried = [await site.call("POST", "/reservations", ada, *call) for call in calls]
         assert await count(site, ada) == len(calls)
     assert [answer.json()["name"] for answer in retried] == [sent["name"] for sent, _ in calls]
+
+
+@contextmanager
+def breaking(store: Store, commits: int) -> Iterator[list[str]]:
+    """The next so many commits that write a reservation break off: PostgreSQL ends the session at
+    that moment, SQLite says that it is busy. The list grows by one for each."""
+    broken: list[str] = []
+
+    def breaks(session: Session) -> None:
+        wrote = session.scalar(select(func.count()).select_from(ReservationRow))
+        if not wrote or len(broken) == commits:
+            return
+        broken.append("broken")
+        if store.is_sqlite:
+            busy = sqlite3.OperationalError("database is locked")
+            busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise OperationalError("COMMIT", {}, busy)
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        address = store.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(address, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+
+    event.listen(Session, "before_commit", breaks)
+    try:
+        yield broken
+    finally:
+        event.remove(Session, "before_commit", breaks)
+
+
+async def test_a_commit_that_had_to_be_repeated_leaves_nothing_to_be_found(
+    running_hub: RunningHub, store: Store, tmp_path: Path, ada: str
+) -> None:
+    """What a commit that broke off would have made is not there; a retry finds what is."""
+    async with running(running_hub, store, tmp_path, routes=after("submit_reservation")) as site:
+        with breaking(store, 2) as broken:
+            crashed = await site.call("POST", "/reservations", ada, body(), KEY)
+        assert (crashed.status_code, len(broken)) == (500, 2)
+        [made] = await listed(site, ada)
+    async with running(running_hub, store, tmp_path) as site:
+        retried = await site.call("POST", "/reservations", ada, body(), KEY)
+        assert (retried.status_code, retried.json()["id"]) == (201, made["id"])
+        assert await count(site, ada) == 1
+
+
+async def test_what_was_made_again_is_found_and_not_what_is_gone(
+    running_hub: RunningHub, store: Store, tmp_path: Path, ada: str
+) -> None:
+    made = []
+    for _ in range(2):
+        table = after("submit_reservation")
+        async with running(running_hub, store, tmp_path, routes=table) as site:
+            crashed = await site.call("POST", "/reservations", ada, body(), KEY)
+            assert crashed.status_code == 500
+            made += [row["id"] for row in await listed(site, ada)]
+        if len(made) == 1:
+            await store.run(partial(retention._forget, made))
+    async with running(running_hub, store, tmp_path) as site:
+        retried = await site.call("POST", "/reservations", ada, body(), KEY)
+        assert [retried.json()["id"]] == made[1:]
+        assert await count(site, ada) == 1
 
 
 async def test_an_extension_is_not_given_twice(
