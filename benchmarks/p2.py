@@ -31,7 +31,7 @@ CYCLES = 10
 def plain(given: Queue) -> Queue:
     """Without what Slurm cannot be told, and with nodes that all take part."""
     demands = [
-        dataclasses.replace(demand, booked_start_ms=None, not_before_ms=None, quota_keys=())
+        dataclasses.replace(demand, booked_start_ms=None, not_before_ms=None, quotas=())
         for demand in given.demands
     ]
     nodes = [dataclasses.replace(node, available=True) for node in given.nodes]

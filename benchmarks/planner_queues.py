@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from gpudev_service.planner import Demand, Hold, Node, Rules
+from gpudev_service.planner import Demand, Hold, Node, Quota, Rules
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -44,8 +44,7 @@ def queue(waiting: int, nodes: int = 1000, seed: int = 1) -> Queue:
     limits = dict.fromkeys(users[::2], 24)
     holds = [hold for node in fleet for hold in _leases(node, users, rng)]
     demands = [_demand(at, users, limits, rng) for at in range(waiting)]
-    rules = Rules(overstay_ms=TURNOVER, max_units_at_once=limits)
-    return Queue(fleet, holds, demands, rules)
+    return Queue(fleet, holds, demands, Rules(overstay_ms=TURNOVER))
 
 
 def _leases(node: Node, users: list[str], rng: random.Random) -> list[Hold]:
@@ -79,7 +78,7 @@ def _demand(at: int, users: list[str], limits: dict[str, int], rng: random.Rando
         order=at,
         not_before_ms=later,
         booked_start_ms=booked,
-        quota_keys=(user,),
+        quotas=(Quota(user, limits[user]),) if user in limits else (),
     )
 
 

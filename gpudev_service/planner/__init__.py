@@ -23,9 +23,11 @@ from .model import (
     Node,
     Order,
     Plan,
+    Quota,
     Reason,
     Rules,
     Slot,
+    keys,
 )
 from .plans import earliest, extendable_until, max_extension, plan, what_if
 from .world import World
@@ -38,12 +40,14 @@ __all__ = [
     "Node",
     "Order",
     "Plan",
+    "Quota",
     "Reason",
     "Rules",
     "Slot",
     "World",
     "earliest",
     "extendable_until",
+    "keys",
     "max_extension",
     "plan",
     "what_if",

@@ -72,7 +72,7 @@ def _concerned(pool: Pool, hold: Hold, end: int) -> list[Seat]:
     """Whose slots overlap what the extension would add, on its nodes or under its quotas."""
     begin = pool.ends[hold.id]
     nodes = {pool.seating.number[name] for name in hold.units if name in pool.seating.number}
-    quotas = set(pool.seating.limited(hold.quota_keys))
+    quotas = set(hold.quota_keys)
     return [
         seat
         for seat in pool.seats.values()

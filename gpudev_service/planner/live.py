@@ -64,7 +64,9 @@ class LivePool(Pool):
 
     def _is_seat_of(self, seat: Seat, hold: Hold) -> bool:
         """Whether a lease has just what its demand had: the usual case, in which nothing moves."""
-        if seat.quotas or seat.start > self.seating.now or seat.end <= self.seating.now:
+        if hold.quota_keys != seat.quotas:
+            return False
+        if seat.start > self.seating.now or seat.end <= self.seating.now:
             return False
         places = {self.seating.names[at][0]: seat.demand.units_per_node for at in seat.nodes}
         return hold.units == places and hold.until_ms == seat.end

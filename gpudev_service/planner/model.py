@@ -7,8 +7,8 @@ for a type without GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -43,6 +43,19 @@ class Reason(StrEnum):
     OVERSTAYED = "overstayed"  # it has ended; only its units are not free yet
 
 
+class Quota(NamedTuple):
+    """The most units that holds and slots with `key` (a user, a group) may have of one pool at any
+    moment, for whoever asks for more."""
+
+    key: str
+    most: int
+
+
+def keys(quotas: Iterable[Quota]) -> tuple[str, ...]:
+    """What a lease counts under that was made for a demand with `quotas`."""
+    return tuple([quota.key for quota in quotas])
+
+
 class Slot(NamedTuple):
     """A start and the nodes for it. A start in the past means due: it begins now."""
 
@@ -65,7 +78,8 @@ class Node:
 class Hold:
     """A lease that holds units now: `units` per node name, until `until_ms` (turnover included).
 
-    One that has overstayed (`until_ms` is past) still occupies; see `Rules.overstay_ms`.
+    One that has overstayed (`until_ms` is past) still occupies; see `Rules.overstay_ms`. It counts
+    under its `quota_keys`.
     """
 
     id: str
@@ -80,9 +94,9 @@ class Demand:
 
     `duration_ms` includes the turnover. A booking has `booked_start_ms` and starts exactly then.
     `promise` is the slot that was promised before; None for one that has no promise yet. Lower
-    `order` comes first among equal `priority`; higher priority comes first. `label` is the
-    caller's; the planner does not look at it. With `among` it is placed on nodes with these names
-    only.
+    `order` comes first among equal `priority`; higher priority comes first. With `among` it is
+    placed on nodes with these names only. Its slot counts under the keys of its `quotas`, and they
+    hold for it; whoever has a key has the same `most` for it.
     """
 
     id: str
@@ -95,8 +109,7 @@ class Demand:
     not_before_ms: int | None = None
     booked_start_ms: int | None = None
     promise: Slot | None = None
-    label: str | None = None
-    quota_keys: tuple[str, ...] = ()
+    quotas: tuple[Quota, ...] = ()
     among: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -111,13 +124,11 @@ class Rules:
     `overstay_ms`: a hold past its end counts as occupying for another span of this length, and
     another, until it is released. `late_start_ms`: a promised start that is carried out late by no
     more than this keeps its promised end, so that nobody behind it is touched; the lease ends at
-    `Slot.start_ms` plus its duration. `max_units_at_once`: for a quota key (a user, a group), the
-    most units that holds and slots with that key may have of one pool at any moment.
+    `Slot.start_ms` plus its duration.
     """
 
     overstay_ms: int = 60_000
     late_start_ms: int = 60_000
-    max_units_at_once: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.overstay_ms < 1 or self.late_start_ms < 0:

@@ -61,7 +61,7 @@ class Pool:
         now: int,
     ) -> None:
         self.rules = rules
-        self.seating = Seating(nodes, rules, now)
+        self.seating = Seating(nodes, now)
         self.holds = {hold.id: hold for hold in holds}
         #: Until when each lease must be taken to hold its units, by hold id.
         self.ends: dict[str, int] = {}

@@ -14,22 +14,17 @@ from .profiles import FOREVER
 class Usage:
     """Units in use under one quota key: a step function that ends at zero."""
 
-    __slots__ = ("_times", "_used", "limit")
+    __slots__ = ("_times", "_used")
 
-    def __init__(self, limit: int, since: int) -> None:
-        self.limit = limit
-        self.clear(since)
+    def __init__(self, since: int) -> None:
+        self._times = [since]
+        self._used = [0]
 
     def copy(self) -> Usage:
         """The same use, to go on from."""
-        copy = Usage(self.limit, 0)
+        copy = Usage(0)
         copy._times, copy._used = self._times[:], self._used[:]
         return copy
-
-    def clear(self, since: int) -> None:
-        """Forgets all use."""
-        self._times = [since]
-        self._used = [0]
 
     def add(self, start: int, end: int, units: int) -> None:
         """Counts `units` more (fewer, if negative) over [start, end)."""
@@ -49,14 +44,14 @@ class Usage:
         if first and used[first] == used[first - 1]:
             del times[first], used[first]
 
-    def earliest(self, start: int, duration: int, units: int, own_start: int = FOREVER) -> int:
-        """The first moment from `start` on with `units` to spare for `duration`.
+    def earliest(self, start: int, duration: int, most: int, own_start: int = FOREVER) -> int:
+        """The first moment from `start` on from which no more than `most` is used for `duration`.
 
-        `units` is at most the limit, so there is one: after everything that is planned.
+        `most` is at least 0, so there is one: after everything that is planned.
         `own_start`: who asks has the units from then on, for as long, and wants to begin before;
         if they cannot, it is a moment no earlier.
         """
-        times, used, most = self._times, self._used, self.limit - units
+        times, used = self._times, self._used
         count = len(times)
         at = bisect_right(times, start) - 1
         while True:

@@ -12,7 +12,7 @@ from copy import copy
 from .calendar import Calendar
 from .gains import Fresh, Gains
 from .holes import Window
-from .model import Demand, Hold, Node, Order, Reason, Rules
+from .model import Demand, Hold, Node, Order, Reason, keys
 from .profiles import FOREVER
 from .quota import Usage
 
@@ -27,12 +27,10 @@ class Seat:
 
     __slots__ = ("among", "demand", "end", "key", "nodes", "not_before", "quotas", "start")
 
-    def __init__(
-        self, demand: Demand, quotas: tuple[str, ...], among: frozenset[int] | None
-    ) -> None:
+    def __init__(self, demand: Demand, among: frozenset[int] | None) -> None:
         self.demand = demand
-        #: The keys of its quotas, of those that have a limit.
-        self.quotas = quotas
+        #: The keys of its quotas.
+        self.quotas = keys(demand.quotas)
         #: The numbers of the nodes that it may use; None: all.
         self.among = among
         #: Its place in the queue.
@@ -53,12 +51,11 @@ class Seat:
 class Seating:
     """The calendar and the quotas of one pool at one moment."""
 
-    def __init__(self, nodes: Iterable[Node], rules: Rules, now: int) -> None:
+    def __init__(self, nodes: Iterable[Node], now: int) -> None:
         self.nodes = list(nodes)
         #: Each node's name, as the nodes of a slot on that node alone.
         self.names = [(node.name,) for node in self.nodes]
         self.number = {node.name: at for at, node in enumerate(self.nodes)}
-        self._usage = {key: Usage(limit, now) for key, limit in rules.max_units_at_once.items()}
         self._possible: dict[tuple[int, int, frozenset[int] | None], Reason | None] = {}
         self._areas: dict[frozenset[str], frozenset[int]] = {}
         self._least = FOREVER
@@ -76,8 +73,7 @@ class Seating:
         )
         self.calendar.expect(self._least)
         self.fresh.take()
-        for usage in self._usage.values():
-            usage.clear(now)
+        self._usage: dict[str, Usage] = {}
 
     def without(self, seats: Iterable[Seat]) -> Seating:
         """A copy in which the places of `seats` are free; the seats themselves know nothing of it.
@@ -97,7 +93,7 @@ class Seating:
         if demand.duration_ms < self._least:
             self._least = demand.duration_ms
             self.calendar.expect(self._least)
-        return Seat(demand, self.limited(demand.quota_keys), self._area(demand.among))
+        return Seat(demand, self._area(demand.among))
 
     def _area(self, names: frozenset[str] | None) -> frozenset[int] | None:
         if names is None:
@@ -112,16 +108,15 @@ class Seating:
         """Takes a lease's units over [start, end)."""
         for node, units in self._nodes_of(hold):
             self.calendar.take((node,), start, end, units)
-        self._use(self.limited(hold.quota_keys), start, end, self._units_of(hold))
+        self._use(hold.quota_keys, start, end, self._units_of(hold))
 
     def give_lease(self, hold: Hold, start: int, end: int) -> None:
         """Gives back what was taken with the same arguments."""
         for node, units in self._nodes_of(hold):
             self.calendar.give((node,), start, end, units)
             self.fresh.note((node,), (), start, end)
-        quotas = self.limited(hold.quota_keys)
-        self._use(quotas, start, end, -self._units_of(hold))
-        self.fresh.note((), quotas, start, end)
+        self._use(hold.quota_keys, start, end, -self._units_of(hold))
+        self.fresh.note((), hold.quota_keys, start, end)
 
     def sit(self, seat: Seat, place: Place) -> None:
         """Takes `place` for `seat`."""
@@ -161,10 +156,9 @@ class Seating:
 
     def in_quota(self, seat: Seat, start: int, end: int) -> bool:
         """Whether the demand's quotas have room for it throughout [start, end)."""
-        units = seat.demand.units_per_node * seat.demand.nodes
         return all(
-            usage.limit >= units and usage.earliest(start, end - start, units) == start
-            for usage in self._usages(seat.quotas)
+            usage.earliest(start, end - start, most) == start
+            for usage, most in self._left_by_others(seat.demand)
         )
 
     def find(self, seat: Seat, earliest: int, before: int = FOREVER) -> Place | None:
@@ -220,16 +214,9 @@ class Seating:
         why = self._possible[shape]
         if why is None and seat.quotas:
             units = demand.nodes * demand.units_per_node
-            if any(units > usage.limit for usage in self._usages(seat.quotas)):
+            if any(units > quota.most for quota in demand.quotas):
                 return Reason.QUOTA_TOO_SMALL
         return why
-
-    def limited(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the keys whose quotas have a limit."""
-        usage = self._usage
-        if not keys or not usage:
-            return ()
-        return tuple([key for key in dict.fromkeys(keys) if key in usage])
 
     def set_available(self, name: str, available: bool) -> None:
         """Opens a node for new slots, or closes it."""
@@ -298,15 +285,14 @@ class Seating:
 
         With `own_start` what the seat has is its own (see `Usage.earliest`).
         """
-        demand = seat.demand
-        units = demand.units_per_node * demand.nodes
-        usages = self._usages(seat.quotas)
-        if len(usages) == 1:
-            return usages[0].earliest(start, demand.duration_ms, units, own_start)
+        duration, limits = seat.demand.duration_ms, self._left_by_others(seat.demand)
+        if len(limits) == 1:
+            usage, most = limits[0]
+            return usage.earliest(start, duration, most, own_start)
         while True:
             agreed = start
-            for usage in usages:
-                start = usage.earliest(start, demand.duration_ms, units, own_start)
+            for usage, most in limits:
+                start = usage.earliest(start, duration, most, own_start)
             if start == agreed:
                 return start
 
@@ -318,18 +304,27 @@ class Seating:
     def _units_of(self, hold: Hold) -> int:
         return sum(units for _, units in self._nodes_of(hold))
 
-    def _usages(self, keys: tuple[str, ...]) -> list[Usage]:
-        return [self._usage[key] for key in keys]
+    def _used(self, key: str) -> Usage:
+        usage = self._usage.get(key)
+        if usage is None:
+            usage = self._usage[key] = Usage(self.now)
+        return usage
+
+    def _left_by_others(self, demand: Demand) -> list[tuple[Usage, int]]:
+        """What is used under each of its quotas, and the most of it with which there is room for
+        the demand."""
+        units = demand.units_per_node * demand.nodes
+        return [(self._used(key), most - units) for key, most in demand.quotas]
 
     def _use_by(self, seat: Seat, units: int) -> None:
         self._use(seat.quotas, seat.start, seat.end, units)
 
-    def _use(self, keys: tuple[str, ...], start: int, end: int, units: int) -> None:
+    def _use(self, quotas: tuple[str, ...], start: int, end: int, units: int) -> None:
         """Counts `units` more, or fewer, over [start, end), as far as that is to come."""
         start = max(start, self.now)
         if start < end:
-            for usage in self._usages(keys):
-                usage.add(start, end, units)
+            for key in quotas:
+                self._used(key).add(start, end, units)
 
 
 def queue_key(demand: Demand) -> tuple[bool, int, Order, str]:

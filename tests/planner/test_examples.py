@@ -14,6 +14,7 @@ from gpudev_service.planner import (
     Demand,
     Extension,
     Node,
+    Quota,
     Reason,
     Rules,
     Slot,
@@ -206,14 +207,14 @@ def test_a_start_that_nobody_carried_out_for_long_begins_now_and_is_reported() -
 # Quotas.
 
 
-def quota(limit: int) -> Rules:
-    return replace(RULES, max_units_at_once={"ada": limit})
+def ada(most: int) -> tuple[Quota, ...]:
+    return (Quota("ada", most),)
 
 
 def test_a_quota_makes_wait_even_where_units_are_free() -> None:
-    queue = [demand(f"d{at}", 4, order=at, keys=("ada",)) for at in range(3)]
-    other = demand("bob", 4, order=9, keys=("bob",))
-    found = starts(State(fleet(2), [], [*queue, other], quota(8)))
+    queue = [demand(f"d{at}", 4, order=at, quotas=ada(8)) for at in range(3)]
+    other = demand("bob", 4, order=9, quotas=(Quota("bob", 8),))
+    found = starts(State(fleet(2), [], [*queue, other]))
     assert found == {"d0": 0, "d1": 0, "d2": 10, "bob": 0}
 
 
@@ -221,17 +222,17 @@ def test_leases_count_under_a_quota() -> None:
     state = State(
         fleet(2),
         [lease("mine", "n0", 5, 4, key="ada")],
-        [demand("next", 5, keys=("ada",))],
-        quota(8),
+        [demand("next", 5, quotas=ada(8))],
     )
     assert starts(state) == {"next": 5}
 
 
 def test_a_lowered_quota_moves_a_promise_and_the_plan_says_why() -> None:
-    queue = [demand(f"d{at}", 4, order=at, not_before=NOW + 1, keys=("ada",)) for at in range(2)]
-    state = State(fleet(2), [], queue, quota(8))
+    queue = [demand(f"d{at}", 4, order=at, not_before=NOW + 1, quotas=ada(8)) for at in range(2)]
+    state = State(fleet(2), [], queue)
     before = state.promised(plan(*state.args))
-    found = plan(*replace(before, rules=quota(4)).args)
+    lowered = [replace(each, quotas=ada(4)) for each in before.demands]
+    found = plan(*replace(before, demands=lowered).args)
     assert {name: slot.start_ms - NOW for name, slot in found.slots.items()} == {"d0": 1, "d1": 11}
     assert found.moved_later == {"d1": Reason.QUOTA_LOWERED}
 
@@ -286,8 +287,7 @@ def test_a_quota_limits_an_extension_by_those_under_the_same_quota() -> None:
     state = State(
         fleet(2),
         [lease("mine", "n0", 5, key="ada")],
-        [demand("next", 8, keys=("ada",))],
-        quota(8),
+        [demand("next", 8, quotas=ada(8))],
     )
     before = state.promised(plan(*state.args))
     granted = max_extension(*before.args, "mine", 4)
@@ -318,14 +318,14 @@ DRAINED = [Node("n0", "h100", 8), Node("n1", "h100", 8, available=False)]
         (fleet(2), demand("d", nodes=3), Reason.TOO_FEW_NODES),
         ([*fleet(1), Node("small", "h100", 4)], demand("d", nodes=2), Reason.TOO_FEW_NODES),
         (DRAINED, demand("d", nodes=2), Reason.DRAINED),
-        (fleet(2), demand("d", 5, keys=("ada",)), Reason.QUOTA_TOO_SMALL),
-        (fleet(2), demand("d", 3, nodes=2, keys=("ada",)), Reason.QUOTA_TOO_SMALL),
+        (fleet(2), demand("d", 5, quotas=ada(4)), Reason.QUOTA_TOO_SMALL),
+        (fleet(2), demand("d", 3, nodes=2, quotas=ada(4)), Reason.QUOTA_TOO_SMALL),
     ],
 )
 def test_what_can_never_be_is_refused_with_the_reason(
     nodes: list[Node], asked: Demand, why: Reason
 ) -> None:
-    state = State(nodes, [], [asked, demand("other", order=1)], quota(4))
+    state = State(nodes, [], [asked, demand("other", order=1)])
     found = plan(*state.args)
     assert found.impossible == {"d": why}
     assert found.slots["other"].start_ms == NOW

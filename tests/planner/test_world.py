@@ -118,8 +118,9 @@ def test_nobody_starts_later_than_first_promised(state: State, data: st.DataObje
                 assert now <= promised[key]
                 lease = waiting.pop(key)
                 units = dict.fromkeys(slot.nodes, slot.units_per_node)
+                keys = tuple(quota.key for quota in lease.quotas)
                 until = slot.start_ms + lease.duration_ms
-                holds[f"lease-{key}"] = Hold(f"lease-{key}", units, until, lease.quota_keys)
+                holds[f"lease-{key}"] = Hold(f"lease-{key}", units, until, keys)
                 assert world.begin(key, holds[f"lease-{key}"]).moved_later == {}
             # The turnover is part of `until_ms`: the units are free a moment before.
             over = [h.id for h in holds.values() if h.until_ms <= now + 1]

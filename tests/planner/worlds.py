@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from gpudev_service.planner import Demand, Hold, Node, Plan, Rules, Slot, plan
+from gpudev_service.planner import Demand, Hold, Node, Plan, Quota, Rules, Slot, plan
 
 NOW = 1_000
 RULES = Rules(overstay_ms=3, late_start_ms=2)
@@ -63,7 +63,7 @@ def demand(
     booked: int | None = None,
     promise: Slot | None = None,
     pool: str = "h100",
-    keys: tuple[str, ...] = (),
+    quotas: tuple[Quota, ...] = (),
     among: frozenset[str] | None = None,
 ) -> Demand:
     return Demand(
@@ -77,7 +77,7 @@ def demand(
         not_before_ms=not_before,
         booked_start_ms=booked,
         promise=promise,
-        quota_keys=keys,
+        quotas=quotas,
         among=among,
     )
 
@@ -92,11 +92,8 @@ def states(draw: st.DrawFn, *, most_demands: int = 9, drains: bool = True) -> St
         Node(f"n{at}", "h100", units, not drains or draw(st.integers(0, 7)) > 0)
         for at in range(draw(st.integers(1, 4)))
     ]
-    keys = st.sampled_from([(), (), ("ada",), ("bob",), ("ada", "lab")])
-    limits = draw(
-        st.dictionaries(st.sampled_from(["ada", "bob", "lab"]), st.integers(1, 2 * units))
-    )
-    rules = Rules(overstay_ms=3, late_start_ms=2, max_units_at_once=limits)
+    ada, bob, lab = (Quota(key, draw(st.integers(1, 2 * units))) for key in ("ada", "bob", "lab"))
+    quotas = st.sampled_from([(), (), (ada,), (bob,), (ada, lab)])
     holds = []
     for node in nodes:
         left = units
@@ -105,17 +102,22 @@ def states(draw: st.DrawFn, *, most_demands: int = 9, drains: bool = True) -> St
                 taken = draw(st.integers(1, left))
                 left -= taken
                 until = NOW + draw(st.integers(-4, 12))
-                holds.append(Hold(f"hold-{node.name}-{at}", {node.name: taken}, until, draw(keys)))
+                keys = tuple(quota.key for quota in draw(quotas))
+                holds.append(Hold(f"hold-{node.name}-{at}", {node.name: taken}, until, keys))
     demands = [
-        draw(demands_of(units, f"d{at}", at, keys))
+        draw(demands_of(units, f"d{at}", at, quotas))
         for at in range(draw(st.integers(0, most_demands)))
     ]
-    return State(nodes, holds, demands, rules)
+    return State(nodes, holds, demands)
 
 
 @st.composite
 def demands_of(
-    draw: st.DrawFn, units: int, name: str, order: int, keys: st.SearchStrategy[tuple[str, ...]]
+    draw: st.DrawFn,
+    units: int,
+    name: str,
+    order: int,
+    quotas: st.SearchStrategy[tuple[Quota, ...]],
 ) -> Demand:
     nodes = draw(st.sampled_from([1, 1, 1, 2, 3]))
     kind = draw(st.integers(0, 9))
@@ -128,7 +130,7 @@ def demands_of(
         order=order,
         booked=NOW + draw(st.integers(0, 20)) if kind == 0 else None,
         not_before=NOW + draw(st.integers(-3, 10)) if kind == 1 else None,
-        keys=draw(keys),
+        quotas=draw(quotas),
         among=draw(_AREAS),
     )
 
@@ -140,8 +142,9 @@ _AREAS = st.sampled_from(
 
 
 def newcomer(state: State, name: str = "new", order: int = 10_000) -> st.SearchStrategy[Demand]:
-    keys = st.sampled_from([(), ("ada",), ("bob",)])
-    return demands_of(state.nodes[0].units, name, order, keys)
+    known = sorted({quota for each in state.demands for quota in each.quotas})
+    quotas = st.sampled_from([(), *((quota,) for quota in known)])
+    return demands_of(state.nodes[0].units, name, order, quotas)
 
 
 # The judge.
@@ -157,6 +160,10 @@ class Span:
     units: int
     keys: tuple[str, ...]
     demand: str | None
+
+
+def _keys(each: Demand) -> tuple[str, ...]:
+    return tuple(quota.key for quota in each.quotas)
 
 
 def held_until(hold: Hold, rules: Rules, now: int) -> int:
@@ -179,7 +186,7 @@ def spans(state: State, slots: dict[str, Slot], *, without: str | None = None) -
             end = slot.start_ms + each.duration_ms
             begin = max(slot.start_ms, state.now)
             found += [
-                Span(begin, end, node, slot.units_per_node, each.quota_keys, each.id)
+                Span(begin, end, node, slot.units_per_node, _keys(each), each.id)
                 for node in slot.nodes
             ]
     return found
@@ -214,7 +221,7 @@ def _overfull(state: State, at_once: list[Span], moment: int) -> list[str]:
 def _above_quota(state: State, at_once: list[Span], moment: int) -> list[str]:
     """Leases may be above a quota that was lowered; nothing new may begin then."""
     found: list[str] = []
-    for key, limit in state.rules.max_units_at_once.items():
+    for key, limit in sorted({quota for each in state.demands for quota in each.quotas}):
         mine = [span for span in at_once if key in span.keys]
         begins = any(span.demand is not None and span.start == moment for span in mine)
         if begins and sum(span.units for span in mine) > limit:
@@ -261,10 +268,9 @@ def _is_free(state: State, taken: Iterable[Span], each: Demand, start: int) -> b
         usable = node.available and (each.among is None or node.name in each.among)
         free += usable and node.units - most >= each.units_per_node
     mine = each.units_per_node * each.nodes
-    for key, limit in state.rules.max_units_at_once.items():
-        if key in each.quota_keys:
-            for moment in moments:
-                used = sum(s.units for s in near if key in s.keys and s.start <= moment < s.end)
-                if used + mine > limit:
-                    return False
+    for key, limit in each.quotas:
+        for moment in moments:
+            used = sum(s.units for s in near if key in s.keys and s.start <= moment < s.end)
+            if used + mine > limit:
+                return False
     return free >= each.nodes
