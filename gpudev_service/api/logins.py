@@ -15,12 +15,12 @@ import base64
 import hashlib
 import hmac
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpudev_client.models import CliToken, CliTokenRequest
+from gpudev_service.clock import elapsed
 from gpudev_service.errors import Refusal
 from gpudev_service.hub import Hub, HubAway, HubRefused
 
@@ -49,7 +49,7 @@ class Logins:
     """Hands out codes and redeems each once."""
 
     def __init__(
-        self, hub: Hub, days: float, service_name: str, time: Callable[[], float] = time.monotonic
+        self, hub: Hub, days: float, service_name: str, time: Callable[[], float] = elapsed
     ) -> None:
         self._hub, self._time = hub, time
         self._service_name = service_name

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from gpudev_service.clock import elapsed
 
 #: Seconds until a ticket is void; how many one person may have open, and all together.
 LIFE = 60.0
@@ -32,7 +33,7 @@ class Tickets:
         time: seconds, monotonic.
     """
 
-    def __init__(self, time: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, time: Callable[[], float] = elapsed) -> None:
         self._time = time
         self._open: OrderedDict[str, _Ticket] = OrderedDict()
         self._of: dict[str, OrderedDict[str, None]] = {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from gpudev_service.clock import elapsed
 from gpudev_service.settings import Settings
 
 from .objects import Node, Pod, node_reader, pod_reader
@@ -48,7 +48,7 @@ class Cluster:
         kube: Kube,
         settings: Settings,
         timing: Timing = DEFAULT,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed,
     ) -> None:
         kinds = [t.kubernetes for t in settings.gpu_types.values() if t.kubernetes]
         labels = frozenset(label for kind in kinds for label in kind.node_selector)

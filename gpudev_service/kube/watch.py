@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
+
+from gpudev_service.clock import elapsed
 
 from .refusals import KubeAway, KubeRefused, Object
 
@@ -75,7 +76,7 @@ class Watched(Generic[T]):
         query: Mapping[str, str] = MappingProxyType({}),
         changed: Callable[[str, T | None, T | None], None] = lambda *_: None,
         timing: Timing = Timing(),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed,
     ) -> None:
         self._kube, self._path, self._read = kube, path, read
         self._query, self._changed = dict(query), changed

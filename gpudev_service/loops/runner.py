@@ -23,6 +23,7 @@ from gpudev_service.store.errors import StoreError
 from gpudev_service.store.models import LoopRunRow
 
 from . import driving, expiry, fleet, idle, reconcile, retention, shares, sizes, starts, warnings
+from .slept import Slept
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class Runner:
         self._last: dict[str, LoopHealth] = {}
         self._stored: dict[str, tuple[datetime, bool]] = {}
         self._begun: datetime | None = None
+        self._slept: Slept | None = None
         self._drift_told = timedelta(0)
 
     def start(self, *, behind: timedelta = timedelta(0)) -> None:
@@ -131,6 +133,7 @@ class Runner:
         if self._behind > _DRIFT:
             log.error("%s", _behind_words(self._behind))
         self._begun = self._ctx.clock.now()
+        self._slept = Slept(self._ctx)
         self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
 
     async def close(self) -> None:
@@ -188,6 +191,8 @@ class Runner:
             else:
                 await self._ended(name, None)
             self._tell_drift()
+            if self._slept is not None:
+                self._slept.look()
             pause = self._pause(loop, due)
             if failures:
                 first = min(pause, self._ctx.settings.times.sweep)

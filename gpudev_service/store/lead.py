@@ -10,19 +10,21 @@ signs tell of a leader that does not live any more:
 Whoever takes the lead raises the epoch while it holds the lock of all write transactions, and each
 of these looks at the epoch once it has that lock: a leader of before can begin none, and none of
 its is open. What it does outside the database it does only while it `acts`, which ends, by its own
-monotonic clock, before the database lets anybody follow.
+clock that only counts (a time for which the machine slept is counted too), before the database
+lets anybody follow.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import URL, Row, TextClause, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from gpudev_service.clock import elapsed
 
 from . import drivers
 from .errors import NotLeading, StoreUnavailable
@@ -102,7 +104,7 @@ class Lead:
         holder: str,
         address: str,
         seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed,
     ) -> None:
         self.holder, self.address, self.seconds = holder, address, seconds
         #: The epoch in which this replica leads, or led; None while it stands by.
