@@ -8,7 +8,8 @@ caller who is alone notices nothing of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,8 @@ GotT = TypeVar("GotT")
 
 #: How many are done at once: the first of them waits for the last.
 MOST = 32
-#: Seconds for which somebody waits for their turn.
+#: Seconds for which somebody waits until what they ask for is begun. How long it takes then, nobody
+#: can say without knowing what becomes of it.
 LIMIT = 30.0
 
 
@@ -35,6 +37,8 @@ class _Piece(Generic[AskT, GotT]):
     done: bool = False
     #: Was among several that failed together; nobody knows on whose account.
     alone: bool = False
+    #: While somebody does it, what tells that they do no more: it cannot be withdrawn.
+    underway: asyncio.Event | None = None
 
 
 class Together(Generic[AskT, GotT]):
@@ -54,24 +58,36 @@ class Together(Generic[AskT, GotT]):
         raises is the answer to all of them, since it may have happened.
 
         Raises:
-            TimeoutError: the turn did not come.
+            TimeoutError: the turn did not come, and nothing of it will happen.
         """
         piece: _Piece[AskT, GotT] = _Piece(asked)
         self._waiting.append(piece)
         try:
-            async with asyncio.timeout(LIMIT):
-                await self._turn.acquire()
-            try:
-                if not piece.done:
-                    await self._lead(piece, work)
-            finally:
-                self._turn.release()
+            if await self._my_turn(piece):
+                try:
+                    if not piece.done:
+                        await self._lead(piece, work)
+                finally:
+                    self._turn.release()
         finally:
             if piece in self._waiting:
                 self._waiting.remove(piece)
         if isinstance(piece.got, Exception):
             raise piece.got
         return piece.got  # type: ignore[return-value]  # it is done
+
+    async def _my_turn(self, piece: _Piece[AskT, GotT]) -> bool:
+        """Waits for it. False where the time was over while somebody was doing the piece already:
+        whoever gives up then would be told that nothing happened, and it happens."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                return await self._turn.acquire()
+        except TimeoutError:
+            if piece.underway is not None:
+                await piece.underway.wait()
+            if not piece.done:
+                raise
+            return False
 
     async def _lead(
         self,
@@ -82,16 +98,17 @@ class Together(Generic[AskT, GotT]):
         batch = [piece for piece in self._waiting if not piece.alone][:MOST]
         if not mine.alone and len(batch) > 1:
             # Whoever leads may be called off; the others must not be done twice for it.
-            task = asyncio.ensure_future(work([piece.asked for piece in batch]))
-            called_off = await _end_of(task)
-            match task.exception():
-                case None:
-                    self._settle(batch, task.result())
-                case Apart():
-                    for piece in batch:
-                        piece.alone = True
-                case Exception() as error:
-                    self._settle(batch, [error] * len(batch))
+            with _underway(batch):
+                task = asyncio.ensure_future(work([piece.asked for piece in batch]))
+                called_off = await _end_of(task)
+                match task.exception():
+                    case None:
+                        self._settle(batch, task.result())
+                    case Apart():
+                        for piece in batch:
+                            piece.alone = True
+                    case Exception() as error:
+                        self._settle(batch, [error] * len(batch))
             if called_off:
                 raise asyncio.CancelledError
         if not mine.done:
@@ -104,6 +121,20 @@ class Together(Generic[AskT, GotT]):
             piece.got, piece.done = got, True
             if piece in self._waiting:
                 self._waiting.remove(piece)
+
+
+@contextmanager
+def _underway(batch: Sequence[_Piece[Any, Any]]) -> Iterator[None]:
+    """While these are being done."""
+    over = asyncio.Event()
+    for piece in batch:
+        piece.underway = over
+    try:
+        yield
+    finally:
+        for piece in batch:
+            piece.underway = None
+        over.set()
 
 
 async def _end_of(task: asyncio.Future[Any]) -> bool:

@@ -21,7 +21,7 @@ from tornado.web import HTTPError
 
 from gpudev_client.models import ErrorAnswer, ErrorBody
 from gpudev_service.errors import CODES, Refusal, not_found
-from gpudev_service.store.errors import StoreBroken, StoreUnavailable
+from gpudev_service.store.errors import OutcomeUnknown, StoreBroken, StoreUnavailable
 
 from . import access, streams, validation
 from .answered import Answered
@@ -175,6 +175,13 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         except StoreBroken as error:
             log.warning("request %s: %s", self.request_id, error)
             said = "The database cannot be used until an administrator has put it right."
+            self.refuse(Refusal("unavailable", said))
+        except OutcomeUnknown:
+            log.warning("request %s: the database went away during a commit", self.request_id)
+            said = (
+                "The database went away while this was being stored, and it may have been done. "
+                "Try again with the same Idempotency-Key, or look first whether it was."
+            )
             self.refuse(Refusal("unavailable", said))
         except StoreUnavailable:
             log.warning("request %s: the database is away", self.request_id)

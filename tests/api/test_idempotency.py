@@ -21,6 +21,7 @@ from gpudev_service.api.route import Call, Route
 from gpudev_service.api.routes import ROUTES
 from gpudev_service.loops import retention
 from gpudev_service.store.engine import Store
+from gpudev_service.store.errors import OutcomeUnknown
 from gpudev_service.store.models import IdempotencyRow, ReservationRow
 from tests.fixtures.hub import RunningHub
 
@@ -220,6 +221,24 @@ async def test_a_commit_that_had_to_be_repeated_leaves_nothing_to_be_found(
     async with running(running_hub, store, tmp_path) as site:
         retried = await site.call("POST", "/reservations", ada, body(), KEY)
         assert (retried.status_code, retried.json()["id"]) == (201, made["id"])
+        assert await count(site, ada) == 1
+
+
+async def test_who_cannot_be_told_what_became_of_it_is_told_so(
+    running_hub: RunningHub, store: Store, tmp_path: Path, ada: str
+) -> None:
+    submit = route("submit_reservation")
+
+    async def lost(call: Call[Any, Any]) -> Any:
+        await submit.operation(call)
+        raise OutcomeUnknown
+
+    async with running(running_hub, store, tmp_path, routes=broken(submit, lost)) as site:
+        unsure = await site.call("POST", "/reservations", ada, body(), KEY)
+        assert (unsure.status_code, unsure.json()["error"]["code"]) == (503, "unavailable")
+        assert "may have been done" in unsure.json()["error"]["message"]
+    async with running(running_hub, store, tmp_path) as site:
+        assert (await site.call("POST", "/reservations", ada, body(), KEY)).status_code == 201
         assert await count(site, ada) == 1
 
 

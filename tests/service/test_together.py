@@ -122,3 +122,87 @@ async def test_a_turn_that_does_not_come_is_given_up(
         await together.do(2, work)
     work.go.set()
     assert await first == 2
+
+
+class Patience:
+    """Lets a test say when somebody's time to wait is over, instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self._limits: list[asyncio.Timeout] = []
+
+    def timeout(self, _: float) -> asyncio.Timeout:
+        self._limits.append(asyncio.timeout_at(None))
+        return self._limits[-1]
+
+    async def ends(self, number: int) -> None:
+        """For the one who came as this number, and they have learned of it."""
+        self._limits[number].reschedule(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert self._limits[number].expired()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    patience = Patience()
+    monkeypatch.setattr(asyncio, "timeout", patience.timeout)
+    return patience
+
+
+async def underway(together: Together[int, int], work: Work) -> list[asyncio.Task[int]]:
+    """Two, of whom the first does just now what both ask for."""
+    first, *others = await begin(together, work, 1, 2, 3)
+    work.begun.clear()
+    work.go.set()
+    await first
+    work.go.clear()
+    await asyncio.wait_for(work.begun.wait(), 10)
+    assert work.batches[-1] == [2, 3]
+    return others
+
+
+@pytest.mark.parametrize("outcome", ["done", "refused", "broken"])
+async def test_who_is_being_done_waits_for_the_outcome(
+    work: Work, patience: Patience, outcome: str
+) -> None:
+    """Whoever gave up then would be told that nothing has happened, and ask for it again."""
+    tasks = await underway(Together(), work)
+    await patience.ends(2)
+    work.refused, work.broken = ({3} if outcome == "refused" else set()), outcome == "broken"
+    work.go.set()
+    got = (await asyncio.gather(*tasks, return_exceptions=True))[1]
+    match outcome:
+        case "done":
+            assert got == 6
+        case "refused":
+            assert isinstance(got, LookupError)
+        case _:
+            assert isinstance(got, ConnectionError)
+    done = [number for batch in work.batches for number in batch]
+    assert len(done) == len(set(done))
+
+
+async def test_who_was_undone_with_others_and_has_waited_for_too_long_gives_up(
+    work: Work, patience: Patience
+) -> None:
+    together = Together[int, int]()
+    tasks = await underway(together, work)
+    await patience.ends(2)
+    work.bad = {3}
+    work.go.set()
+    assert await tasks[0] == 4
+    with pytest.raises(TimeoutError):
+        await tasks[1]
+    assert work.batches[-1] == [2], "nobody has done it after all"
+    assert await together.do(9, work) == 18
+
+
+async def test_who_gives_up_is_not_done_later(work: Work, patience: Patience) -> None:
+    tasks = await begin(Together(), work, 1, 2, 3)
+    await patience.ends(1)
+    with pytest.raises(TimeoutError):
+        await tasks[1]
+    work.go.set()
+    assert await tasks[0] == 2
+    assert await tasks[2] == 6
+    assert 2 not in [number for batch in work.batches for number in batch]
