@@ -2,8 +2,10 @@
 
 People reserve, cancel and extend while it happens. After each kill the part is started again, and
 everything has to be in order: nothing that was accepted is lost, nothing runs without a lease, no
-GPU is held by what is over. `KILLS` and `SEED` change it. `CLUSTER=1` kills API server, etcd,
-kubelet, Hub and service of a site on a real cluster instead.
+GPU is held by what is over. A point of the code (`tests/e2e/crash_points.py`) is armed, and leases
+live until a process has come by and is dead: only that is a kill. Where none comes by in time the
+point is disarmed, and counted as not reached. `KILLS` and `SEED` change it. `CLUSTER=1` kills API
+server, etcd, kubelet, Hub and service of a site on a real cluster instead.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
+import psutil
 
 from benchmarks import on_cluster
 from benchmarks.campaign import machine, size
@@ -38,40 +42,45 @@ GOAL_KILLS, GOAL_SECONDS = 1000, 30.0
 CLUSTER_KILLS = 200
 #: How long an installation may take to be in order before the campaign gives up on it.
 PATIENCE = 180.0
-#: Points that every life of a lease with a disk comes by.
-POINTS = (
-    crash_points.START_COMMITTED,
-    crash_points.STOP_BEGUN,
-    crash_points.SERVER_GONE,
-    crash_points.RELEASED,
-    crash_points.SNAPSHOT_COPIED,
-)
+#: How long lives go on until somebody has come by an armed point, and how long one is waited for.
+REACH, LIFE = 150.0, 40.0
+#: How long a process that was sent a SIGKILL may still be there.
+GRACE = 10.0
+#: Of which every life of a lease with a disk comes by the most, and one with many files by all.
+POINTS = (*crash_points.IN_SERVICE, crash_points.TRANSACTION_BEGUN, *crash_points.IN_HUB)
+#: More than the snapshot copies before it is interrupted.
+FILES = 3 * crash_points.HALF
 
 
 @dataclass
 class Campaign:
-    """One installation that is killed again and again."""
+    """One installation that is killed again and again.
+
+    Attributes:
+        victims: the kills that happened, by what was killed.
+        unreached: by point, how often it was armed and nobody came by.
+    """
 
     hub: RunningHub
     database: Database
     postgres: PostgresServer | None
     rng: random.Random
+    reach: float = REACH
     accepted: list[str] = field(default_factory=list)
     victims: Counter[str] = field(default_factory=Counter)
+    unreached: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
     wrong: list[str] = field(default_factory=list)
     people: int = 0
+    deck: list[str] = field(default_factory=list)
 
     def round(self) -> None:
         """Some life, one kill in the middle of it, and a look at everything."""
-        person = Person(self.hub, f"person-{self.people}")
-        self.people += 1
-        with ThreadPoolExecutor(1) as pool:
-            victim = self._choose(person)
-            asked = pool.submit(self._live, person)
-            time.sleep(self.rng.uniform(0, 1.5))
-            self._kill(victim)
-            asked.result()
+        victim = self._choose()
+        if victim in POINTS:
+            self.at_point(victim)
+        else:
+            self._at_random(victim)
         began = time.monotonic()
         until(lambda: not self._wrong(), "everything is in order", patience=PATIENCE, pause=0.5)
         took = time.monotonic() - began
@@ -79,21 +88,86 @@ class Campaign:
         if took > GOAL_SECONDS:
             self.wrong.append(f"in order only {took:.0f} s after the return of {victim}")
 
-    def _choose(self, person: Person) -> str:
-        victims = ["service", "hub", "proxy", *POINTS]
-        if self.postgres is not None:
-            victims += ["postgresql"] * 2
-        victim = self.rng.choice(victims)
-        self.victims[victim if victim not in POINTS else f"service at {victim}"] += 1
-        return victim
+    def _choose(self) -> str:
+        """Each in turn, in an order that the seed decides anew each time."""
+        if not self.deck:
+            parts = ["service", "hub", "proxy"]
+            if self.postgres is not None:
+                parts += ["postgresql"] * 3
+            self.deck = [*parts, *POINTS]
+            self.rng.shuffle(self.deck)
+        return self.deck.pop()
+
+    def _person(self) -> Person:
+        self.people += 1
+        return Person(self.hub, f"person-{self.people}")
+
+    def _at_random(self, victim: str) -> None:
+        person = self._person()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(self._live, person)
+            time.sleep(self.rng.uniform(0, 1.5))
+            self._kill(victim)
+            asked.result()
+        self.victims[victim] += 1
+
+    def at_point(self, point: str) -> bool:
+        """Leases live until a process has died at a point; whether one has."""
+        part = "hub" if point in crash_points.IN_HUB else "service"
+        process = self.hub.process(part)
+        crash_points.arm(self.hub.home, point)
+        end = time.monotonic() + self.reach
+        while crash_points.is_armed(self.hub.home, point) and time.monotonic() < end:
+            self._life(point, end)
+        if crash_points.is_armed(self.hub.home, point):
+            crash_points.disarm(self.hub.home)
+            self.unreached[point] += 1
+            return False
+        if part == "hub":
+            self.hub.reap("hub")
+            self.hub.start_hub()
+        else:
+            process.wait(GRACE)
+        self.victims[f"{part} at {point}"] += 1
+        return True
+
+    def _life(self, point: str, end: float) -> None:
+        """Somebody's short lease from its beginning to its end, or until it is cut off."""
+
+        def struck() -> bool:
+            return not crash_points.is_armed(self.hub.home, point)
+
+        begin = time.monotonic()
+        try:
+            key = self._ask(self._person(), self.rng.choice((8, 12, 20)))
+            if key is not None and point == crash_points.SNAPSHOT_HALF:
+                self._fill(key)
+        except httpx.HTTPError:
+            return  # cut off by the kill: not accepted as far as this person knows
+        while not struck() and time.monotonic() < min(end, begin + LIFE):
+            time.sleep(0.05)
+
+    def _fill(self, key: str) -> None:
+        """Puts files onto the disk of a lease."""
+        query = "SELECT disk_id FROM reservations WHERE id = :id"
+        disk = self.database.rows(query, id=key)[0]["disk_id"]
+        home = self.hub.data_dir / "disks" / "disks" / str(disk) / "home"
+        until(home.is_dir, f"the disk of {key} is there", patience=LIFE)
+        for number in range(FILES):
+            (home / f"file-{number}").write_text(f"content {number}")
+
+    def _ask(self, person: Person, seconds: int) -> str | None:
+        answer = person.ask(gpu_type="t4", hours=seconds / 3600, disk="work", create_disk=True)
+        if answer.status_code != httpx.codes.CREATED:
+            return None
+        key = str(answer.json()["id"])
+        self.accepted.append(key)
+        return key
 
     def _live(self, person: Person) -> None:
         """Asks for a lease that ends soon, and changes something; any call may be cut off."""
-        hours = self.rng.choice((8, 20, 45)) / 3600
         try:
-            answer = person.ask(gpu_type="t4", hours=hours, disk="work", create_disk=True)
-            if answer.status_code == httpx.codes.CREATED:
-                self.accepted.append(answer.json()["id"])
+            self._ask(person, self.rng.choice((8, 20, 45)))
             if len(self.accepted) > 1 and self.rng.random() < 0.5:
                 key = self.rng.choice(self.accepted[-4:])
                 self.hub.call("DELETE", f"/reservations/{key}", self.hub.token(ADMIN))
@@ -103,7 +177,9 @@ class Campaign:
     def _kill(self, victim: str) -> None:
         match victim:
             case "service":
-                self.hub.process("service").send_signal(signal.SIGKILL)
+                process = self.hub.process("service")
+                process.send_signal(signal.SIGKILL)
+                process.wait(GRACE)
             case "hub":
                 self.hub.end("hub", signal.SIGKILL)
                 self.hub.start_hub()
@@ -115,8 +191,6 @@ class Campaign:
                 self.postgres.stop(signal.SIGKILL)
                 time.sleep(self.rng.uniform(0, 3))
                 self.postgres.start()
-            case point:
-                crash_points.arm(self.hub.home, point)
 
     def _wrong(self) -> list[str]:
         """What is not in order; a part that does not answer yet is not either."""
@@ -129,8 +203,6 @@ class Campaign:
 
     def settle(self) -> None:
         """Ends what still lives; nothing may be left."""
-        for point in POINTS:
-            (self.hub.home / f"crash-{point}").unlink(missing_ok=True)
         token = self.hub.token(ADMIN)
         for row in self._living():
             self.hub.call("DELETE", f"/reservations/{row['id']}", token)
@@ -149,8 +221,24 @@ class Campaign:
         return {str(State(row["state"])): row["number"] for row in rows}
 
 
+def _run(running: Campaign, kills: int) -> None:
+    """Rounds until so many have been killed; who is not reached in half of them ends it, too."""
+    for number in range(1, 2 * kills + 1):
+        try:
+            running.round()
+        except (AssertionError, subprocess.TimeoutExpired, psutil.TimeoutExpired) as error:
+            running.wrong.append(f"in round {number}: {error}: {running._wrong()}")
+            return
+        if running.victims.total() >= kills:
+            break
+    try:
+        running.settle()
+    except AssertionError as error:
+        running.wrong.append(f"in the end: {error}: {running._wrong()}")
+
+
 def campaign(kills: int, seed: int, *, on_postgres: bool) -> Campaign:
-    postgres = PostgresServer() if on_postgres else None
+    postgres = PostgresServer(durable=True) if on_postgres else None
     hub: RunningHub | None = None
     try:
         url = None
@@ -166,18 +254,13 @@ def campaign(kills: int, seed: int, *, on_postgres: bool) -> Campaign:
         running = Campaign(
             hub, Database(hub, url), postgres, random.Random(f"{seed} {on_postgres}")
         )
-        for number in range(1, kills + 1):
-            try:
-                running.round()
-            except AssertionError as error:
-                running.wrong.append(f"after kill {number}: {error}: {running._wrong()}")
-                break
-        else:
-            running.settle()
+        _run(running, kills)
         print(
             f"{'postgresql' if on_postgres else 'sqlite'}: {running.victims.total()} kills"
-            f" {dict(running.victims)}, {len(running.accepted)} accepted, outcomes"
-            f" {running.outcomes()}, in order again after {running.slowest:.1f} s at the latest"
+            f" {dict(running.victims)}, armed and not reached {dict(running.unreached) or 'none'},"
+            f" {len(running.accepted)} accepted, outcomes {running.outcomes()}, in order again"
+            f" after {running.slowest:.1f} s at the latest",
+            flush=True,
         )
         running.database.close()
         return running
@@ -221,13 +304,19 @@ def main_here(seed: int) -> int:
         print(line)
     done = sum(one.victims.total() for one in found)
     slowest = max(one.slowest for one in found)
+    missed = sum(one.unreached.total() for one in found)
+    struck = {name.rpartition(" at ")[2] for one in found for name in one.victims}
+    never = [point for point in POINTS if point not in struck]
+    full = done >= GOAL_KILLS and not never
     print(
         f"R2 kills={done} wrong={len(wrong)} in-order-after={slowest:.1f}s"
+        f" armed-and-not-reached={missed} points-killed-at={len(POINTS) - len(never)}-of"
+        f"-{len(POINTS)}"
         f" victims=service,hub,proxy{',postgresql' if len(places) > 1 else ''}"
         f" (API server, etcd, kubelet: CLUSTER=1) goal"
         f" {GOAL_KILLS} kills, 0 lost, 0 orphans after {GOAL_SECONDS:.0f}s"
-        f" {'met' if done >= GOAL_KILLS and not wrong else 'missed'}"
-        f"{'' if done >= GOAL_KILLS or wrong else ' (none in this size)'}"
+        f" {'met' if full and not wrong else 'missed'}"
+        f"{'' if full or wrong else ' (none in this size)'}"
     )
     return 1 if wrong else 0
 
