@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
+from aiohttp import ClientConnectionError
 from kubernetes_asyncio.client import ApiException, V1Pod
 from kubespawner.clients import shared_client
 from kubespawner.spawner import KubeSpawner
@@ -31,6 +33,8 @@ _SERVER_FAULT = 500
 #: Seconds between two looks at pods that should go: at the cluster, and at what its watch has told,
 #: which costs nothing while the next in line waits for their GPUs.
 _ROUND, _GLANCE = 0.2, 0.05
+#: Seconds between two tries to reach the API server, at most.
+_PAUSE = 5.0
 
 
 class Pods(KubeSpawner):
@@ -124,6 +128,9 @@ class Pods(KubeSpawner):
                 await self.api.create_namespaced_pod(self.namespace, pod)
         except TimeoutError:
             return False
+        except ClientConnectionError as error:
+            self.log.warning("pod %s: %s, trying again", pod.metadata.name, _why(error))
+            return False
         except ApiException as error:
             if error.status == CONFLICT:
                 return True
@@ -184,9 +191,7 @@ class Pods(KubeSpawner):
 
     async def _exists(self, name: str) -> bool:
         try:
-            await self.api.read_namespaced_pod(
-                name, self.namespace, _request_timeout=self.k8s_api_request_timeout
-            )
+            await self._call_api(self.api.read_namespaced_pod, name, self.namespace)
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return False
@@ -214,19 +219,23 @@ class Pods(KubeSpawner):
         return True
 
     async def _call_api(self, call: Any, *given: Any, **options: Any) -> None:
-        """Several tries where the API does not answer or is busy, none after it said no."""
-        tries = max(1, int(self.k8s_api_request_retry_timeout // self.k8s_api_request_timeout))
-        for attempt in range(1, tries + 1):
+        """Several tries where the API does not answer, is not there (it may be starting again) or
+        is busy, none after it said no."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.k8s_api_request_retry_timeout
+        for attempt in count(1):
             try:
                 async with asyncio.timeout(self.k8s_api_request_timeout):
                     await call(*given, **options)
-            except TimeoutError:
-                if attempt == tries:
+            except (TimeoutError, ClientConnectionError, ApiException) as error:
+                if isinstance(error, ApiException) and not _is_passing(error):
                     raise
-            except ApiException as error:
-                if attempt == tries or not _is_passing(error):
+                # A refusal comes at once; whoever gave no answer has been waited for.
+                pause = 0.0 if isinstance(error, TimeoutError) else min(attempt * _ROUND, _PAUSE)
+                if clock() + pause >= deadline:
                     raise
-                await asyncio.sleep(attempt)
+                self.log.warning("the cluster's API: %s, trying again", _why(error))
+                await asyncio.sleep(pause)
             else:
                 return
 
@@ -236,6 +245,11 @@ class Pods(KubeSpawner):
 
 def _is_passing(error: ApiException) -> bool:
     return error.status == TOO_MANY or (error.status or 0) >= _SERVER_FAULT
+
+
+def _why(error: Exception) -> str:
+    """Not the text of an answer: it may have the pod in it."""
+    return str(error.reason) if isinstance(error, ApiException) else repr(error)
 
 
 def _is_between(pod: Object) -> bool:

@@ -1,0 +1,135 @@
+"""An API server that is not there for a moment, as while it is started again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientConnectionError
+from kubernetes_asyncio.client import V1ObjectMeta, V1Pod
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, RequestHandler
+
+from gpudev_spawner.kube import GpuDevKubeSpawner
+
+from . import pods
+
+NAME = "gpudev-a-0"
+
+
+class _Api(RequestHandler):
+    """Has nothing, and makes what it is asked to."""
+
+    calls: list[str]
+
+    def prepare(self) -> None:
+        self.calls.append(str(self.request.method))
+        self.set_header("Content-Type", "application/json")
+
+    def get(self) -> None:
+        self.set_status(404)
+        self.write(json.dumps({"kind": "Status", "reason": "NotFound", "code": 404}))
+
+    delete = get
+
+    def post(self) -> None:
+        self.set_status(201)
+        self.write(self.request.body)
+
+
+class Away:
+    """An API server at a port that refuses everybody until it `comes`."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))  # nobody else gets it, and nobody listens
+        self.port = self._socket.getsockname()[1]
+        self.calls: list[str] = []
+        api = type("_Here", (_Api,), {"calls": self.calls})
+        self._server = HTTPServer(Application([(".*", api)]))
+
+    def comes(self) -> None:
+        self._socket.setblocking(False)
+        self._socket.listen()
+        self._server.add_socket(self._socket)
+
+    async def close(self) -> None:
+        self._server.stop()
+        await self._server.close_all_connections()
+        self._socket.close()
+
+
+class _Told(logging.Handler):
+    """Does something at the first line of a log."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then, self.lines = then, list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.lines:
+            self._then()
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+async def away() -> AsyncIterator[Away]:
+    made = Away()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def spawner(
+    away: Away, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[GpuDevKubeSpawner]:
+    made = pods.spawner(
+        monkeypatch, tmp_path, None, k8s_api_request_timeout=5, k8s_api_request_retry_timeout=30
+    )
+    client = made.api.api_client
+    monkeypatch.setattr(client.configuration, "host", f"http://127.0.0.1:{away.port}")
+    yield made
+    await client.rest_client.pool_manager.close()
+
+
+@pytest.fixture
+def told(spawner: GpuDevKubeSpawner, away: Away) -> Iterator[_Told]:
+    """The API server comes when the first refusal is told."""
+    handler = _Told(away.comes)
+    spawner.log.addHandler(handler)
+    yield handler
+    spawner.log.removeHandler(handler)
+
+
+async def test_a_stop_waits_for_an_api_server_that_is_started_again(
+    spawner: GpuDevKubeSpawner, away: Away, told: _Told
+) -> None:
+    assert not await spawner.delete_object("pod", NAME, grace_period_seconds=1)
+    assert (len(told.lines), away.calls) == (1, ["DELETE"])
+
+
+async def test_the_end_of_a_pod_is_asked_for_again(
+    spawner: GpuDevKubeSpawner, away: Away, told: _Told
+) -> None:
+    assert not await spawner._exists(NAME)
+    assert (len(told.lines), away.calls) == (1, ["GET"])
+
+
+async def test_a_start_asks_again_too(spawner: GpuDevKubeSpawner, away: Away, told: _Told) -> None:
+    pod = V1Pod(metadata=V1ObjectMeta(name=NAME))
+    assert not await spawner._make_create_pod_request(pod, 5), "another try"
+    assert await spawner._make_create_pod_request(pod, 5)
+    assert (len(told.lines), away.calls) == (1, ["POST"])
+
+
+async def test_one_that_stays_away_is_not_waited_for_without_end(
+    spawner: GpuDevKubeSpawner, away: Away
+) -> None:
+    spawner.k8s_api_request_retry_timeout = 1
+    with pytest.raises(ClientConnectionError):
+        await spawner.delete_object("pod", NAME)
+    assert away.calls == []
