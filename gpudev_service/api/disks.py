@@ -230,7 +230,15 @@ ROUTES = (
         body=RestoreRequest,
         answer=Disk,
         recall=restored,
-        errors=("disk_in_use", "disk_busy", "disk_full", "name_taken", "quota", "gone"),
+        errors=(
+            "disk_in_use",
+            "disk_busy",
+            "disk_full",
+            "impossible",
+            "name_taken",
+            "quota",
+            "gone",
+        ),
     ),
     Route(
         "list_snapshots",
@@ -253,7 +261,7 @@ ROUTES = (
         body=SnapshotRequest,
         answer=Snapshot,
         status=202,
-        errors=("disk_busy", "disk_full"),
+        errors=("disk_busy", "disk_full", "impossible"),
         recall=taken,
     ),
     Route(
@@ -279,6 +287,6 @@ ROUTES = (
         answer=Disk,
         status=201,
         recall=created,
-        errors=("name_taken", "quota", "disk_busy", "disk_full"),
+        errors=("name_taken", "quota", "disk_busy", "disk_full", "impossible"),
     ),
 )

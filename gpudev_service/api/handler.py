@@ -20,6 +20,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from gpudev_client.models import ErrorAnswer, ErrorBody
+from gpudev_service.disks.base import DiskError
 from gpudev_service.errors import CODES, Refusal, not_found
 from gpudev_service.store.errors import OutcomeUnknown, StoreBroken, StoreUnavailable
 
@@ -31,6 +32,7 @@ from .idempotency import Claim, Stored, hash_of
 from .permissions import Right
 from .route import BY_ID, BY_USER, Access, Call, Route, well_formed
 from .service import Service
+from .storage import refusal_of
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +188,9 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
         except StoreUnavailable:
             log.warning("request %s: the database is away", self.request_id)
             self.refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
+        except DiskError as error:
+            log.warning("request %s: %s: %s", self.request_id, type(error).__name__, error)
+            self.refuse(refusal_of(error))
 
     get = head = post = put = patch = delete = options = _answer
 

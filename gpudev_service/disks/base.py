@@ -12,6 +12,7 @@ The errors, all of them safe to show to a person (no path of the machine in the 
      ├─ DiskFull             no space or no inodes left, or a quota of the file system is reached
      ├─ DiskFailure          the file system or the storage refused; the cause is chained
      ├─ NothingToKeep        a snapshot of a disk that nobody has used yet
+     ├─ NoSnapshots          disks have no snapshots here at all
      ├─ ContentsUnknown      the files are not known without a server; the message says why
      ├─ InvalidCursor
      └─ PathError
@@ -76,6 +77,10 @@ class DiskFailure(DiskError):
 
 class NothingToKeep(DiskError):
     """The disk has no bytes yet of which a snapshot could be taken."""
+
+
+class NoSnapshots(DiskError):
+    """What holds the disks takes no snapshots, and makes no copies therefore."""
 
 
 class ContentsUnknown(DiskError):
@@ -210,6 +215,13 @@ class DiskBackend(Protocol):
     async def exists(self, disk_id: str) -> bool:
         """Whether the disk is there."""
 
+    async def size_gb(self, disk_id: str) -> int | None:
+        """What the disk was made with, or has grown to; None where disks take no sizes. Raises
+        DiskNotFound."""
+
+    async def require_snapshots(self) -> None:
+        """Raises NoSnapshots where disks can have none."""
+
     def path(self, disk_id: str) -> Path:
         """The live directory, mode 0700, that a server gets as its home.
 
@@ -233,7 +245,7 @@ class DiskBackend(Protocol):
         """Copy the live state. What has not changed since the newest snapshot costs no space.
 
         A server may run on the disk. Raises DiskNotFound, SnapshotExists, DiskBusy (another
-        snapshot of the disk is being taken), DiskFull, NothingToKeep.
+        snapshot of the disk is being taken), DiskFull, NothingToKeep, NoSnapshots.
         """
 
     async def snapshots(self, disk_id: str) -> Sequence[SnapshotInfo]:
@@ -261,7 +273,7 @@ class DiskBackend(Protocol):
     ) -> CopyInfo:
         """Make `new_disk_id` from a snapshot, or from the live state; without the snapshots.
 
-        Raises DiskNotFound, SnapshotNotFound, DiskExists, DiskBusy, DiskFull.
+        Raises DiskNotFound, SnapshotNotFound, DiskExists, DiskBusy, DiskFull, NoSnapshots.
         """
 
     async def restore(

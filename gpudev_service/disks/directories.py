@@ -77,6 +77,12 @@ class DirectoryDisks:
     def path(self, disk_id: str) -> Path:
         return self._storage.disk(disk_id).home
 
+    async def size_gb(self, disk_id: str) -> int | None:
+        return None
+
+    async def require_snapshots(self) -> None:
+        """A directory can always be copied."""
+
     async def exists(self, disk_id: str) -> bool:
         return await asyncio.to_thread(self._storage.disk(disk_id).top.is_dir)
 

@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpudev_client.kubernetes import LABEL_DISK, LABEL_MANAGED, LABEL_STATE, MANAGED_BY
-from gpudev_service.disks.base import DiskBusy, DiskFailure
+from gpudev_service.disks.base import DiskBusy, DiskError, DiskFailure, DiskFull, NoSnapshots
 from gpudev_service.disks.claims import SNAPSHOT_GROUP, Claim, State, Taken, claim, taken
+from gpudev_service.disks.reach import first_near, reach_of
 from gpudev_service.kube import KubeAway, KubeRefused
 
 if TYPE_CHECKING:
@@ -29,22 +30,35 @@ Object = dict[str, Any]
 
 _PAGE = 500
 _GONE, _CONFLICT = 404, 409
+#: What is asked for may well not be there, or be there already: no answer for the log.
+_EXPECTED = frozenset({_GONE, _CONFLICT})
+#: A 409 of a name that is taken; others say that something changed meanwhile, as quotas do.
+_EXISTS = "AlreadyExists"
+#: Part of the message by which a namespace's quota refuses.
+_QUOTA = "exceeded quota"
 #: Between calls that the API server did not answer, in seconds.
 _PAUSES = (0.5, 2.0)
 #: Seconds that reading a log of a few megabytes may take.
 _LOG_PATIENCE = 120.0
 
 
-class Refused(Exception):  # noqa: N818 - an answer
-    """The API server said no."""
+class Refused(DiskFailure):
+    """The API server said no. A failure like those of storage, so that whoever handles these
+    handles it too; `said` are the API server's own words, which are for the log."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    def __init__(self, status: int, reason: str, said: str) -> None:
+        super().__init__(
+            "The cluster refused what has to be done for it. Your operators find the reason in the "
+            "log."
+        )
+        self.status, self.reason, self.said = status, reason, said
 
-    def told(self, what: str) -> DiskFailure:
-        """The same for people; the API server's own words are for the log."""
-        log.warning("the cluster refused %s: %s", what, self)
+    def told(self, what: str) -> DiskError:
+        """The same with what was refused."""
+        if self.status in _EXPECTED:
+            log.warning("the cluster refused %s: %s", what, self.said)
+        if _QUOTA in self.said:
+            return DiskFull(f"There is no room left for {what}: the cluster's quota is used up.")
         return DiskFailure(
             f"The cluster refused {what}. Your operators find the reason in the log."
         )
@@ -126,20 +140,48 @@ class Objects:
         found = await self._get(f"/apis/storage.k8s.io/v1/storageclasses/{storage_class}")
         return found is not None and found.get("volumeBindingMode") == "WaitForFirstConsumer"
 
-    async def nodes(self) -> list[Object]:
-        return await self._pages("/api/v1/nodes")
+    async def node_near(self, claim: Claim) -> str | None:
+        """A node that can use the claim's volume, where the class waits for somebody to choose one:
+        so a restored disk stays where it was, and has its bytes before the old state goes."""
+        if not await self.waits_for_first_user(claim.storage_class):
+            return None
+        volume = await self.volume(claim.volume) if claim.volume else None
+        reach = None if volume is None else reach_of(volume)
+        return first_near(await self._pages("/api/v1/nodes"), reach)
 
     # --- snapshots --------------------------------------------------------------------------------
 
+    async def require_snapshots(self) -> None:
+        """Raises NoSnapshots where the cluster has no such objects."""
+        try:
+            await self._tried(partial(self._kube.get, self._snapshots, {"limit": "1"}))
+        except Refused as refused:
+            if refused.is_gone:
+                raise no_snapshots() from refused
+            raise
+
     async def snapshots(self, disk_id: str | None = None) -> list[Taken]:
-        return [taken(found) for found in await self._list(self._snapshots, disk_id)]
+        """All snapshots of a disk, or of all; none where the cluster has no such objects."""
+        try:
+            found = await self._list(self._snapshots, disk_id)
+        except Refused as refused:
+            if refused.is_gone:
+                return []
+            raise
+        return [taken(each) for each in found]
 
     async def snapshot(self, name: str) -> Taken | None:
         found = await self._get(f"{self._snapshots}/{name}")
         return None if found is None else taken(found)
 
     async def create_snapshot(self, manifest: Object) -> Taken:
-        return taken(await self._create(self._snapshots, manifest))
+        """Raises NoSnapshots where the cluster has no such objects."""
+        try:
+            return taken(await self._create(self._snapshots, manifest))
+        except Refused as refused:
+            if refused.is_gone:
+                raise no_snapshots() from refused
+            raise
 
     async def patch_snapshot(
         self, name: str, *, state: State | None = None, notes: Mapping[str, str] | None = None
@@ -217,7 +259,12 @@ class Objects:
 
     async def _create(self, path: str, manifest: Object) -> Object:
         # Not tried again: whether an answer that was lost had made it is the caller's to find out.
-        return await self._told(partial(self._kube.create, path, manifest))
+        try:
+            return await self._told(partial(self._kube.create, path, manifest))
+        except Refused as refused:
+            if refused.is_conflict and refused.reason != _EXISTS:
+                raise DiskBusy("the cluster is busy with other changes; try again later") from None
+            raise
 
     async def _patch(self, path: str, change: Object) -> Object:
         return await self._tried(partial(self._kube.patch, path, change))
@@ -254,4 +301,10 @@ class Objects:
         except KubeAway as away:
             raise DiskBusy("the cluster does not answer at the moment; try again later") from away
         except KubeRefused as refusal:
-            raise Refused(refusal.status, str(refusal)) from refusal
+            if refusal.status not in _EXPECTED:
+                log.warning("the cluster refused: %s", refusal)
+            raise Refused(refusal.status, refusal.reason, str(refusal)) from refusal
+
+
+def no_snapshots() -> NoSnapshots:
+    return NoSnapshots("This cluster takes no snapshots of disks.")

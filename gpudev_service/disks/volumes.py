@@ -27,7 +27,7 @@ from gpudev_service.disks.claims import Claim, State, Taken, current, following
 from gpudev_service.disks.index_pods import IndexPods
 from gpudev_service.disks.indexes import Indexed, Listings
 from gpudev_service.disks.objects import Objects, Refused
-from gpudev_service.disks.reach import Reach, first_near, reach_of
+from gpudev_service.disks.reach import Reach, reach_of
 from gpudev_service.disks.steps import OnVolumeStep, VolumeStep, nothing_listens
 from gpudev_service.disks.volume_answers import (
     copy_info,
@@ -79,6 +79,13 @@ class VolumeDisks:
 
     async def exists(self, disk_id: str) -> bool:
         return current(await self._claims(disk_id)) is not None
+
+    async def size_gb(self, disk_id: str) -> int | None:
+        _, live = await self._known(disk_id)
+        return -(-live.asked_bytes // GB)
+
+    async def require_snapshots(self) -> None:
+        await self._objects.require_snapshots()
 
     async def claim(self, disk_id: str) -> str | None:
         _, live = await self._known(disk_id)
@@ -338,7 +345,7 @@ class VolumeDisks:
         self, disk_id: str, generation: int, source: Taken, like: Claim, near: Claim | None = None
     ) -> Claim:
         size = max(like.asked_bytes, source.size_bytes)
-        node = None if near is None else await self._node_near(near)
+        node = None if near is None else await self._objects.node_near(near)
         manifest = self._manifest(
             disk_id, generation, State.MAKING, size, like.storage_class, source.name, node
         )
@@ -348,15 +355,6 @@ class VolumeDisks:
             if refused.is_conflict:
                 raise DiskBusy("other work is under way on this disk; try again later") from refused
             raise refused.told("the copy") from refused
-
-    async def _node_near(self, claim: Claim) -> str | None:
-        """A node that can use the claim's volume, where the class waits for somebody to choose one:
-        so a restored disk stays where it was, and has its bytes before the old state goes."""
-        if not await self._objects.waits_for_first_user(claim.storage_class):
-            return None
-        volume = await self._objects.volume(claim.volume) if claim.volume else None
-        reach = None if volume is None else reach_of(volume)
-        return first_near(await self._objects.nodes(), reach)
 
     async def _filled(self, made: Claim, what: str) -> None:
         """Waits for a copy's volume; a copy that does not come about is removed again."""

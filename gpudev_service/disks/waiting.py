@@ -86,7 +86,7 @@ class Waiting:
         try:
             await patch(name, notes={TOUCHED: self._options.now().isoformat()})
         except Refused as refused:
-            log.info("%s could not be marked as worked on: %s", name, refused)
+            log.info("%s could not be marked as worked on: %s", name, refused.said)
 
     async def no_snapshots(self, disk_id: str) -> None:
         async def left() -> bool:

@@ -157,7 +157,7 @@ async def end(ctx: Context, key: str) -> None:
     if is_reservation_id(row.server_name) and came_up:
         await _forget_server(ctx, row)
     if row.disk_id:
-        await disks.measure(ctx, row.disk_id)
+        await _measure(ctx, row.disk_id)
 
 
 async def _remove_shared(ctx: Context, row: ReservationRow) -> None:
@@ -176,6 +176,13 @@ async def _locate(ctx: Context, disk_id: str) -> None:
         await places.locate(ctx, disk_id)
     except backend.DiskError as error:
         log.warning("where disk %s is could not be found out: %s", disk_id, error)
+
+
+async def _measure(ctx: Context, disk_id: str) -> None:
+    try:
+        await disks.measure(ctx, disk_id)
+    except backend.DiskError as error:
+        log.warning("the size of disk %s could not be found out: %s", disk_id, error)
 
 
 async def _let_close(ctx: Context, row: ReservationRow) -> None:

@@ -18,7 +18,7 @@ from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
 from gpudev_service.kube import KubeAway, KubeRefused
-from gpudev_service.operations import servers, snapshots
+from gpudev_service.operations import servers, sizes, snapshots
 from gpudev_service.store.models import (
     Base,
     DiskRow,
@@ -52,7 +52,10 @@ async def run(ctx: Context) -> datetime | None:
     await _scratch(ctx)
     await _folders(ctx)
     await _forget_reservations(ctx, now)
-    await ctx.disks.clean_up()
+    try:
+        await ctx.disks.clean_up()
+    except backend.DiskError as error:
+        failures.append(error)
     if len(failures) > 1:
         raise ExceptionGroup("several disks could not be worked on", failures)
     if failures:
@@ -61,6 +64,8 @@ async def run(ctx: Context) -> datetime | None:
 
 
 async def _disk(ctx: Context, disk: DiskRow, now: datetime) -> None:
+    if disk.size_gb is None and ctx.disks.takes_sizes:
+        await sizes.learn(ctx, disk.id)  # made by a version that did not write it down
     if disk.purge_after is None:
         await _snapshots(ctx, disk, now)
     elif disk.purge_after <= now:

@@ -90,7 +90,7 @@ async def claim(
     if request.disk is None:
         return None
     if row is None:
-        row = _new(user, request.disk, groups, now)
+        row = _new(ctx, user, request.disk, groups, now)
         session.add(row)
         await _flush(
             session,
@@ -190,8 +190,8 @@ async def create_row(
     async def work(session: AsyncSession) -> str:
         await _name_free(session, user, name)
         await _room_for_disk(ctx, session, user, groups)
-        row = _new(user, name, groups, ctx.clock.now())
-        row.busy, row.size_gb = busy, size_gb
+        row = _new(ctx, user, name, groups, ctx.clock.now(), size_gb)
+        row.busy = busy
         session.add(row)
         await _flush(session, _taken(name))
         return row.id
@@ -451,13 +451,22 @@ def _names(user: str) -> Select[Any]:
     )
 
 
-def _new(user: str, name: str, groups: tuple[str, ...], now: datetime) -> DiskRow:
+def _new(
+    ctx: Context,
+    user: str,
+    name: str,
+    groups: tuple[str, ...],
+    now: datetime,
+    size_gb: int | None = None,
+) -> DiskRow:
     return DiskRow(
         id=new_id(),
         name=name,
         user=user,
         groups=list(groups),
         created_at=now,
+        # Another default of tomorrow does not change what this disk has.
+        size_gb=sizes.of_new(ctx, size_gb),
     )
 
 

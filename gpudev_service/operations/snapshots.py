@@ -22,7 +22,7 @@ from gpudev_service.disks import base as backend
 from gpudev_service.errors import Refusal, not_found
 from gpudev_service.store.models import DiskRow, SnapshotRow
 
-from . import cursors, disks
+from . import cursors, disks, sizes
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ async def newest(ctx: Context, session: AsyncSession, disk: DiskRow, count: int)
 
 async def take(ctx: Context, user: str, name: str, note: str | None, actor: Actor) -> Snapshot:
     """Begins a snapshot of a disk, used or not; the answer comes before its bytes are there."""
+    await _can(ctx)
 
     async def work(session: AsyncSession) -> tuple[SnapshotRow, str]:
         disk = await disks.require(session, user, name)
@@ -117,11 +118,14 @@ async def clone(
     actor: Actor,
 ) -> Disk:
     """Begins a new disk from another one, or from one of its snapshots."""
+    await _can(ctx)
     async with ctx.store.reading() as session:
         source = await disks.require(session, user, name)
         chosen = await _choose(session, source.id, request.snapshot, request.at)
     # Begun without a pause after the commit: `resume` takes what nobody works on for interrupted.
-    target = await disks.create_row(ctx, user, request.name, groups, busy=CLONING)
+    target = await disks.create_row(
+        ctx, user, request.name, groups, busy=CLONING, size_gb=sizes.of(ctx, source)
+    )
     ctx.background.start(f"disk:{target}", _clone(ctx, source.id, target, chosen))
     return await disks.get(ctx, user, request.name)
 
@@ -137,6 +141,7 @@ async def restore(
     """Undoes a deletion, or puts a disk back to a snapshot (after a snapshot of its present)."""
     if request.snapshot is None and request.at is None:
         return await disks.undelete(ctx, user, name, groups, actor)
+    await _can(ctx)
 
     async def work(session: AsyncSession) -> tuple[str, str]:
         row = await disks.require(session, user, name)
@@ -152,9 +157,25 @@ async def restore(
     return await disks.get(ctx, user, name)
 
 
+async def _can(ctx: Context) -> None:
+    """Refuses what needs snapshots where disks have none."""
+    try:
+        await ctx.disks.require_snapshots()
+    except backend.NoSnapshots as error:
+        raise Refusal(
+            "impossible",
+            f"{error} So no disk is snapshotted, cloned or put back here. Copy what you want to "
+            "keep to another place while a server has the disk, over SSH for example.",
+        ) from error
+
+
 async def resume(ctx: Context) -> None:
     """Takes up what a crash has interrupted. A restoration that had not been decided is given up:
-    the backend left the disk as it was; the person sees it and can ask again."""
+    the backend left the disk as it was; the person sees it and can ask again.
+
+    Raises:
+        DiskError: disks that nobody works on could not be looked at; to be called again.
+    """
     async with ctx.store.reading() as session:
         taking = list(
             await session.scalars(
@@ -164,15 +185,25 @@ async def resume(ctx: Context) -> None:
         busy = list(await session.scalars(select(DiskRow).where(DiskRow.busy.is_not(None))))
     interrupted = [row for row in taking if not ctx.background.running(f"snapshot:{row.id}")]
     idle = [disk for disk in busy if not ctx.background.running(f"disk:{disk.id}")]
+    failures: list[backend.DiskError] = []
     if interrupted or idle:
-        await ctx.disks.clean_up()
+        try:
+            await ctx.disks.clean_up()
+        except backend.DiskError as error:
+            failures.append(error)
     for row in interrupted:
         ctx.background.start(f"snapshot:{row.id}", _copy(ctx, row.disk_id, row.id))
     for disk in idle:
         if disk.busy == PURGING:
             continue  # the retention loop purges it again
-        there = await ctx.disks.exists(disk.id)
-        await _give_up(ctx, disk.id, drop=not there)
+        try:
+            there = await ctx.disks.exists(disk.id)
+        except backend.DiskError as error:
+            failures.append(error)
+        else:
+            await _give_up(ctx, disk.id, drop=not there)
+    if failures:
+        raise failures[0]
 
 
 async def _give_up(ctx: Context, disk_id: str, *, drop: bool) -> None:
@@ -232,7 +263,7 @@ async def _copy(
         note = str(error)
     except (backend.DiskError, Refusal) as error:
         note = str(error) or "The snapshot could not be taken."
-        log.warning("snapshot %s failed: %s", snapshot_id, type(error).__name__)
+        log.warning("snapshot %s failed: %s: %s", snapshot_id, type(error).__name__, error)
     except OSError:
         note = "The snapshot could not be taken."
         log.exception("snapshot %s failed", snapshot_id)
@@ -291,18 +322,21 @@ async def _clone(ctx: Context, source: str, target: str, snapshot_id: str | None
         await ctx.disks.clone(source, target, snapshot_id, _progress(ctx, target))
     except backend.DiskExists:
         log.info("disk %s was already complete", target)
-    except backend.DiskError as error:
-        log.warning("cloning to %s failed: %s", target, type(error).__name__)
+    except (backend.DiskError, Refusal) as error:
+        log.warning("cloning to %s failed: %s: %s", target, type(error).__name__, error)
         await _settle(ctx, target, drop=True)
         return
     finally:
         ctx.background.progress.pop(target, None)
     await _settle(ctx, target, drop=False)
+    # The source may have grown since the new disk was written down.
+    await sizes.learn(ctx, target)
     await disks.measure(ctx, target)
 
 
 async def _restore(ctx: Context, disk_id: str, snapshot_id: str) -> None:
-    """A safety snapshot, then the swap; without the first there is no second."""
+    """A safety snapshot, then the swap; without the first there is no second. Its note tells of a
+    swap that did not come about: the disk is as it was."""
 
     async def begin(session: AsyncSession) -> SnapshotRow:
         return _begin(session, disk_id, "safety", ctx.clock.now(), note="Before a restoration.")
@@ -313,12 +347,26 @@ async def _restore(ctx: Context, disk_id: str, snapshot_id: str) -> None:
         async with ctx.store.reading() as session:
             taken = await session.get_one(SnapshotRow, safety.id)
         if taken.state == "ready":
-            await ctx.disks.restore(disk_id, snapshot_id, _progress(ctx, disk_id))
-    except backend.DiskError as error:
-        log.warning("restoring %s failed: %s", disk_id, type(error).__name__)
+            await _swap(ctx, disk_id, snapshot_id, safety.id)
     finally:
         ctx.background.progress.pop(disk_id, None)
         await _settle(ctx, disk_id, drop=False)
+
+
+async def _swap(ctx: Context, disk_id: str, snapshot_id: str, safety: str) -> None:
+    try:
+        await ctx.disks.restore(disk_id, snapshot_id, _progress(ctx, disk_id))
+        return
+    except backend.DiskError as error:
+        log.warning("restoring %s failed: %s: %s", disk_id, type(error).__name__, error)
+        note = f"Before a restoration that was not done: {error}"
+
+    async def work(session: AsyncSession) -> None:
+        row = await session.get(SnapshotRow, safety)
+        if row is not None:
+            row.note = note
+
+    await ctx.store.run(work)
 
 
 async def _settle(ctx: Context, disk_id: str, *, drop: bool) -> None:

@@ -24,6 +24,8 @@ from gpudev_service.api.idempotency import Stored, hash_of
 from gpudev_service.api.permissions import Right
 from gpudev_service.api.route import Access, Call
 from gpudev_service.api.service import Service
+from gpudev_service.api.storage import refusal_of
+from gpudev_service.disks.base import DiskError
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 from gpudev_service.operations import status
@@ -336,6 +338,9 @@ class PageHandler(HubOAuthenticated, BodyHandler):
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, StoreUnavailable):
             error = Refusal("unavailable", "The database is away for a moment. Try again soon.")
+        if isinstance(error, DiskError):
+            log.warning("request %s: %s: %s", self.request_id, type(error).__name__, error)
+            error = refusal_of(error)
         if isinstance(error, Refusal):
             self.set_status(error.status)
             if error.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
@@ -361,7 +366,7 @@ class PageHandler(HubOAuthenticated, BodyHandler):
         )
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        if isinstance(value, HTTPError | Refusal | StoreUnavailable):
+        if isinstance(value, HTTPError | Refusal | StoreUnavailable | DiskError):
             return
         log.error(
             "page failed",

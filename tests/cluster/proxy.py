@@ -27,6 +27,8 @@ class Proxy:
     def __init__(self, upstream: Kube) -> None:
         self._upstream = upstream
         self.fault: str | None = None
+        #: Beginnings of paths that the API server does not know, as where a CRD is not installed.
+        self.unknown: tuple[str, ...] = ()
         self._moved = asyncio.Event()
         self._events: dict[str, list[bytes]] = {}
         self._lists: dict[str, bytes] = {}
@@ -39,6 +41,8 @@ class Proxy:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
+        if self.unknown and request.path.startswith(self.unknown):
+            return web.Response(text="404 page not found\n", status=404)
         watch = "watch" in request.query
         if self.fault == "half-open" or (self.fault == "half-open watches" and watch):
             await self._moved.wait()
