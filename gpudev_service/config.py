@@ -8,6 +8,7 @@ trait's name and what it accepts.
 from __future__ import annotations
 
 import os
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,7 +48,8 @@ class GpuDev(Configurable):
 
         With `fleet = "kubernetes"` each has `kubernetes` too: a dict with resource, node_selector,
         tolerations, runtime_class, profiling, scale_up (max_nodes, minutes). Where gpus_per_node,
-        cpus and memory_gb are left out they are what the nodes have.
+        cpus and memory_gb are left out they are what the nodes have. Types with the same resource
+        need a node_selector each that gives one label another value.
 
             c.GpuDev.gpu_types = {
                 "h100": {"kubernetes": {"node_selector": {"gpu": "h100"}}},
@@ -244,6 +246,7 @@ class GpuDev(Configurable):
         """A fleet of Kubernetes needs to know which nodes belong to a type."""
         if self.fleet != "kubernetes":
             return
+        self._need_own_gpus(types)
         for name, spec in types.items():
             if spec.kubernetes is None:
                 raise ConfigurationError(
@@ -277,6 +280,21 @@ class GpuDev(Configurable):
                 f"GpuDev.disks: {self.disks!r} cannot be the homes of servers where "
                 f"GpuDev.servers is {self.servers!r}. Accepted: {fitting!r}."
             )
+
+    def _need_own_gpus(self, types: dict[str, GpuTypeSpec]) -> None:
+        """Each type's GPUs are counted by themselves, so what belonged to two would be given out
+        twice. Types without GPUs share what a node has, and may be on the same ones."""
+        if self.fleet != "kubernetes":
+            return
+        for one, other in combinations(types.values(), 2):
+            mine, theirs = one.kubernetes, other.kubernetes
+            if mine and theirs and mine.shares_gpus_with(theirs):
+                raise ConfigurationError(
+                    f"GpuDev.gpu_types: {one.name!r} and {other.name!r} would promise the same "
+                    f"GPUs twice: pods of both ask for {mine.resource}, and a node can have the "
+                    "labels of both. Accepted: a node_selector of each that gives one label "
+                    "another value, or another resource."
+                )
 
     def _times(self) -> Times:
         times: Times = self._read("times", Times, self.times)

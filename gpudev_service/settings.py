@@ -41,9 +41,10 @@ class KubernetesType(Setting):
 
     `resource` is what pods ask for ("" for a type without GPUs; `nvidia.com/mig-1g.10gb` for a MIG
     slice). A node belongs to the type when it has every label of `node_selector` and, where there
-    is a resource, has that. Pods of the type get `tolerations` (as a pod has them), and
-    `runtime_class`. `profiling` adds the capabilities that GPU profilers need. `scale_up` says that
-    an autoscaler can add nodes.
+    is a resource, has that. A GPU belongs to one type: of two types with the same resource, each
+    has to give another value to one label. Pods of the type get `tolerations` (as a pod has them),
+    and `runtime_class`. `profiling` adds the capabilities that GPU profilers need. `scale_up` says
+    that an autoscaler can add nodes.
     """
 
     resource: str = "nvidia.com/gpu"
@@ -53,6 +54,13 @@ class KubernetesType(Setting):
     profiling: bool = False
     scale_up: ScaleUp | None = None
 
+
+    def shares_gpus_with(self, other: KubernetesType) -> bool:
+        """Whether a node could belong to both, and pods of both ask for the same GPUs there."""
+        if not self.resource or self.resource != other.resource:
+            return False
+        mine, theirs = self.node_selector, other.node_selector
+        return all(mine[label] == theirs[label] for label in mine.keys() & theirs.keys())
 
 class GpuTypeSpec(Setting):
     """A named kind of capacity.

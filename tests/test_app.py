@@ -130,6 +130,47 @@ def test_disks_that_servers_cannot_have_are_refused(traits: dict[str, str]) -> N
         settings(**traits)
 
 
+def kinds_of(**kubernetes: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "-"): {"kubernetes": made} for name, made in kubernetes.items()}
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        kinds_of(h100={}, h100_profiling={"profiling": True}),
+        kinds_of(h100={"node_selector": {"gpu": "h100"}}, h100_profiling={}),
+        kinds_of(
+            h100={"node_selector": {"gpu": "h100"}},
+            h100_profiling={"node_selector": {"gpu": "h100", "pool": "b"}, "profiling": True},
+        ),
+        kinds_of(
+            h100={"node_selector": {"gpu": "h100"}},
+            other={"resource": ""},
+            h100_profiling={"node_selector": {"pool": "b"}},
+        ),
+    ],
+)
+def test_two_types_of_the_same_gpus_are_refused(types: dict[str, Any]) -> None:
+    message = (
+        "'h100' and 'h100-profiling' would promise the same GPUs twice: .*nvidia.com/gpu.*Accepted"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        settings(fleet="kubernetes", gpu_types=types)
+    assert settings(gpu_types={name: T4 | one for name, one in types.items() if name != "other"})
+
+
+def test_types_that_cannot_have_the_same_gpus_are_taken() -> None:
+    h100 = {"node_selector": {"gpu": "h100", "pool": "a"}}
+    types = kinds_of(
+        h100=h100,
+        h100_profiling={"node_selector": {"gpu": "h100", "pool": "b"}},
+        h100_slice={**h100, "resource": "nvidia.com/mig-1g.10gb"},
+        cpu={**h100, "resource": ""},
+        cpu_large={"resource": ""},
+    )
+    assert len(settings(fleet="kubernetes", gpu_types=types).gpu_types) == 5
+
+
 def test_what_the_nodes_have_may_be_left_out_on_kubernetes_but_not_where_they_are_to_come() -> None:
     found = settings(gpu_types={"h100": {"kubernetes": {}}}, namespace="lab").gpu_types["h100"]
     assert found.kubernetes.resource == "nvidia.com/gpu"

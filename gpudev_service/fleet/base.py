@@ -19,10 +19,12 @@ class FleetAway(Exception):  # noqa: N818 - a state of the world
 @dataclass(frozen=True, slots=True)
 class View:
     """Whether what the fleet says is current; from a view that is not, nothing new is placed.
-    `trouble` says in words why it is not."""
+    `trouble` says in words why it is not; `no_growth` why a node that is wanted cannot be asked
+    for."""
 
     fresh: bool = True
     trouble: str | None = None
+    no_growth: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,10 @@ class Fleet(Protocol):
         raises, they will be named again."""
         ...
 
-    async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
-        """Those of `nodes` on which nothing can be started now, with the reason in words: asked at
-        the source itself, not seen in the view.
+    async def refusals(self, needed: Mapping[str, int]) -> Mapping[str, str]:
+        """Those of the nodes on which a server cannot be started now, with the reason in words:
+        asked at the source itself, not seen in the view. `needed` are the units that each has to
+        have: the server's own, and those of the leases that come before it there.
 
         Raises:
             FleetAway: it does not answer.
@@ -68,15 +71,17 @@ class Fleet(Protocol):
         ...
 
     async def ask_for(self, wanted: Mapping[str, int]) -> None:
-        """Sees to it that so many nodes of each type are being added, and no more.
+        """Sees to it that so many nodes of each type are being added, and no more. What is refused
+        for one type stands in the view, and keeps no other type from its nodes.
 
         Raises:
             FleetAway: it does not answer.
         """
         ...
 
-    def share(self, node: str, units: int) -> Share | None:
-        """What goes with `units` units of a node; None where servers take what they need."""
+    def share(self, node: str, units: int, reservation_id: str) -> Share | None:
+        """What goes with `units` units of a node for a reservation's server; None where servers
+        take what they need."""
         ...
 
 
@@ -89,8 +94,8 @@ class Unchanging:
     def changes(self) -> AbstractContextManager[frozenset[str]]:
         return nullcontext(frozenset())
 
-    async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
-        del nodes
+    async def refusals(self, needed: Mapping[str, int]) -> Mapping[str, str]:
+        del needed
         return {}
 
     def coming(self, gpu_type: str, most: int) -> Sequence[Coming]:
@@ -100,6 +105,6 @@ class Unchanging:
     async def ask_for(self, wanted: Mapping[str, int]) -> None:
         del wanted
 
-    def share(self, node: str, units: int) -> Share | None:
-        del node, units
+    def share(self, node: str, units: int, reservation_id: str) -> Share | None:
+        del node, units, reservation_id
         return None

@@ -7,10 +7,12 @@ scale up: `pods`: create and delete in the namespace of the servers, for placeho
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
+from gpudev_client import words
 from gpudev_service.kube import Cluster, KubeAway, KubeRefused
 from gpudev_service.kube.objects import CPU, MEMORY, Amounts, Node
 from gpudev_service.settings import GpuTypeSpec, NodeSpec, Settings
@@ -19,6 +21,8 @@ from . import scaling
 from .base import FleetAway, Share, View
 from .parts import LEAST_CPUS, LEAST_MEMORY, Kind, overhead, parts, resolved, usual
 from .scaling import Coming
+
+log = logging.getLogger(__name__)
 
 #: Nodes asked for at the same time before a start.
 _AT_ONCE = 16
@@ -48,6 +52,7 @@ class KubernetesFleet:
         self._touched = set(cluster.nodes)
         self._unplanned: set[str] = set(self._types)
         self._settling = False
+        self._refused: dict[str, str] = {}
         cluster.listen(self._hear)
 
     # --- the seam -----------------------------------------------------------------------------
@@ -62,7 +67,7 @@ class KubernetesFleet:
 
     def view(self) -> View:
         sight = self._cluster.sight()
-        return View(sight.fresh, sight.words)
+        return View(sight.fresh, sight.words, " ".join(self._refused.values()) or None)
 
     @contextmanager
     def changes(self) -> Iterator[frozenset[str]]:
@@ -80,15 +85,15 @@ class KubernetesFleet:
             self._unplanned |= named
             raise
 
-    async def refusals(self, nodes: Sequence[str]) -> Mapping[str, str]:
+    async def refusals(self, needed: Mapping[str, int]) -> Mapping[str, str]:
         turns = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(name: str) -> str | None:
+        async def one(name: str, units: int) -> str | None:
             async with turns:
-                return await self._refusal(name)
+                return await self._refusal(name, units)
 
-        said = await asyncio.gather(*(one(name) for name in nodes))
-        return {name: why for name, why in zip(nodes, said, strict=True) if why is not None}
+        said = await asyncio.gather(*(one(name, units) for name, units in needed.items()))
+        return {name: why for name, why in zip(needed, said, strict=True) if why is not None}
 
     def coming(self, gpu_type: str, most: int) -> Sequence[Coming]:
         self._settle()
@@ -98,12 +103,30 @@ class KubernetesFleet:
     async def ask_for(self, wanted: Mapping[str, int]) -> None:
         """A placeholder has done its work when it has a node that is ready; it must be gone before
         a server comes there."""
-        try:
-            for kind in self._kinds:
-                if kind.kubernetes.scale_up is not None:
-                    await self._placeholders(kind.spec.name, wanted.get(kind.spec.name, 0))
-        except (KubeAway, KubeRefused) as error:
-            raise FleetAway(str(error)) from error
+        for kind in self._kinds:
+            if kind.kubernetes.scale_up is None:
+                continue
+            name = kind.spec.name
+            try:
+                await self._placeholders(name, wanted.get(name, 0))
+            except KubeAway as away:
+                raise FleetAway(str(away)) from away
+            except KubeRefused as refusal:
+                self._cannot_grow(name, refusal)
+            else:
+                self._refused.pop(name, None)
+
+    def _cannot_grow(self, gpu_type: str, refusal: KubeRefused) -> None:
+        """What the API server says may name things that are nobody's business: it is for the log,
+        once for each answer, and whoever reads how the service does is told that it is there."""
+        told = (
+            f"No node of {gpu_type} can be asked for: the cluster refuses the pod for it "
+            f"({refusal.status} {refusal.reason}). The service's log has its words; it is tried "
+            "again."
+        )
+        if self._refused.get(gpu_type) != told:
+            log.warning("no node of %s can be asked for: %s", gpu_type, refusal)
+        self._refused[gpu_type] = told
 
     async def _placeholders(self, gpu_type: str, wanted: int) -> None:
         waiting = []
@@ -117,15 +140,17 @@ class KubernetesFleet:
                 waiting.append(pod)
         for pod in waiting[wanted:]:
             await self._cluster.kube.delete(pod.path, {"gracePeriodSeconds": 0})
-        existing = self._of_kind[gpu_type]
+        existing = list(self._of_kind[gpu_type].values())
         for _ in range(wanted - len(waiting)):
             name = f"{scaling.placeholder_prefix(gpu_type)}{secrets.token_hex(4)}"
             pod_made = scaling.placeholder(self._types[gpu_type], name, self._image, existing)
             path = f"/api/v1/namespaces/{self._cluster.namespace}/pods"
             self._cluster.learn_pod(await self._cluster.kube.create(path, pod_made))
 
-    def share(self, node: str, units: int) -> Share | None:
-        """Proportional, and never more than is left: pods of others may have come since."""
+    def share(self, node: str, units: int, reservation_id: str) -> Share | None:
+        """Proportional, and never more than is left: pods of others may have come since, and one
+        that is leaving has its part until it has gone. What an earlier start of the reservation has
+        left there goes before the server of this one comes, and takes nothing from it."""
         self._settle()
         spec = self._by_name.get(node)
         if spec is None:
@@ -133,7 +158,9 @@ class KubernetesFleet:
         here = self._cluster.nodes.get(spec.machine)
         taken: dict[str, float] = {}
         for pod in self._cluster.pods_on(spec.machine):
-            for name, amount in ({} if pod.over or pod.placeholder else pod.requests).items():
+            if pod.over or pod.placeholder or pod.reservation == reservation_id:
+                continue
+            for name, amount in pod.requests.items():
                 taken[name] = taken.get(name, 0.0) + amount
         room = {
             name: here.allocatable.get(name, 0.0) - taken.get(name, 0.0) if here else 0.0
@@ -223,7 +250,7 @@ class KubernetesFleet:
                 self._unplanned.add(name)
             self._types[name] = spec
 
-    async def _refusal(self, name: str) -> str | None:
+    async def _refusal(self, name: str, needed: int) -> str | None:
         spec = self._by_name.get(name)
         host = spec.machine if spec else name
         try:
@@ -237,7 +264,16 @@ class KubernetesFleet:
         now = {part.name: part for part in parts(node, pods, kinds, self._daemons)}.get(name)
         if now is None:
             return "It has not the GPUs any more that it had."
-        return None if now.ready else now.reason
+        if not now.ready:
+            return now.reason
+        kind = self._types[now.gpu_type]
+        return None if kind.units_of(now) >= needed else _too_few(kind, now, needed)
+
+
+def _too_few(kind: GpuTypeSpec, spec: NodeSpec, needed: int) -> str:
+    can_be_had = words.counted(kind.units_of(spec), "GPU" if kind.gpus_per_node else "share")
+    said = f"Only {can_be_had} of it can be had now, and the leases on it hold {needed}."
+    return f"{said} {spec.reason}" if spec.reason else said
 
 
 def _size(node: Node | None) -> tuple[Amounts, Amounts] | None:

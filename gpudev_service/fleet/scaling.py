@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpudev_client.kubernetes import LABEL_MANAGED, LABEL_PLACEHOLDER, MANAGED_BY
+from gpudev_service.kube.objects import HOSTNAME, Node
 from gpudev_service.settings import GpuTypeSpec
 
 from .parts import tolerations
@@ -62,7 +63,7 @@ def free_from(promised: Sequence[int], minutes: float, now_ms: int) -> int:
 
 
 def placeholder(
-    spec: GpuTypeSpec, name: str, image: str, existing: Iterable[str]
+    spec: GpuTypeSpec, name: str, image: str, existing: Iterable[Node]
 ) -> dict[str, Any]:
     """The pod that asks for a node of the type."""
     kubernetes = spec.kubernetes
@@ -72,12 +73,9 @@ def placeholder(
     amounts = {"cpu": f"{spec.cpus * 600}m", "memory": f"{int(spec.memory_gb * 600)}Mi"}
     if kubernetes.resource:
         amounts[kubernetes.resource] = str(spec.gpus_per_node)
-    elsewhere = {"key": "metadata.name", "operator": "NotIn", "values": sorted(existing)}
-    terms = [{"matchFields": [elsewhere]}] if elsewhere["values"] else []
-    affinity = {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}
-        }
+    elsewhere = _elsewhere(existing)
+    required = {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [elsewhere]}
     }
     return {
         "apiVersion": "v1",
@@ -108,10 +106,35 @@ def placeholder(
             },
             "terminationGracePeriodSeconds": 0,
             "tolerations": tolerations(kubernetes),
-            **({"affinity": affinity} if terms else {}),
+            **({"affinity": {"nodeAffinity": required}} if elsewhere else {}),
             **({"runtimeClassName": kubernetes.runtime_class} if kubernetes.runtime_class else {}),
         },
     }
+
+
+def _elsewhere(existing: Iterable[Node]) -> dict[str, Any]:
+    """The term of a node affinity that leaves out these nodes, however many they are.
+
+    By their host names: Kubernetes compares a label with many values, and the name of a node
+    (`matchFields`) with one alone. The node that an autoscaler thinks of, as a copy of one of its
+    group or from nothing, has a host name of its own, and so fits. A node whose kubelet was told
+    not to give the label is left out by its name; all requirements of a term have to hold.
+    """
+    hosts, unlabelled = set(), []
+    for node in existing:
+        if HOSTNAME in node.labels:
+            hosts.add(node.labels[HOSTNAME])
+        else:
+            unlabelled.append(node.name)
+    term: dict[str, Any] = {}
+    if hosts:
+        term["matchExpressions"] = [{"key": HOSTNAME, "operator": "NotIn", "values": sorted(hosts)}]
+    if unlabelled:
+        term["matchFields"] = [
+            {"key": "metadata.name", "operator": "NotIn", "values": [name]}
+            for name in sorted(unlabelled)
+        ]
+    return term
 
 
 def _limits(amounts: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from gpudev_service.clock import elapsed
 from gpudev_service.settings import Settings
 
-from .objects import Node, Pod, node_reader, pod_reader
+from .objects import HOSTNAME, Node, Pod, node_reader, pod_reader
 from .refusals import KubeRefused, Object
 from .watch import Timing, Watched
 
@@ -51,7 +51,7 @@ class Cluster:
         clock: Callable[[], float] = elapsed,
     ) -> None:
         kinds = [t.kubernetes for t in settings.gpu_types.values() if t.kubernetes]
-        labels = frozenset(label for kind in kinds for label in kind.node_selector)
+        labels = frozenset(label for kind in kinds for label in kind.node_selector) | {HOSTNAME}
         resources = frozenset(kind.resource for kind in kinds if kind.resource)
         self.kube = kube
         self.namespace = settings.kubernetes.namespace

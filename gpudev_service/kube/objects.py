@@ -17,6 +17,8 @@ from .refusals import Object
 CPU, MEMORY = "cpu", "memory"
 ZONE = "topology.kubernetes.io/zone"
 #: Of a pod that the kubelet itself runs from a file; the cluster cannot move it.
+#: By which every kubelet names its node.
+HOSTNAME = "kubernetes.io/hostname"
 _MIRROR = "kubernetes.io/config.mirror"
 
 _SUFFIXES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -144,7 +144,8 @@ class Runner:
 
     def health(self) -> list[LoopHealth]:
         """How each loop did last; one that is overdue is not ok. The clock stands among them: the
-        service does not follow when the machine's is moved. So does the view of the fleet."""
+        service does not follow when the machine's is moved. So do the view of the fleet, and
+        whether nodes that are wanted can be asked for."""
         now = self._ctx.clock.now()
         found = []
         for name, loop in LOOPS.items():
@@ -154,7 +155,7 @@ class Runner:
             if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return [*found, self._view_health(now), self._clock_health(now)]
+        return [*found, *self._fleet_health(now), self._clock_health(now)]
 
     def _clock_health(self, now: datetime) -> LoopHealth:
         drift = self._ctx.clock.drift()
@@ -163,10 +164,13 @@ class Runner:
             message = _behind_words(self._behind)
         return LoopHealth(name="clock", last_run_at=now, ok=message is None, message=message)
 
-    def _view_health(self, now: datetime) -> LoopHealth:
-        """The fleet as it is seen: while it is not, nothing new is placed."""
+    def _fleet_health(self, now: datetime) -> Iterator[LoopHealth]:
+        """The fleet as it is seen: while it is not, nothing new is placed. And whether it can be
+        made larger where somebody is promised that it is."""
         view = self._ctx.fleet.view()
-        return LoopHealth(name="view", last_run_at=now, ok=view.fresh, message=view.trouble)
+        yield LoopHealth(name="view", last_run_at=now, ok=view.fresh, message=view.trouble)
+        grows = view.no_growth is None
+        yield LoopHealth(name="scale_up", last_run_at=now, ok=grows, message=view.no_growth)
 
     def _tell_drift(self) -> None:
         """Once for each time that the clock is moved."""

@@ -1,11 +1,12 @@
-"""Leases whose node has gone, or was closed, before their server could start: placed again at once,
-or waiting again in the place in the queue that they had."""
+"""Leases whose node has gone, was closed, or has lost GPUs before their server could start: placed
+again at once, or waiting again in the place in the queue that they had."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import Reservation
@@ -14,7 +15,7 @@ from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import FleetAway
-from gpudev_service.store.models import LeaseUnitRow, PlacementRow
+from gpudev_service.store.models import LeaseUnitRow, PlacementRow, ReservationRow
 
 from . import planning, views
 from .rows import load
@@ -47,17 +48,42 @@ async def startable(ctx: Context, view: Reservation) -> Reservation:
             break
     raise Refusal(
         "planned_again",
-        "The node for your server is not there any more. Your place in the queue is kept.",
+        "The node for your server cannot take it any more. Your place in the queue is kept.",
     )
 
 
 async def _refusals(ctx: Context, view: Reservation) -> Mapping[str, str]:
+    needed = await _needed(ctx, view)
     try:
-        return await ctx.fleet.refusals([place.node for place in view.placement])
+        return await ctx.fleet.refusals(needed)
     except FleetAway as away:
         raise Refusal(
             "unavailable", f"Nothing can be started at the moment: {away}. It is tried again."
         ) from away
+
+
+async def _needed(ctx: Context, view: Reservation) -> dict[str, int]:
+    """The units that each of the reservation's nodes has to have for its server to find its own:
+    together with those of the leases that come before it there. Where a node has lost some, it is
+    thus the last who have to go, whoever asks first."""
+    needed = {place.node: 0 for place in view.placement}
+    unit, row = LeaseUnitRow, ReservationRow
+    query = (
+        select(unit.node, row).join(row, row.id == unit.reservation_id).where(unit.node.in_(needed))
+    )
+    async with ctx.store.reading() as session:
+        held = [(node, lease) for node, lease in await session.execute(query)]
+    own = next((_turn(lease) for _, lease in held if lease.id == view.id), None)
+    for node, lease in held:
+        if own is not None and _turn(lease) <= own:
+            needed[node] += 1
+    return needed
+
+
+def _turn(lease: ReservationRow) -> tuple[bool, datetime | None, str]:
+    """Whose server has been started has its GPUs already; then by the leases' beginnings."""
+    waits = State(lease.state) is State.PREPARING and lease.server_handle is None
+    return waits, lease.starts_at, lease.id
 
 
 async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) -> Reservation:

@@ -80,7 +80,7 @@ async def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaun
         ctx.fleet.types()[row.gpu_type],
         [machines.get(name, name) for name in places],
         row.units_per_node,
-        [ctx.fleet.share(name, row.units_per_node) for name in places],
+        [ctx.fleet.share(name, row.units_per_node, row.id) for name in places],
         claim=await ctx.disks.claim(row.disk_id) if row.disk_id else None,
         shared_claim=await _shared(ctx, row),
         image=row.image,

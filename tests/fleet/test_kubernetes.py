@@ -109,7 +109,7 @@ async def test_before_a_start_the_node_itself_is_asked_and_the_view_learns(tmp_p
         moody.set(node("a", cordoned=True))
         moody.drop("b")
         assert there.node("a").ready, "the watch has not told"
-        refused = await fleet.refusals(["a", "b", "c"])
+        refused = await fleet.refusals({"a": 1, "b": 1, "c": 1})
         assert set(refused) == {"a", "b"}
         assert "cordoned" in refused["a"]
         assert "left the cluster" in refused["b"]
@@ -123,7 +123,7 @@ async def test_what_was_learned_is_not_undone_by_what_the_watch_tells_of_before(
         there.moody.become("silent")
         there.moody.set(node("a", labels={"x": "old"}))
         there.moody.set(node("a", cordoned=True))
-        assert await there.fleet.refusals(["a"])
+        assert await there.fleet.refusals({"a": 1})
         ready = []
         there.cluster.listen(lambda name: ready.append(there.cluster.nodes[name].cordoned))
         there.moody.become("well")
@@ -137,21 +137,57 @@ async def test_while_the_cluster_is_away_nobody_is_told_that_a_node_will_do(tmp_
     async with site(tmp_path, node("a")) as there:
         there.moody.become("ill")
         with pytest.raises(FleetAway, match="503"):
-            await there.fleet.refusals(["a"])
+            await there.fleet.refusals({"a": 1})
+
+
+async def test_a_node_that_has_lost_units_takes_what_it_has_left(tmp_path: Path) -> None:
+    sick = node("a", healthy=6)
+    async with site(tmp_path, sick, node("b", gpus=0), types=(H100, CPU)) as there:
+        assert await there.fleet.refusals({"a": 6, "b": 2}) == {}
+        refused = await there.fleet.refusals({"a": 7, "b": 3})
+        assert refused["a"] == (
+            "Only 6 GPUs of it can be had now, and the leases on it hold 7. 2 GPUs out of order."
+        )
+        assert "Only 2 shares of it" in refused["b"]
+        there.moody.set(pod("train", "a", gpu="1"))
+        await there.until(lambda: there.node("a").units == 5)
+        refused = await there.fleet.refusals({"a": 6})
+        assert "1 GPU used by pods that are not gpudev's" in refused["a"]
 
 
 async def test_a_share_is_proportional_and_never_more_than_is_left(tmp_path: Path) -> None:
     ours = pod("s", "a", reservation="r" * 16, gpu="4", cpu="32", memory="100Gi")
     async with site(tmp_path, node("a"), ours) as there:
-        half = there.fleet.share("a", 4)
+        half = there.fleet.share("a", 4, "new")
         assert half is not None
         assert (half.cpus, half.memory_bytes) == (32, 256 * 2**30)
         there.moody.set(pod("late", "a", cpu="10", memory="300Gi"))
         await there.until(lambda: len(list(there.cluster.pods_on("a"))) == 2)
-        now = there.fleet.share("a", 1)
+        now = there.fleet.share("a", 1, "new")
         assert now is not None
         assert now.cpus <= 8
-        rest = there.fleet.share("a", 4)
+        rest = there.fleet.share("a", 4, "new")
         assert rest is not None
         assert (rest.cpus, rest.memory_bytes) == (22, 112 * 2**30)
-        assert there.fleet.share("nowhere", 1) is None
+        assert there.fleet.share("nowhere", 1, "new") is None
+
+
+async def test_a_share_is_as_large_while_an_earlier_pod_of_the_reservation_is_still_there(
+    tmp_path: Path,
+) -> None:
+    mine, other = "m" * 16, "o" * 16
+    async with site(tmp_path, node("a")) as there:
+        whole = there.fleet.share("a", 8, mine)
+        assert whole is not None
+        before = pod("s", "a", reservation=mine, gpu="8", cpu="64", memory="512Gi")
+        there.moody.set(before)
+        await there.until(lambda: bool(there.cluster.pods_of(mine)))
+        assert there.fleet.share("a", 8, mine) == whole
+        # Somebody else's counts until it has gone, also while it is leaving.
+        leaving = pod("o", "a", reservation=other, gpu="4", cpu="32", memory="256Gi")
+        leaving["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+        there.moody.set(leaving)
+        await there.until(lambda: bool(there.cluster.pods_of(other)))
+        half = there.fleet.share("a", 8, mine)
+        assert half is not None
+        assert (half.cpus, half.memory_bytes) == (32, 256 * 2**30)

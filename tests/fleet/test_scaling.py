@@ -14,7 +14,10 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import free_from
+from gpudev_service.fleet.scaling import placeholder_prefix
+from gpudev_service.kube.objects import HOSTNAME
 from gpudev_service.loops import fleet as fleet_loop
+from gpudev_service.loops.runner import Runner
 from gpudev_service.operations import capacity, reservations, servers
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, ScaleUp
 from gpudev_service.store.engine import Store
@@ -33,6 +36,17 @@ GROWING = GpuTypeSpec(
 )
 
 
+SMALL = GROWING.model_copy(
+    update={
+        "name": "l4",
+        "gpus_per_node": 4,
+        "kubernetes": KubernetesType(
+            node_selector={"gpu": "l4"}, scale_up=ScaleUp(max_nodes=2, minutes=MINUTES)
+        ),
+    }
+)
+
+
 @pytest.fixture
 async def there(tmp_path: Path) -> AsyncIterator[Site]:
     async with site(tmp_path, types=(GROWING,)) as found:
@@ -41,6 +55,10 @@ async def there(tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def world(store: Store, tmp_path: Path, there: Site) -> World:
+    return world_of(there, store, tmp_path)
+
+
+def world_of(there: Site, store: Store, tmp_path: Path) -> World:
     made = make_world(store, tmp_path, types=there.settings.gpu_types, nodes=())
     made.ctx.settings, made.ctx.fleet = there.settings, there.fleet
     return made
@@ -119,16 +137,54 @@ async def test_no_more_nodes_are_asked_for_than_may_be_and_none_that_nobody_want
 
 
 async def test_a_placeholder_asks_for_another_node_than_those_that_are_there(
-    world: World, there: Site
+    store: Store, tmp_path: Path
 ) -> None:
-    there.moody.set(node("old", cordoned=True))
-    await there.until(lambda: "old" in there.cluster.nodes)
-    await world.reserve(gpu_type="h100", gpus=1)
-    await fleet_loop.run(world.ctx)
-    (pod,) = placeholders(there)
-    rule = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    assert rule["nodeSelectorTerms"][0]["matchFields"][0]["values"] == ["old"]
-    assert pod["spec"]["automountServiceAccountToken"] is False
+    old = [node(f"old-{at}", cordoned=True, labels={HOSTNAME: f"host-{at}"}) for at in (1, 2, 3)]
+    nameless = [node(f"nameless-{at}", cordoned=True) for at in (4, 5)]
+    growing = KubernetesType(scale_up=ScaleUp(max_nodes=6, minutes=MINUTES))
+    kind = GROWING.model_copy(update={"kubernetes": growing})
+    async with site(tmp_path, *old, *nameless, types=(kind,)) as there:
+        world = world_of(there, store, tmp_path)
+        await world.reserve(gpu_type="h100", gpus=1)
+        await fleet_loop.run(world.ctx)
+        (pod,) = placeholders(there)
+        rule = pod["spec"]["affinity"]["nodeAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]
+        [term] = rule["nodeSelectorTerms"]
+        hosts = {"key": HOSTNAME, "operator": "NotIn", "values": ["host-1", "host-2", "host-3"]}
+        assert term["matchExpressions"] == [hosts]
+        # Kubernetes takes one name in each of these.
+        assert [one["values"] for one in term["matchFields"]] == [["nameless-4"], ["nameless-5"]]
+        assert pod["spec"]["automountServiceAccountToken"] is False
+
+
+async def test_a_type_whose_placeholder_is_refused_keeps_no_other_from_its_nodes_and_is_told_of(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site(tmp_path, types=(GROWING, SMALL)) as there:
+        world = world_of(there, store, tmp_path)
+        there.moody.barred = placeholder_prefix("h100")
+        await world.reserve("ada", "h100", gpus=8)
+        await world.reserve("bob", "l4", gpus=4)
+        for _ in range(3):
+            await fleet_loop.run(world.ctx)
+        [made] = placeholders(there)
+        assert made["metadata"]["labels"][LABEL_PLACEHOLDER] == "l4"
+        view, secret = there.fleet.view(), "nodes of the accounting"
+        assert view.fresh
+        assert "No node of h100 can be asked for" in (view.no_growth or "")
+        assert "422 Invalid" in (view.no_growth or "")
+        assert secret not in (view.no_growth or ""), "what the cluster says is for the log"
+        logged = [record for record in caplog.records if secret in record.message]
+        assert len(logged) == 1, "once for each answer"
+        health = {one.name: one for one in Runner(world.ctx).health()}
+        assert health["view"].ok
+        assert (health["scale_up"].ok, health["scale_up"].message) == (False, view.no_growth)
+        there.moody.barred = None
+        await fleet_loop.run(world.ctx)
+        assert len(placeholders(there)) == 2
+        assert there.fleet.view().no_growth is None
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class Moody:
         self.things: dict[str, dict[str, Object]] = {"nodes": {}, "pods": {}}
         self.told: dict[str, list[Object]] = {"nodes": [], "pods": []}
         self.stuck: set[str] = set()
+        #: Pods whose names begin so are refused, in words that are nobody else's business.
+        self.barred: str | None = None
         self.bookmarks = True
         self.deleted: list[tuple[str, Object]] = []
         self.mood = "well"
@@ -120,6 +122,11 @@ class Things(RequestHandler):
         if self._wrong():
             return
         made = json.loads(self.request.body)
+        barred = self.moody.barred
+        if barred is not None and made["metadata"]["name"].startswith(barred):
+            self.set_status(422)
+            self.write({"reason": "Invalid", "message": "these are nodes of the accounting"})
+            return
         made["metadata"]["namespace"] = self.request.path.split("/")[4]
         made["metadata"]["uid"] = f"uid-{made['metadata']['name']}"
         self.moody.set(made)

@@ -103,6 +103,92 @@ async def test_a_lease_that_finds_no_other_node_waits_before_those_who_came_late
     assert (await servers.launch(world.ctx, first.id)).pods
 
 
+@pytest.mark.parametrize("how", ["broken", "foreign"])
+async def test_a_lease_whose_gpus_go_before_the_start_moves_at_once(
+    world: World, there: Site, how: str
+) -> None:
+    lease = await world.reserve(gpu_type="h100", gpus=8)
+    assert where(lease) == ["a"]
+    if how == "broken":
+        there.moody.become("silent")
+        there.moody.set(node("a", healthy=6))
+    else:
+        there.moody.set(pod("train", "a", gpu="1"))
+        await there.until(lambda: there.node("a").units == 7)
+    launch = await servers.launch(world.ctx, lease.id)
+    assert launch.pods is not None
+    assert launch.pods.nodes == ["b"]
+    assert launch.reservation.state is State.PREPARING
+    [told] = [one for one in await world.reasons(lease) if one.startswith("a cannot take your")]
+    assert "and the leases on it hold 8" in told
+    small = await world.reserve("bob", "h100", gpus=6)
+    assert where(small) == ["a"], "what is left of the node is given to others"
+
+
+async def test_a_lease_that_has_lost_gpus_waits_in_its_place_where_there_are_no_others(
+    world: World, there: Site
+) -> None:
+    first = await world.reserve("ada", "h100", gpus=8)
+    await world.reserve("bob", "h100", gpus=8, hours=2)
+    world.clock.pass_time(minutes=1)
+    later = await world.reserve("eve", "h100", gpus=8)
+    there.moody.set(node("a", healthy=7))
+    await there.until(lambda: there.node("a").units == 7)
+    with pytest.raises(Refusal, match="cannot take it any more") as refused:
+        await servers.launch(world.ctx, first.id)
+    assert refused.value.code == "planned_again"
+    assert [(await world.look(one)).position for one in (first, later)] == [1, 2]
+    there.moody.set(node("a"))
+    await there.until(lambda: there.node("a").units == 8)
+    await fleet_loop.run(world.ctx)
+    assert await world.states(first, later) == [State.PREPARING, State.QUEUED]
+    assert (await servers.launch(world.ctx, first.id)).pods
+
+
+async def test_of_leases_that_share_a_node_only_the_last_goes_when_it_loses_gpus(
+    world: World, there: Site
+) -> None:
+    runs = await world.running(await world.reserve("ada", "h100", gpus=3))
+    early = await world.reserve("bob", "h100", gpus=3)
+    world.clock.pass_time(minutes=1)
+    late = await world.reserve("eve", "h100", gpus=2)
+    assert [where(one) for one in (runs, early, late)] == [["a"]] * 3
+    there.moody.set(node("a", healthy=7))
+    await there.until(lambda: there.node("a").units == 7)
+    # Whoever asks first: it is the last one's GPUs that are not there.
+    moved = await servers.launch(world.ctx, late.id)
+    assert where(moved.reservation) == ["b"]
+    stays = await servers.launch(world.ctx, early.id)
+    assert where(stays.reservation) == ["a"]
+    assert where((await servers.launch(world.ctx, runs.id)).reservation) == ["a"]
+    there.moody.set(node("a", healthy=5))
+    await there.until(lambda: there.node("a").units == 5)
+    # Who has a server that runs keeps it, and can start it again.
+    assert where((await servers.launch(world.ctx, early.id)).reservation) == ["b"]
+    assert where((await servers.launch(world.ctx, runs.id)).reservation) == ["a"]
+
+
+async def test_a_server_is_not_started_again_on_a_node_that_has_lost_its_gpus(
+    world: World, there: Site
+) -> None:
+    lease = await world.running(await world.reserve(gpu_type="h100", gpus=8))
+    there.moody.set(node("a", healthy=7))
+    await there.until(lambda: there.node("a").units == 7)
+    with pytest.raises(Refusal, match="Only 7 GPUs of it") as refused:
+        await servers.launch(world.ctx, lease.id)
+    assert refused.value.code == "wrong_state"
+
+
+async def test_a_second_start_gets_as_much_as_the_first(world: World, there: Site) -> None:
+    lease = await world.reserve(gpu_type="h100", gpus=8)
+    first = (await servers.launch(world.ctx, lease.id)).pods
+    assert first is not None
+    cpu, memory = str(first.cpus), str(first.memory_bytes)
+    there.moody.set(pod("s", "a", reservation=lease.id, gpu="8", cpu=cpu, memory=memory))
+    await there.until(lambda: bool(there.cluster.pods_of(lease.id)))
+    assert (await servers.launch(world.ctx, lease.id)).pods == first
+
+
 async def test_a_server_that_crashed_is_not_started_again_on_a_node_that_is_gone(
     world: World, there: Site
 ) -> None:
