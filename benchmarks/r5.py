@@ -55,6 +55,8 @@ class _Servers:
         return False
     async def is_idle(self, reservation_id, handle):
         return False
+    async def give_up(self):
+        return None
     async def tell(self, reservation_id, text):
         return 0
 

@@ -36,7 +36,10 @@ class Trouble:
 
     def about(self, who: str) -> str:
         """The words about another pod than the server's: "The worker on n2"."""
-        return self.words.replace("The server", who).replace("the server", "it")
+        if "The server" in self.words:
+            return self.words.replace("The server", who).replace("the server", "it")
+        named = who[0].lower() + who[1:]
+        return self.words.replace("the server", named, 1).replace("the server", "it")
 
 
 #: Ends that Kubernetes announces by a condition, by its reason.
@@ -132,18 +135,23 @@ def trouble(pod: Pod, events: Iterable[Pod] = ()) -> Trouble | None:
         found = _failed(status)
     if found is None:
         found = _ended(status)
-    if found is None and (pod.get("metadata") or {}).get("deletionTimestamp"):
+    if found is None and is_given_up(pod):
+        return Trouble(*_PHASES["NodeLost"], over=True)
+    if found is None and is_leaving(pod):
         return Trouble("deleted", "The server's pod is being deleted.", over=True)
+    if found is None and is_unheard(pod):
+        words = "The node on which the server runs does not answer at the moment."
+        return Trouble("node_silent", words, over=False)
     return found or _unscheduled(status) or _waiting(status) or _from_events(pod, list(events))
 
 
 def ended(pod: Pod) -> int | None:
     """The exit code of a server that is over; None while it runs, starts, or is started again in
-    its place by the node."""
+    its place by the node. One that was given up with its node is over, whatever it still does."""
     status, main = pod.get("status") or {}, _main(pod)
     finished = (main.get("state") or {}).get("terminated")
     code = int((finished or {}).get("exitCode", 1))
-    if status.get("phase") in ("Succeeded", "Failed"):
+    if status.get("phase") in ("Succeeded", "Failed") or is_given_up(pod):
         return code
     policy = (pod.get("spec") or {}).get("restartPolicy", "Always")
     if finished and (policy == "Never" or (policy == "OnFailure" and code == 0)):
@@ -178,6 +186,32 @@ def is_ready(pod: Pod) -> bool:
     found = status.get("containerStatuses") or []
     running = status.get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
     return running and bool(found) and all(one.get("ready") for one in found)
+
+
+def is_unheard(pod: Pod) -> bool:
+    """Whether the pod's node gives no sign of life: the cluster then says that the pod is not
+    ready, while the last that its kubelet has said is that all of its containers are."""
+    status = pod.get("status") or {}
+    said = {one.get("type"): one for one in status.get("conditions") or ()}
+    ready, containers = said.get("Ready") or {}, said.get("ContainersReady") or {}
+    by_the_kubelet = ready.get("reason") == "ReadinessGatesNotReady"
+    silent = ready.get("status") == "False" and not by_the_kubelet
+    return status.get("phase") == "Running" and silent and containers.get("status") == "True"
+
+
+def is_given_up(pod: Pod) -> bool:
+    """Whether a pod is not waited for any more: its end was asked for, and its node does not carry
+    that out. A node that comes back ends it, so that it never serves again.
+
+    The service asks for it after its patience (`Times.node_patience`), Kubernetes itself after the
+    pod's own. So whoever looks at the pod comes to the same answer, without a clock.
+    """
+    return is_leaving(pod) and is_unheard(pod)
+
+
+def is_leaving(pod: Pod) -> bool:
+    """Whether the pod's end was asked for."""
+    return bool((pod.get("metadata") or {}).get("deletionTimestamp"))
 
 
 def node_of(pod: Pod) -> str | None:

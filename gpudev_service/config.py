@@ -144,8 +144,10 @@ class GpuDev(Configurable):
     times = Dict(
         help="""Spans in seconds: turnover (between two leases on the same GPUs; at
         least hub_patience + 3), start_limit (for a
-        server to come up), crash_grace (a crashed server can be started again), hub_patience (for
-        an answer of the Hub), sweep, reconcile, idle, retention (between runs of the loops),
+        server to come up), crash_grace (a crashed server can be started again),
+        node_patience (a node of a cluster that gives no sign of life may come back, before its
+        servers count as crashed), hub_patience (for an answer of the Hub), sweep, reconcile, idle,
+        retention (between runs of the loops),
         measure (between two looks at the size of a disk in use), hook and saving (before a lease's
         end, for the owner's ~/.gpudev/before-expiry and then for saving what is open), closing (how
         long an early end waits for that), and warnings (minutes before a lease's end:

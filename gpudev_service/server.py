@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -128,16 +129,18 @@ async def context(
 
 
 def _context(settings: Settings, kinds: Kinds, parts: _Parts) -> Context:
-    cluster, wake = parts.cluster, Wake()
+    cluster, wake, clock = parts.cluster, Wake(), SteadyClock()
+    pods = cluster if _are_pods(kinds) else None
+    patience = timedelta(seconds=settings.times.node_patience)
     return Context(
         settings=settings,
         store=parts.store,
-        clock=SteadyClock(),
+        clock=clock,
         fleet=_fleet(kinds.fleet, settings, cluster, wake),
         disks=parts.disks,
-        servers=PodServers(cluster) if cluster and _are_pods(kinds) else LocalServers(),
+        servers=PodServers(pods, patience, clock) if pods else LocalServers(),
         hub=parts.hub,
-        shared=_shared(settings, cluster) if cluster and _are_pods(kinds) else None,
+        shared=_shared(settings, pods) if pods else None,
         wake=wake,
     )
 

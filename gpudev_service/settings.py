@@ -275,7 +275,9 @@ class Times(Setting):
     `turnover`: between a lease's end and the next start on the same GPUs; part of every promise,
     and so at least as long as a server may take to end: `hub_patience` and three seconds more.
     `start_limit`: how long a server may take to come up. `crash_grace`: how long a lease waits for
-    its crashed server to be started again. `measure`: between two looks at the size of a disk in
+    its crashed server to be started again. `node_patience`: how long a node of a cluster may give
+    no sign of life until its servers count as crashed; it begins when Kubernetes itself has noticed
+    the silence, after 40 or 50 seconds. `measure`: between two looks at the size of a disk in
     use. `warnings`: minutes before the end. `hook` and `saving`: what the server takes before its
     lease's end for the owner's hook, and then to save what is open. `closing`: how long an early
     end waits for the server to do so.
@@ -297,6 +299,7 @@ class Times(Setting):
 
     @property
     def longest_stop(self) -> float:
+    node_patience: float = Field(default=60.0, ge=0)
         """How long the end of a server may take, whatever the Hub does: after its patience with the
         Hub, and with the Hub's own time limits for a stop, the service ends the server itself."""
         return self.hub_patience + STOP_POLITELY + STOP_BY_FORCE

@@ -73,6 +73,8 @@ class Gang:
                 return []
             told["lost"] = True
             return [podstatus.lost(pod).about(who)]
+        if told["lost"] and podstatus.is_leaving(pod):
+            return []  # its node came back, and only ends it
         told["lost"] = False
         count = podstatus.restarts(pod)
         if count <= told["restarts"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -55,7 +57,9 @@ class Cluster:
         resources = frozenset(kind.resource for kind in kinds if kind.resource)
         self.kube = kube
         self.namespace = settings.kubernetes.namespace
-        self._read_node = node_reader(labels, resources)
+        # Asked for each label of each node, of which all have much the same.
+        offers = lru_cache(4096)(settings.offers_label)
+        self._read_node = node_reader(labels, resources, offers)
         self._listeners: list[Listener] = []
         self._pod_listeners: list[PodListener] = []
         self._on_node: dict[str, dict[str, Pod]] = {}
@@ -89,9 +93,9 @@ class Cluster:
     def pods_of(self, reservation_id: str) -> list[Pod]:
         return list(self._of.get(reservation_id, {}).values())
 
-    def running(self) -> set[str]:
-        """The reservations of which any pod is not over."""
-        return {key for key, pods in self._of.items() if any(not pod.over for pod in pods.values())}
+    def pods_of_all(self) -> Iterator[Pod]:
+        """The pods of all reservations."""
+        return chain.from_iterable(pods.values() for pods in self._of.values())
 
     def learn_pod(self, made: Object) -> None:
         """A pod that was just made, before the watch tells of it."""

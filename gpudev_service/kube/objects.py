@@ -6,19 +6,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from gpudev_client.kubernetes import LABEL_PLACEHOLDER, LABEL_RANK, LABEL_RESERVATION
-from gpudev_client.podstatus import Trouble, trouble
+from gpudev_client.podstatus import Trouble, is_given_up, is_unheard, trouble
 
 from .refusals import Object
 
 CPU, MEMORY = "cpu", "memory"
 ZONE = "topology.kubernetes.io/zone"
-#: Of a pod that the kubelet itself runs from a file; the cluster cannot move it.
 #: By which every kubelet names its node.
 HOSTNAME = "kubernetes.io/hostname"
+#: Of a pod that the kubelet itself runs from a file; the cluster cannot move it.
 _MIRROR = "kubernetes.io/config.mirror"
 
 _SUFFIXES = {
@@ -43,7 +44,9 @@ class Taint:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster. `labels` are those that somebody asks for."""
+    """A node of the cluster. `labels` are those that GPU types are told apart by, `offered` those
+    that people may ask for; `silent_since`: from when on
+    its kubelet has given no sign of life, as the cluster has noticed it."""
 
     name: str
     labels: Mapping[str, str]
@@ -54,6 +57,8 @@ class Node:
     cordoned: bool
     leaving: bool
     zone: str | None = None
+    silent_since: datetime | None = None
+    offered: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class Pod:
     """A pod that has a node or is gpudev's own; ended ones of others do not count.
 
     `reservation` is None for pods that are not gpudev's. `system`: belongs to the node rather than
-    to anybody who uses it. `over`: it has ended and holds nothing any more.
+    to anybody who uses it. `over`: it has ended and holds nothing any more. `unheard`: its node
+    gives no sign of life. `given_up`: with that node; what still runs there is no server any more.
     """
 
     namespace: str
@@ -76,6 +82,8 @@ class Pod:
     over: bool = False
     leaving: bool = False
     running: bool = False
+    unheard: bool = False
+    given_up: bool = False
     trouble: Trouble | None = field(default=None, compare=True)
 
     @property
@@ -101,13 +109,20 @@ def _quantity(text: str) -> float:
     return float(match[1]) * _SUFFIXES[match[2]]
 
 
-def node_reader(labels: frozenset[str], resources: frozenset[str]) -> Callable[[Object], Node]:
-    """Reads nodes with what is asked of `labels`, and of `resources` besides CPU and memory."""
+def node_reader(
+    labels: frozenset[str],
+    resources: frozenset[str],
+    offers: Callable[[str], bool] = lambda _: False,
+) -> Callable[[Object], Node]:
+    """Reads nodes with what is asked of `labels`, and of `resources` besides CPU and memory; people
+    may ask for the labels that `offers` says."""
     counted = resources | {CPU, MEMORY}
 
     def read(item: Object) -> Node:
         metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
         found = metadata.get("labels") or {}
+        said = {one.get("type"): one for one in status.get("conditions") or ()}
+        ready = said.get("Ready") or {}
         return Node(
             name=metadata["name"],
             labels={name: found[name] for name in labels if name in found},
@@ -117,13 +132,12 @@ def node_reader(labels: frozenset[str], resources: frozenset[str]) -> Callable[[
             ),
             capacity=_amounts(status.get("capacity"), counted),
             allocatable=_amounts(status.get("allocatable"), counted),
-            ready=any(
-                c.get("type") == "Ready" and c.get("status") == "True"
-                for c in status.get("conditions") or ()
-            ),
+            ready=ready.get("status") == "True",
             cordoned=bool(spec.get("unschedulable")),
             leaving="deletionTimestamp" in metadata,
             zone=found.get(ZONE),
+            silent_since=_silent_since(ready),
+            offered={name: value for name, value in found.items() if offers(name)},
         )
 
     return read
@@ -156,6 +170,8 @@ def pod_reader(namespace: str, resources: frozenset[str]) -> Callable[[Object], 
             over=over,
             leaving="deletionTimestamp" in metadata,
             running=status.get("phase") == "Running",
+            unheard=reservation is not None and is_unheard(item),
+            given_up=reservation is not None and is_given_up(item),
             trouble=trouble(item) if reservation is not None else None,
         )
 
@@ -183,6 +199,13 @@ def requests(spec: Object, counted: frozenset[str]) -> dict[str, float]:
     total.update(_requested(spec, counted))  # what a pod asks for as a whole
     _add(total, _amounts(spec.get("overhead"), counted))
     return total
+
+
+def _silent_since(ready: Mapping[str, Any]) -> datetime | None:
+    """`Unknown` is said by the cluster of a kubelet that says nothing; `False` says a kubelet that
+    lives, and ends by itself what has to end there."""
+    since = ready.get("lastTransitionTime")
+    return datetime.fromisoformat(since) if ready.get("status") == "Unknown" and since else None
 
 
 def _requested(part: Object, counted: frozenset[str]) -> dict[str, float]:

@@ -83,6 +83,7 @@ def _raise(failures: list[Exception]) -> None:
 
 async def _processes(ctx: Context, leases: Mapping[str, Active]) -> None:
     try:
+        await ctx.servers.give_up()
         running = await ctx.servers.running()
         changed = await _changed(ctx, leases.values(), running)
     except ServersAway as away:

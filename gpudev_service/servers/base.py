@@ -34,6 +34,11 @@ class ServerBackend(Protocol):
         """Ids of all reservations of which something runs here."""
         ...
 
+    async def give_up(self) -> None:
+        """Ends servers of which nothing was heard for too long, for good: one that is heard of
+        later does not serve again. So everybody who looks sees the same."""
+        ...
+
     async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
         """Whether the server itself is known to have ended, whatever of it lives on. False where
         the handle does not tell."""

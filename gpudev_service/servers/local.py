@@ -45,6 +45,9 @@ class LocalServers:
     async def running(self) -> set[str]:
         return await asyncio.to_thread(lambda: {mark for _, mark in _marked()})
 
+    async def give_up(self) -> None:
+        """Nothing here can be silent: a process is there or it is not."""
+
     async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
         return await asyncio.to_thread(_is_gone, handle)
 

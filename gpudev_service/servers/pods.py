@@ -6,6 +6,11 @@ on the word of a view that may be behind. A pod counts as gone when its object i
 removes it once its containers have ended. Only where no kubelet is left to do so is the object
 taken away without it.
 
+A node that gives no sign of life may be back in a moment, so its pods are waited for. After
+`patience` they are given up: their end is asked for, which the node carries out should it come
+back, and service and spawner both see by that (`podstatus.is_given_up`) that they serve nobody any
+more.
+
 Verbs that this needs, in the namespace of the servers: `pods`: get, list, watch, delete.
 """
 
@@ -15,10 +20,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterable
+from datetime import timedelta
 from urllib.parse import quote
 
 from gpudev_client.kubernetes import LABEL_RESERVATION
 from gpudev_client.podstatus import vanished
+from gpudev_service.clock import Clock
 from gpudev_service.kube import Cluster, KubeAway, KubeRefused
 from gpudev_service.kube.objects import Pod, pod_reader
 from gpudev_service.settings import STOP_BY_FORCE
@@ -34,12 +41,19 @@ _ENDS_KEPT = 1000
 
 
 class PodServers:
-    """Pods of this service's namespace that carry a reservation's id."""
+    """Pods of this service's namespace that carry a reservation's id.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    Args:
+        cluster: where they are seen.
+        patience: for how long a silent node's pods are waited for.
+        clock: tells how long that is.
+    """
+
+    def __init__(self, cluster: Cluster, patience: timedelta, clock: Clock) -> None:
+        self._cluster, self._patience, self._clock = cluster, patience, clock
         self._read = pod_reader(cluster.namespace, frozenset())
         self._ends: dict[str, str] = {}
+        self._given_up: set[str] = set()
         self._awaited: dict[str, asyncio.Event] = {}
         cluster.listen_to_pods(self._hear)
 
@@ -63,14 +77,42 @@ class PodServers:
 
     async def running(self) -> set[str]:
         self._need_view()
-        return self._cluster.running()
+        serving = (pod for pod in self._cluster.pods_of_all() if self._serves(pod))
+        return {pod.reservation for pod in serving if pod.reservation is not None}
+
+    async def give_up(self) -> None:
+        """Where no node at all is heard of it is the API server that is cut off from them, and the
+        servers may be well."""
+        self._need_view()
+        if not any(node.ready for node in self._cluster.nodes.values()):
+            return
+        for pod in list(self._cluster.pods_of_all()):
+            if not pod.running or pod.leaving or not self._is_silent(pod):
+                continue
+            log.warning("node %s gives no sign of life: %s is given up", pod.node, pod.name)
+            # One whose containers did not run anyway would not show by itself that it is given up.
+            grace = {} if pod.unheard else {"gracePeriodSeconds": 0}
+            options = {**grace, "preconditions": {"uid": pod.uid}}
+            try:
+                await self._cluster.kube.delete(pod.path, options)
+            except (KubeAway, KubeRefused) as error:
+                raise ServersAway(str(error)) from error
+
+    def _is_silent(self, pod: Pod) -> bool:
+        node = self._cluster.nodes.get(pod.node or "")
+        since = None if node is None else node.silent_since
+        return since is not None and self._clock.now() - since >= self._patience
 
     async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
         if not handle or handle.get("kind") != "pod":
             return False
         self._need_view()
         pods = self._cluster.pods_of(reservation_id)
-        return not any(pod.uid == handle.get("uid") and not pod.over for pod in pods)
+        return not any(pod.uid == handle.get("uid") and self._serves(pod) for pod in pods)
+
+    def _serves(self, pod: Pod) -> bool:
+        """One that was given up does not serve while a node that came back is ending it."""
+        return not (pod.over or pod.given_up or pod.uid in self._given_up)
 
     async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
         """What runs in a pod cannot be seen from outside."""
@@ -79,7 +121,7 @@ class PodServers:
 
     async def why_gone(self, reservation_id: str) -> str | None:
         for pod in self._cluster.pods_of(reservation_id):
-            if pod.trouble is not None and pod.trouble.over:
+            if pod.rank == 0 and pod.trouble is not None and pod.trouble.over:
                 return pod.trouble.words
         return self._ends.get(reservation_id)
 
@@ -147,28 +189,34 @@ class PodServers:
             raise ServersAway(sight.words or "the cluster cannot be seen")
 
     def _hear(self, before: Pod | None, after: Pod | None) -> None:
-        """Tells who waits for the last pod's end, and keeps why a server ended: its pod may be gone
-        by the time somebody asks."""
+        """Tells who waits for the last pod's end, and keeps which were given up and why a server
+        ended: its pod may be gone by the time somebody asks."""
         pod = after or before
         if pod is None or pod.reservation is None:
             return
+        if after is None:
+            self._given_up.discard(pod.uid)
+        elif after.given_up:
+            self._given_up.add(pod.uid)
         awaited = self._awaited.get(pod.reservation)
         if awaited is not None and not self._cluster.pods_of(pod.reservation):
             awaited.set()
-        if pod.rank != 0:
-            return
+        if pod.rank == 0:
+            self._hear_server(pod.reservation, before, after)
+
+    def _hear_server(self, reservation_id: str, before: Pod | None, after: Pod | None) -> None:
         if after is not None and after.trouble is None:
             if not after.over:
-                self._ends.pop(pod.reservation, None)
+                self._ends.pop(reservation_id, None)
             return
         if after is not None and after.trouble is not None:
             words = after.trouble.words
-        elif before is not None and before.trouble is not None:
+        elif before is not None and before.trouble is not None and before.trouble.over:
             words = before.trouble.words
         else:
-            there = None if pod.node is None else pod.node in self._cluster.nodes
-            words = vanished(there).words
-        self._ends.pop(pod.reservation, None)
-        self._ends[pod.reservation] = words
+            node = None if before is None else before.node
+            words = vanished(None if node is None else node in self._cluster.nodes).words
+        self._ends.pop(reservation_id, None)
+        self._ends[reservation_id] = words
         while len(self._ends) > _ENDS_KEPT:
             del self._ends[next(iter(self._ends))]

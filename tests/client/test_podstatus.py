@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpudev_client.podstatus import trouble, vanished
+from gpudev_client.podstatus import ended, is_given_up, is_unheard, lost, trouble, vanished
 
 
 def pod(phase: str = "Running", **status: Any) -> dict[str, Any]:
@@ -24,6 +24,8 @@ def disrupted(reason: str) -> list[dict[str, str]]:
     return [{"type": "DisruptionTarget", "status": "True", "reason": reason}]
 
 
+#: What the cluster makes of a pod that runs when its node falls silent.
+SILENT = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
 OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
 RUNS = {"running": {"startedAt": "2026-03-01T12:00:00Z"}}
 
@@ -88,6 +90,13 @@ def test_nothing_is_said_of_a_pod_that_does_what_it_should(healthy: dict[str, An
         (pod(conditions=disrupted("PreemptionByScheduler")), "preempted", True, "important"),
         (pod(conditions=disrupted("SomethingNew")), "evicted", True, "moved off"),
         (pod(deleted="2026-03-01T12:00:00Z"), "deleted", True, "being deleted"),
+        (pod(conditions=SILENT), "node_silent", False, "at the moment"),
+        (
+            pod(conditions=SILENT, deleted="2026-03-01T12:00:00Z"),
+            "node_lost",
+            True,
+            "does not answer any more",
+        ),
         (pod("Failed", reason="OutOfcpu"), "no_room", True, "not enough cpu"),
         (pod("Failed", reason="OutOfnvidia.com/gpu"), "no_room", True, "nvidia.com/gpu"),
         (pod("Failed", reason="UnexpectedAdmissionError"), "no_room", True, "GPUs"),
@@ -168,3 +177,31 @@ def test_of_a_pod_that_is_gone_its_node_may_be_the_cause() -> None:
     assert vanished().code == "deleted"
     assert vanished(node_is_there=True).code == "deleted"
     assert vanished(node_is_there=False).code == "node_lost"
+
+
+def test_a_pod_of_a_silent_node_is_over_once_its_end_was_asked_for() -> None:
+    runs = container(**RUNS)
+    silent = pod(conditions=SILENT, containerStatuses=runs)
+    assert (is_unheard(silent), is_given_up(silent), ended(silent)) == (True, False, None)
+    given_up = pod(conditions=SILENT, containerStatuses=runs, deleted="2026-03-01T12:00:00Z")
+    assert (is_given_up(given_up), ended(given_up)) == (True, 1)
+    said = lost(given_up).about("The worker on n2")
+    assert said == "The node on which the worker on n2 ran does not answer any more."
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        [],
+        [{"type": "Ready", "status": "True"}, {"type": "ContainersReady", "status": "True"}],
+        [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "False"}],
+        [
+            {"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady"},
+            {"type": "ContainersReady", "status": "True"},
+        ],
+    ],
+)
+def test_a_pod_that_a_living_kubelet_ends_is_waited_for(conditions: list[dict[str, str]]) -> None:
+    leaving = pod(conditions=conditions, deleted="2026-03-01T12:00:00Z")
+    assert not is_unheard(leaving)
+    assert ended(leaving) is None

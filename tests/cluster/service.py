@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+from gpudev_service.clock import SteadyClock
 from gpudev_service.fleet import KubernetesFleet
 from gpudev_service.kube import Cluster, Timing
 from gpudev_service.kube.cluster import DEFAULT
@@ -70,7 +72,9 @@ async def service(
         settings = _settings(path, folder, types, namespace)
         async with connect(settings) as kube:
             view = Cluster(kube, settings, timing)
-            fleet, servers = KubernetesFleet(settings, view), PodServers(view)
+            patience = timedelta(seconds=settings.times.node_patience)
+            fleet = KubernetesFleet(settings, view)
+            servers = PodServers(view, patience, SteadyClock())
             await view.start()
             try:
                 yield Service(settings, view, fleet, servers, between, direct)

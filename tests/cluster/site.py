@@ -87,7 +87,7 @@ class Site:
     def reserve(self, **asked: Any) -> Reservation:
         given = {"gpu_type": "h100", "gpus": 1, "hours": 1, **asked}
         answer = self.hub.call("POST", "/reservations", self.token, given)
-        assert answer.is_success, answer.text
+        assert answer.is_success, f"{answer.text}\n{self.hub.logs()[-6000:]}"
         return Reservation.model_validate_json(answer.text)
 
     def until(self, reservation: Reservation, *states: State) -> Reservation:

@@ -246,6 +246,9 @@ class Thing(Things):
         self.moody.deleted.append((name, options))
         if name not in self.moody.stuck or options["gracePeriodSeconds"] == 0:
             self.moody.drop(name, self.kind)
+        else:
+            leaving = {**thing["metadata"], "deletionTimestamp": "2026-03-01T12:00:30Z"}
+            self.moody.set({**thing, "metadata": leaving})
         self.write({"kind": "Status"})
 
 

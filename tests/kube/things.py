@@ -35,7 +35,12 @@ def node(
             "allocatable": {**capacity, **({resource: str(left)} if gpus else {})},
             "conditions": [
                 {"type": "MemoryPressure", "status": "False"},
-                {"type": "Ready", "status": ready, "lastHeartbeatTime": "2026-03-01T12:00:00Z"},
+                {
+                    "type": "Ready",
+                    "status": ready,
+                    "lastHeartbeatTime": "2026-03-01T12:00:00Z",
+                    "lastTransitionTime": "2026-03-01T12:00:00Z",
+                },
             ],
         },
     }

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from gpudev_client.ids import new_id
+from gpudev_service.loops import reconcile
 from gpudev_service.servers import PodServers, ServersAway
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import ManualClock, make_world
 from tests.kube.site import Site, site
 from tests.kube.things import node, pod
 
 KEY = new_id()
+PATIENCE = timedelta(seconds=60)
 OOM = {"containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]}
 
 
@@ -24,15 +29,51 @@ async def there(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def servers(there: Site) -> PodServers:
-    return PodServers(there.cluster)
+def clock() -> ManualClock:
+    return ManualClock()
 
 
-async def start(there: Site, *ranks: int, phase: str = "Running") -> None:
+@pytest.fixture
+def servers(there: Site, clock: ManualClock) -> PodServers:
+    return PodServers(there.cluster, PATIENCE, clock)
+
+
+async def start(there: Site, *ranks: int, phase: str = "Running", key: str = KEY) -> None:
     for rank in ranks:
-        name = f"gpudev-{KEY}-{rank}"
-        there.moody.set(pod(name, "ab"[rank], reservation=KEY, rank=rank, phase=phase))
-    await there.until(lambda: len(there.cluster.pods_of(KEY)) >= len(ranks))
+        name = f"gpudev-{key}-{rank}"
+        status = {"conditions": _conditions("True")}
+        made = pod(name, "ab"[rank], reservation=key, rank=rank, phase=phase, status=status)
+        there.moody.set(made)
+    await there.until(lambda: len(there.cluster.pods_of(key)) >= len(ranks))
+
+
+def _conditions(ready: str) -> list[dict[str, str]]:
+    return [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": "True"}]
+
+
+async def silence(there: Site, name: str = "a") -> None:
+    """The node says nothing any more, and the cluster notices."""
+    there.moody.set(node(name, ready="Unknown"))
+    await _pods_are(there, name, "False")
+
+
+async def comes_back(there: Site, name: str = "a") -> None:
+    there.moody.set(node(name))
+    await _pods_are(there, name, "True")
+
+
+async def _pods_are(there: Site, name: str, ready: str) -> None:
+    for thing in list(there.moody.things["pods"].values()):
+        if thing["spec"]["nodeName"] == name:
+            status = {**thing["status"], "conditions": _conditions(ready)}
+            there.moody.set({**thing, "status": status})
+            there.moody.stuck.add(thing["metadata"]["name"])
+    await there.until(
+        lambda: (
+            (there.cluster.nodes[name].silent_since is None) == (ready == "True")
+            and all(one.unheard == (ready == "False") for one in there.cluster.pods_on(name))
+        )
+    )
 
 
 def handle(rank: int = 0) -> dict[str, str]:
@@ -174,3 +215,97 @@ async def test_from_a_view_that_is_not_current_nothing_is_concluded(
     with pytest.raises(ServersAway):
         await servers.alive(KEY, None)
     assert not await servers.stop(KEY, None, grace=0.5)
+
+
+async def test_a_node_that_comes_back_in_time_costs_nothing(
+    there: Site, servers: PodServers, clock: ManualClock
+) -> None:
+    await start(there, 0)
+    await silence(there)
+    clock.pass_time(seconds=59)
+    await servers.give_up()
+    assert await servers.running() == {KEY}
+    assert not await servers.main_gone(KEY, handle())
+    await comes_back(there)
+    clock.pass_time(hours=1)
+    await servers.give_up()
+    assert not there.moody.deleted
+    assert await servers.why_gone(KEY) is None
+
+
+async def test_a_server_on_a_node_that_stays_silent_is_given_up_for_good(
+    there: Site, servers: PodServers, clock: ManualClock
+) -> None:
+    await start(there, 0, 1)
+    await silence(there)
+    clock.pass_time(seconds=60)
+    await servers.give_up()
+    await there.until(lambda: any(one.leaving for one in there.cluster.pods_of(KEY)))
+    name = f"gpudev-{KEY}-0"
+    expected = {"preconditions": {"uid": f"uid-{name}"}}
+    kind = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    assert there.moody.deleted == [(name, {**kind, **expected})], "the other node's pod stays"
+    assert await servers.main_gone(KEY, handle())
+    assert "does not answer any more" in (await servers.why_gone(KEY) or "")
+    assert await servers.running() == {KEY}, "a worker elsewhere runs on"
+    assert await servers.alive(KEY, None), "its end is not verified"
+    await servers.give_up()
+    assert len(there.moody.deleted) == 1, "asked for once"
+
+
+async def test_a_container_that_did_not_run_when_its_node_was_lost_is_taken_away(
+    there: Site, servers: PodServers, clock: ManualClock
+) -> None:
+    """Of its pod nobody could tell by itself that it is given up."""
+    await start(there, 0)
+    name = f"gpudev-{KEY}-0"
+    there.moody.stuck.add(name)
+    conditions = [{"type": kind, "status": "False"} for kind in ("Ready", "ContainersReady")]
+    between = pod(name, "a", reservation=KEY, status={"conditions": conditions})
+    there.moody.set(between)
+    there.moody.set(node("a", ready="Unknown"))
+    await there.until(lambda: there.cluster.nodes["a"].silent_since is not None)
+    clock.pass_time(seconds=60)
+    await servers.give_up()
+    await there.until(lambda: not there.cluster.pods_of(KEY))
+
+
+async def test_where_all_nodes_are_silent_the_api_server_is_cut_off(
+    there: Site, servers: PodServers, clock: ManualClock
+) -> None:
+    await start(there, 0, 1)
+    await silence(there, "a")
+    await silence(there, "b")
+    clock.pass_time(hours=1)
+    await servers.give_up()
+    assert not there.moody.deleted
+    assert await servers.running() == {KEY}
+
+
+async def test_a_lost_node_is_a_crash_with_grace_time_and_reason(
+    there: Site, servers: PodServers, clock: ManualClock, store: Store, tmp_path: Path
+) -> None:
+    world = make_world(store, tmp_path)
+    world.ctx.servers, world.clock = servers, clock
+    world.ctx.clock = clock
+    lease = await world.running(await world.reserve())
+    await start(there, 0, key=lease.id)
+    await reconcile.run(world.ctx)
+    await silence(there)
+    clock.pass_time(seconds=59)
+    await reconcile.run(world.ctx)
+    assert (await world.look(lease)).server_lost_at is None
+    clock.pass_time(seconds=1)
+    await reconcile.run(world.ctx)
+    await there.until(lambda: there.cluster.pods_of(lease.id)[0].given_up)
+    await reconcile.run(world.ctx)
+    after = await world.look(lease)
+    assert after.server_lost_at == clock.now()
+    assert after.restart_until is not None
+    said = (await world.reasons(lease))[-1]
+    assert said.startswith("The node on which the server ran does not answer any more.")
+    assert "kept for 10 min" in said
+    assert "still runs" not in said
+    await comes_back(there)
+    await reconcile.run(world.ctx)
+    assert (await world.look(lease)).server_lost_at == after.server_lost_at

@@ -105,6 +105,10 @@ class TroubledServers:
         self._trouble()
         return set(self._machine.processes)
 
+    async def give_up(self) -> None:
+        await self._between()
+        self._trouble()
+
     async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
         await self._between()
         self._trouble()
