@@ -108,6 +108,13 @@ class GpuDev(Configurable):
     ).tag(config=True)
     disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)
     placeholder_image = Unicode(
+    network_policies = Bool(
+        False,
+        help="""Whether servers in a cluster stand under NetworkPolicies that keep them apart, as
+        the chart makes them. Then the pods of a reservation of several nodes get one more, by which
+        they reach each other. Where there are no others it must be False: that one alone would let
+        neither Hub nor proxy nor gpudev in, and no name would be resolved.""",
+    ).tag(config=True)
         "registry.k8s.io/pause:3.10",
         help="""Image of the pods that ask an autoscaler for a node, where a GPU type has
         `scale_up`; one that does nothing.""",
@@ -297,6 +304,7 @@ class GpuDev(Configurable):
                     "labels of both. Accepted: a node_selector of each that gives one label "
                     "another value, or another resource."
                 )
+            "network_policies": self.network_policies,
 
     def _times(self) -> Times:
         times: Times = self._read("times", Times, self.times)

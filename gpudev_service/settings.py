@@ -328,6 +328,7 @@ class KubernetesSettings(Setting):
     disk_size_gb: int = Field(default=10, ge=1)
     placeholder_image: str = "registry.k8s.io/pause:3.10"
     index_image: str | None = None
+    `network_policies`: whether servers stand under policies that let nobody in by themselves.
     index_uid: int = Field(default=1000, ge=1)
 
 
@@ -338,6 +339,7 @@ class Settings(Setting):
     nodes: tuple[NodeSpec, ...] = ()
     policy: Policy = Policy()
     times: Times = Times()
+    network_policies: bool = False
     data_dir: Path = Path("gpudev-data")
     disk_limit_gb: int | None = Field(default=100, ge=1)
     history_days: int | None = Field(default=365, ge=1)

@@ -102,11 +102,13 @@ class Gang:
     async def _around(self, key: str, plan: PodLaunch, owner: str) -> None:
         spawner, first = self._spawner, names.worker_name(key, 0)
         keys = workers.new_key(), workers.new_key()
-        for kind, made in (
+        around = [
             ("secret", workers.secret(key, plan, *keys)),
             ("service", workers.service(key)),
-            ("network_policy", workers.policy(key)),
-        ):
+        ]
+        if plan.network_policy:
+            around.append(("network_policy", workers.policy(key)))
+        for kind, made in around:
             await spawner.create_object(kind, workers.owned(made, first, owner))
 
     async def _worker(self, key: str, rank: int, owner: str) -> None:

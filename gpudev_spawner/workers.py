@@ -5,7 +5,7 @@ what somebody starts from rank 0 (`torchrun`, `mpirun`, `ssh rank-1`). One key f
 lies in a Secret that all of its pods mount; it opens nothing else and is gone with them.
 
 Needs of the Kubernetes API, in the servers' namespace: services, secrets and networkpolicies
-create, patch and delete, beyond what the server's pod needs.
+create and delete, beyond what the server's pod needs.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def worker(pod: Manifest) -> Manifest:
 
 
 def owned(document: Manifest, name: str, uid: str) -> Manifest:
-    """`document` (an object or a patch) as one that goes with the server's pod."""
+    """`document` as one that goes with the server's pod."""
     owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
     metadata = {**document.get("metadata", {}), "ownerReferences": [owner]}
     return {**document, "metadata": metadata}
@@ -176,7 +176,8 @@ def service(reservation_id: str) -> Manifest:
 
 
 def policy(reservation_id: str) -> Manifest:
-    """Lets the pods of one reservation talk to each other, whatever else is forbidden them."""
+    """Lets the pods of one reservation talk to each other, whatever else is forbidden them. Alone
+    it would forbid everything else: what else they need must be allowed by other policies."""
     own = {"matchLabels": {names.LABEL_RESERVATION: reservation_id}}
     return {
         **_object("networking.k8s.io/v1", "NetworkPolicy", reservation_id),

@@ -16,7 +16,8 @@ class PodLaunch(Answer):
     each other one. `count` of `resource` goes to each pod (`resource` is None without GPUs). `cpus`
     and `memory_bytes` are each pod's guaranteed part of its node; memory is its limit too. `claim`
     is the PersistentVolumeClaim of the disk, for rank 0; `shared_claim` one for all ranks. `image`
-    is the one that the person asked for, which policy has let through.
+    is the one that the person asked for, which policy has let through. `network_policy`: whether
+    pods of several nodes need a NetworkPolicy to reach each other.
     """
 
     nodes: list[str] = Field(min_length=1)
@@ -31,6 +32,7 @@ class PodLaunch(Answer):
     claim: str | None = None
     shared_claim: str | None = None
     image: str | None = None
+    network_policy: bool = False
 
     @property
     def workers(self) -> int:

@@ -20,6 +20,7 @@ def pod_launch(
     claim: str | None,
     shared_claim: str | None,
     image: str | None,
+    network_policies: bool = False,
 ) -> PodLaunch:
     """`hosts` by rank, with `units` on each and what each has for them. All pods of a reservation
     are alike, so the least that one of its nodes has is what all get; a node that says nothing
@@ -39,6 +40,7 @@ def pod_launch(
         claim=claim,
         shared_claim=shared_claim,
         image=image,
+        network_policy=network_policies and len(hosts) > 1,
     )
 
 

@@ -84,6 +84,7 @@ async def _pods(ctx: Context, view: Reservation, row: ReservationRow) -> PodLaun
         claim=await ctx.disks.claim(row.disk_id) if row.disk_id else None,
         shared_claim=await _shared(ctx, row),
         image=row.image,
+        network_policies=ctx.settings.kubernetes.network_policies,
     )
 
 

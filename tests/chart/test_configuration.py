@@ -71,6 +71,14 @@ def test_values_reach_the_traits(tmp_path: Path) -> None:
     assert found.disk_limit_gb == 7, "the last in the order of names"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_pods_of_several_nodes_have_a_policy_where_there_are_others(
+    enabled: bool, tmp_path: Path
+) -> None:
+    found = settings(tmp_path, LEAST, {"networkPolicy": {"enabled": enabled}})
+    assert found.kubernetes.network_policies is enabled
+
+
 def test_classes_that_are_not_named_are_the_clusters_own(tmp_path: Path) -> None:
     found = settings(tmp_path, LEAST)
     assert found.kubernetes.storage_class is None

@@ -45,7 +45,11 @@ MAY: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
     ),
     "gpudev-cleanup": (
         {
-            *((verb, kind) for kind in ("pods", "services") for verb in ("list", "delete")),
+            *(
+                (verb, kind)
+                for kind in ("pods", "services", "persistentvolumeclaims")
+                for verb in ("list", "delete")
+            ),
             *((verb, "networking.k8s.io/networkpolicies") for verb in ("list", "delete")),
         },
         set(),

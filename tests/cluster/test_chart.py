@@ -300,7 +300,7 @@ def test_an_uninstall_leaves_people_their_disks_and_nothing_else(
     installed: Installation, ada: Client
 ) -> None:
     assert ada.reservations(states=[State.ACTIVE]).all()
-    installed.kubectl.apply(_disk("a" * 16))
+    installed.kubectl.apply(_disk("a" * 16), _shared("b" * 16))
     installed.uninstall()
     until(lambda: not installed.pods(), "no pod of a lease is left")
     until(lambda: not installed.kubectl.get("pods")["items"], "no pod of the installation is left")
@@ -311,11 +311,22 @@ def test_an_uninstall_leaves_people_their_disks_and_nothing_else(
     # The trial database's volume would not open without its password.
     assert left == {("Secret", "gpudev-database")}
     claims = installed.kubectl.get("persistentvolumeclaims")["items"]
-    assert {each["metadata"]["name"] for each in claims} >= {_DISK, "data-gpudev-database-0"}
+    assert {each["metadata"]["name"] for each in claims} == {
+        _DISK,
+        "data-gpudev-database-0",
+        "hub-db-dir",
+    }
 
 
 def _disk(disk_id: str) -> Manifest:
     """A disk's claim, with the labels that the service gives it."""
     labels = {names.LABEL_DISK: disk_id, names.LABEL_MANAGED: names.MANAGED_BY}
     made = claim(_DISK)
+    return {**made, "metadata": {**made["metadata"], "labels": labels}}
+
+
+def _shared(reservation_id: str) -> Manifest:
+    """The claim of a folder that the nodes of a lease share."""
+    labels = {names.LABEL_RESERVATION: reservation_id, names.LABEL_MANAGED: names.MANAGED_BY}
+    made = claim(names.shared_name(reservation_id))
     return {**made, "metadata": {**made["metadata"], "labels": labels}}

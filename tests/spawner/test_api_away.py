@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionError
 from kubernetes_asyncio.client import V1ObjectMeta, V1Pod
-from tornado.httpserver import HTTPServer
-from tornado.web import Application, RequestHandler
 
 from gpudev_spawner.kube import GpuDevKubeSpawner
 
 from . import pods
+from .api_server import Away
 
 NAME = "gpudev-a-0"
-
-
-class _Api(RequestHandler):
-    """Has nothing, and makes what it is asked to."""
-
-    calls: list[str]
-
-    def prepare(self) -> None:
-        self.calls.append(str(self.request.method))
-        self.set_header("Content-Type", "application/json")
-
-    def get(self) -> None:
-        self.set_status(404)
-        self.write(json.dumps({"kind": "Status", "reason": "NotFound", "code": 404}))
-
-    delete = get
-
-    def post(self) -> None:
-        self.set_status(201)
-        self.write(self.request.body)
-
-
-class Away:
-    """An API server at a port that refuses everybody until it `comes`."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))  # nobody else gets it, and nobody listens
-        self.port = self._socket.getsockname()[1]
-        self.calls: list[str] = []
-        api = type("_Here", (_Api,), {"calls": self.calls})
-        self._server = HTTPServer(Application([(".*", api)]))
-
-    def comes(self) -> None:
-        self._socket.setblocking(False)
-        self._socket.listen()
-        self._server.add_socket(self._socket)
-
-    async def close(self) -> None:
-        self._server.stop()
-        await self._server.close_all_connections()
-        self._socket.close()
+_PODS = "/api/v1/namespaces/default/pods"
 
 
 class _Told(logging.Handler):
@@ -109,21 +65,21 @@ async def test_a_stop_waits_for_an_api_server_that_is_started_again(
     spawner: GpuDevKubeSpawner, away: Away, told: _Told
 ) -> None:
     assert not await spawner.delete_object("pod", NAME, grace_period_seconds=1)
-    assert (len(told.lines), away.calls) == (1, ["DELETE"])
+    assert (len(told.lines), away.calls) == (1, [f"DELETE {_PODS}/{NAME}"])
 
 
 async def test_the_end_of_a_pod_is_asked_for_again(
     spawner: GpuDevKubeSpawner, away: Away, told: _Told
 ) -> None:
     assert not await spawner._exists(NAME)
-    assert (len(told.lines), away.calls) == (1, ["GET"])
+    assert (len(told.lines), away.calls) == (1, [f"GET {_PODS}/{NAME}"])
 
 
 async def test_a_start_asks_again_too(spawner: GpuDevKubeSpawner, away: Away, told: _Told) -> None:
     pod = V1Pod(metadata=V1ObjectMeta(name=NAME))
     assert not await spawner._make_create_pod_request(pod, 5), "another try"
     assert await spawner._make_create_pod_request(pod, 5)
-    assert (len(told.lines), away.calls) == (1, ["POST"])
+    assert (len(told.lines), away.calls) == (1, [f"POST {_PODS}"])
 
 
 async def test_one_that_stays_away_is_not_waited_for_without_end(

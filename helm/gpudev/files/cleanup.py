@@ -1,4 +1,5 @@
-"""After `helm uninstall`: ends the pods of leases, and what belongs to them. Disks stay.
+"""After `helm uninstall`: ends the pods of leases, and what belongs to them: also the folders that
+the nodes of a lease share, which end with it. Disks stay.
 
 The Hub and the service made these objects, so Helm does not know them. Runs in the service's image,
 with Python's standard library alone: whatever version of gpudev is being removed, this works.
@@ -22,8 +23,15 @@ SELECTORS = (
     "hub.jupyter.org/gpudev-state=index",
     "hub.jupyter.org/gpudev-placeholder",
 )
-#: Volume claims and snapshots are not in this list: people's work outlives the installation.
+#: Volume claims and snapshots of disks have none of these labels: people's work outlives the
+#: installation.
 KINDS = ("api/v1/%s/services", "apis/networking.k8s.io/v1/%s/networkpolicies", "api/v1/%s/pods")
+#: The claims of folders that the nodes of one lease share, and of nothing that is a disk's.
+SHARED = (
+    "app.kubernetes.io/managed-by=gpudev,hub.jupyter.org/gpudev-reservation,"
+    "!hub.jupyter.org/gpudev-disk"
+)
+CLAIMS = "api/v1/%s/persistentvolumeclaims"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PATIENCE = float(os.environ.get("GPUDEV_CLEANUP_SECONDS", "120"))
 
@@ -64,6 +72,7 @@ def main() -> int:
     namespace = f"namespaces/{(ACCOUNT / 'namespace').read_text()}"
     deadline = time.monotonic() + PATIENCE
     gone = [end(kind % namespace, selector, deadline) for selector in SELECTORS for kind in KINDS]
+    gone.append(end(CLAIMS % namespace, SHARED, deadline))  # a pod that uses one would keep it
     return 0 if all(gone) else 1
 
 

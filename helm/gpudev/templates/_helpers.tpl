@@ -63,6 +63,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- with .Values.disks.storageClass }}{{ $_ := set $gpudev "storage_class" . }}{{ end }}
 {{- with .Values.disks.snapshotClass }}{{ $_ := set $gpudev "snapshot_class" . }}{{ end }}
 {{- with .Values.disks.sharedStorageClass }}{{ $_ := set $gpudev "shared_storage_class" . }}{{ end }}
+{{- $_ := set $gpudev "network_policies" .Values.networkPolicy.enabled }}
 {{- $all := dict "GpuDev" $gpudev "GpuDevWeb" dict }}
 {{- mergeOverwrite $all (deepCopy .Values.config) | toPrettyJson }}
 {{- end }}
