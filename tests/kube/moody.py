@@ -244,7 +244,7 @@ class Thing(Things):
             self.write({"reason": "Conflict"})
             return
         self.moody.deleted.append((name, options))
-        if name not in self.moody.stuck or options["gracePeriodSeconds"] == 0:
+        if name not in self.moody.stuck or options.get("gracePeriodSeconds") == 0:
             self.moody.drop(name, self.kind)
         else:
             leaving = {**thing["metadata"], "deletionTimestamp": "2026-03-01T12:00:30Z"}
