@@ -366,3 +366,16 @@ async def test_the_fleet_tells_nobody_whose_it_is(
     assert (small["free"], len(small["held"]), len(seen.json()["queue"])) == (0, 1, 1)
     hers = (await site.call("GET", "/cluster", uma)).json()
     assert hers["queue"][0]["name"] == "secret project"
+
+
+async def test_storage_that_refuses_says_so_in_its_own_words(
+    site: Site, tom: str, tmp_path: Path
+) -> None:
+    staging = tmp_path / "disks" / "staging"
+    staging.rmdir()
+    answer = await site.call("POST", "/disks", tom, {"name": "work"})
+    assert error(answer) == (503, "unavailable")
+    said = answer.json()["error"]["message"]
+    assert said == "The file system of the disks refused the work."
+    staging.mkdir()
+    assert (await site.call("GET", "/disks/work/contents", tom)).is_success

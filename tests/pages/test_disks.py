@@ -171,3 +171,13 @@ async def test_disks_of_somebody_else(site: Site) -> None:
     assert "Disks of grace" in page.text
     page = await admin.open(page.link("private"))
     assert page.path.endswith("disks/private?user=grace")
+
+
+async def test_storage_that_refuses_says_so_in_its_own_words(site: Site) -> None:
+    ada = await site.log_in("ada")
+    page = await ada.open("disks")
+    staging = site.world.ctx.settings.data_dir / "disks" / "staging"
+    staging.rmdir()
+    page = await ada.send(page, "/disks", name="work")
+    assert page.status == 503
+    assert "The file system of the disks refused the work." in page.text
