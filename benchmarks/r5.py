@@ -51,12 +51,12 @@ class _Servers:
         return True
     async def running(self):
         return _All()
+    async def give_up(self):
+        return None
     async def main_gone(self, reservation_id, handle):
         return False
     async def is_idle(self, reservation_id, handle):
         return False
-    async def give_up(self):
-        return None
     async def tell(self, reservation_id, text):
         return 0
 

@@ -99,6 +99,13 @@ class GpuDev(Configurable):
     snapshot_class = Unicode(
         None, allow_none=True, help="VolumeSnapshotClass of snapshots. None: the cluster's default."
     ).tag(config=True)
+    network_policies = Bool(
+        False,
+        help="""Whether servers in a cluster stand under NetworkPolicies that keep them apart, as
+        the chart makes them. Then the pods of a reservation of several nodes get one more, by which
+        they reach each other. Where there are no others it must be False: that one alone would let
+        neither Hub nor proxy nor gpudev in, and no name would be resolved.""",
+    ).tag(config=True)
     shared_storage_class = Unicode(
         None,
         allow_none=True,
@@ -108,13 +115,6 @@ class GpuDev(Configurable):
     ).tag(config=True)
     disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)
     placeholder_image = Unicode(
-    network_policies = Bool(
-        False,
-        help="""Whether servers in a cluster stand under NetworkPolicies that keep them apart, as
-        the chart makes them. Then the pods of a reservation of several nodes get one more, by which
-        they reach each other. Where there are no others it must be False: that one alone would let
-        neither Hub nor proxy nor gpudev in, and no name would be resolved.""",
-    ).tag(config=True)
         "registry.k8s.io/pause:3.10",
         help="""Image of the pods that ask an autoscaler for a node, where a GPU type has
         `scale_up`; one that does nothing.""",
@@ -271,6 +271,7 @@ class GpuDev(Configurable):
             "storage_class": self.storage_class or None,
             "snapshot_class": self.snapshot_class or None,
             "shared_storage_class": self.shared_storage_class or None,
+            "network_policies": self.network_policies,
             "disk_size_gb": self.disk_size_gb,
             "placeholder_image": self.placeholder_image,
             "index_image": self.index_image or None,
@@ -304,7 +305,6 @@ class GpuDev(Configurable):
                     "labels of both. Accepted: a node_selector of each that gives one label "
                     "another value, or another resource."
                 )
-            "network_policies": self.network_policies,
 
     def _times(self) -> Times:
         times: Times = self._read("times", Times, self.times)

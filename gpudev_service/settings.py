@@ -286,6 +286,7 @@ class Times(Setting):
     turnover: float = Field(default=15.0, ge=0)
     start_limit: float = Field(default=120.0, gt=0)
     crash_grace: float = Field(default=600.0, ge=0)
+    node_patience: float = Field(default=60.0, ge=0)
     warnings: tuple[int, ...] = (30, 15, 5)
     hook: float = Field(default=60.0, ge=0, le=3600)
     saving: float = Field(default=10.0, ge=0, le=600)
@@ -299,7 +300,6 @@ class Times(Setting):
 
     @property
     def longest_stop(self) -> float:
-    node_patience: float = Field(default=60.0, ge=0)
         """How long the end of a server may take, whatever the Hub does: after its patience with the
         Hub, and with the Hub's own time limits for a stop, the service ends the server itself."""
         return self.hub_patience + STOP_POLITELY + STOP_BY_FORCE
@@ -315,6 +315,7 @@ class KubernetesSettings(Setting):
     `namespace` is where pods and volumes are. Without `kubeconfig` the pod's own service account is
     used, or else ~/.kube/config. Without `storage_class` and `snapshot_class` the cluster's default
     ones are; `shared_storage_class` is one for a folder that all nodes of a reservation see.
+    `network_policies`: whether servers stand under policies that let nobody in by themselves.
     `index_image` has gpudev in it, and lists the files of snapshots as `index_uid`, to whom
     people's files belong; without it they are not listed.
     """
@@ -325,10 +326,10 @@ class KubernetesSettings(Setting):
     storage_class: str | None = None
     snapshot_class: str | None = None
     shared_storage_class: str | None = None
+    network_policies: bool = False
     disk_size_gb: int = Field(default=10, ge=1)
     placeholder_image: str = "registry.k8s.io/pause:3.10"
     index_image: str | None = None
-    `network_policies`: whether servers stand under policies that let nobody in by themselves.
     index_uid: int = Field(default=1000, ge=1)
 
 
@@ -339,7 +340,6 @@ class Settings(Setting):
     nodes: tuple[NodeSpec, ...] = ()
     policy: Policy = Policy()
     times: Times = Times()
-    network_policies: bool = False
     data_dir: Path = Path("gpudev-data")
     disk_limit_gb: int | None = Field(default=100, ge=1)
     history_days: int | None = Field(default=365, ge=1)
