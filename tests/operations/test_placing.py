@@ -13,7 +13,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import fleet as fleet_loop
-from gpudev_service.operations import capacity, reservations, servers
+from gpudev_service.operations import capacity, placing, reservations, servers
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import World, make_world
 from tests.kube.site import Site, site
@@ -57,7 +57,7 @@ async def test_whole_nodes_are_pods_by_rank(world: World) -> None:
     assert (pods.nodes, pods.count, pods.workers) == (["a", "b"], 8, 1)
 
 
-@pytest.mark.parametrize("how", ["gone", "cordoned"])
+@pytest.mark.parametrize("how", ["gone", "cordoned", "not ready", "silent"])
 async def test_a_lease_whose_node_goes_before_the_start_moves_at_once(
     world: World, there: Site, how: str
 ) -> None:
@@ -66,8 +66,10 @@ async def test_a_lease_whose_node_goes_before_the_start_moves_at_once(
     there.moody.become("silent")
     if how == "gone":
         there.moody.drop("a")
-    else:
+    elif how == "cordoned":
         there.moody.set(node("a", cordoned=True))
+    else:
+        there.moody.set(node("a", ready="Unknown" if how == "silent" else "False"))
     launch = await servers.launch(world.ctx, lease.id)
     assert launch.pods is not None
     assert launch.pods.nodes == ["b"]
@@ -187,6 +189,15 @@ async def test_a_second_start_gets_as_much_as_the_first(world: World, there: Sit
     there.moody.set(pod("s", "a", reservation=lease.id, gpu="8", cpu=cpu, memory=memory))
     await there.until(lambda: bool(there.cluster.pods_of(lease.id)))
     assert (await servers.launch(world.ctx, lease.id)).pods == first
+
+
+async def test_plans_of_other_types_stay_in_memory(store: Store, tmp_path: Path) -> None:
+    world = make_world(store, tmp_path)
+    await world.reserve("ada", "h100", gpus=8)
+    lease = await world.reserve("grace", "t4")
+    known = store.memory.kept["h100"]
+    await placing._again(world.ctx, lease.id, dict.fromkeys(where(lease), "It is gone."))
+    assert store.memory.kept["h100"] is known
 
 
 async def test_a_server_that_crashed_is_not_started_again_on_a_node_that_is_gone(
