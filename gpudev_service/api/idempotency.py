@@ -10,7 +10,8 @@ leaves is therefore never ambiguous:
   the route) or, for what can simply be repeated, repeats it;
 - an answer: a retry gets it, status and body alike.
 
-Refusals are kept like answers. What says "later" (a busy or failing service) is not.
+Refusals are kept like answers. What says "later" (a busy or failing service) is not. How long keys
+are remembered is said by the loop that forgets them (`loops.retention`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import TypeVar
 
-from sqlalchemy import bindparam, delete, event, inspect, select, tuple_, update
+from sqlalchemy import bindparam, event, inspect, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
 
@@ -36,10 +37,6 @@ from gpudev_service.together import Together
 
 T = TypeVar("T")
 
-#: How long a key is remembered.
-KEPT = timedelta(hours=24)
-#: How many old keys one call clears away at most.
-_SWEEP = 50
 #: A row with a mark but without an answer has this status.
 _MARKED = 0
 
@@ -147,13 +144,6 @@ class Idempotency:
         now = self._ctx.clock.now()
 
         async def work(session: AsyncSession) -> list[Claim | Stored | Exception]:
-            old = (
-                select(IdempotencyRow.caller, IdempotencyRow.key)
-                .where(IdempotencyRow.created_at < now - KEPT)
-                .limit(_SWEEP)
-            )
-            for row_caller, row_key in (await session.execute(old)).all():
-                await session.execute(_delete(row_caller, row_key))
             row = IdempotencyRow
             asked_for = tuple_(row.caller, row.key).in_([(one.caller, one.key) for one in batch])
             rows = {
@@ -225,10 +215,6 @@ _TELL = (
 
 def _told(claim: Claim, status: int, answer: str) -> dict[str, object]:
     return {"of_caller": claim.caller, "of_key": claim.key, "told": status, "said": answer}
-
-
-def _delete(caller: str, key: str) -> Any:
-    return delete(IdempotencyRow).where(IdempotencyRow.caller == caller, IdempotencyRow.key == key)
 
 
 # A session belongs to one transaction of the store; what it made is collected there, so that a

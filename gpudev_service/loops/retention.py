@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import UpdateBase, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import FINAL
@@ -19,6 +22,7 @@ from gpudev_service.disks import base as backend
 from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
 from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.operations import servers, sizes, snapshots
+from gpudev_service.store.memory import CHANGES
 from gpudev_service.store.models import (
     Base,
     DiskRow,
@@ -29,11 +33,13 @@ from gpudev_service.store.models import (
 
 log = logging.getLogger(__name__)
 
-#: How long the answer to an Idempotency-Key is remembered.
+#: How long the answer to an Idempotency-Key is remembered, at least.
 KEYS_KEPT = timedelta(hours=24)
 #: How many ended reservations go in one transaction, and how many transactions one run makes: the
 #: next run goes on. Somebody who reserves waits for one transaction at most.
 BATCH, BATCHES = 100, 50
+#: The same of keys; a row of theirs is gone faster.
+KEYS_BATCH, KEYS_BATCHES = 1000, 1000
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -48,7 +54,7 @@ async def run(ctx: Context) -> datetime | None:
             await _disk(ctx, disk, now)
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
-    await ctx.store.run(lambda session: _forget_keys(session, now))
+    await _forget_keys(ctx, now)
     await _scratch(ctx)
     await _folders(ctx)
     await _forget_reservations(ctx, now)
@@ -152,8 +158,17 @@ async def _remove(ctx: Context, disk_id: str, snapshot_id: str) -> None:
     await ctx.store.run(work)
 
 
-async def _forget_keys(session: AsyncSession, now: datetime) -> None:
-    await session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - KEYS_KEPT))
+async def _forget_keys(ctx: Context, now: datetime) -> None:
+    row = IdempotencyRow
+    old = select(row.caller, row.key).where(row.created_at < now - KEYS_KEPT).limit(KEYS_BATCH)
+    gone = delete(row).where(tuple_(row.caller, row.key).in_(old)).returning(row.key)
+
+    async def work(session: AsyncSession) -> int:
+        return len((await session.scalars(gone)).all())
+
+    for _ in range(KEYS_BATCHES):
+        if await ctx.store.run(work) < KEYS_BATCH:
+            return
 
 
 async def _forget_reservations(ctx: Context, now: datetime) -> None:
@@ -181,15 +196,20 @@ async def _forget_reservations(ctx: Context, now: datetime) -> None:
 
 async def _forget(ids: list[str], session: AsyncSession) -> None:
     """Removes what refers to the reservations, then them; what is more than theirs (the snapshot
-    of a disk) only forgets where it came from. A final state is never left, so `ids` stay right."""
+    of a disk) only forgets where it came from. A final state is never left, so `ids` stay right,
+    and no plan has any of them."""
     for table, column in _REFERRING:
         theirs = column.in_(ids)
         if column.nullable:
-            await session.execute(update(table).where(theirs).values({column: None}))
+            statement: UpdateBase = update(table).where(theirs).values({column: None})
         else:
-            await session.execute(delete(table).where(theirs))
-    await session.execute(delete(ReservationRow).where(ReservationRow.id.in_(ids)))
+            statement = delete(table).where(theirs)
+        await session.execute(statement, execution_options=_NO_PLAN)
+    mine = delete(ReservationRow).where(ReservationRow.id.in_(ids))
+    await session.execute(mine, execution_options=_NO_PLAN)
 
+
+_NO_PLAN: Mapping[str, Any] = MappingProxyType({CHANGES: ()})
 
 #: Every column that refers to a reservation, with its table.
 _REFERRING = tuple(

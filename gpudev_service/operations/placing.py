@@ -15,6 +15,7 @@ from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import FleetAway
+from gpudev_service.store.memory import CHANGES
 from gpudev_service.store.models import LeaseUnitRow, PlacementRow, ReservationRow
 
 from . import planning, views
@@ -98,8 +99,10 @@ async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) 
         lost = [node for node in nodes if node in refused]
         if State(row.state) is not State.PREPARING or not lost:
             return view, []  # somebody else has done it meanwhile
+        mine = {CHANGES: [(row.gpu_type, row.id)]}
         for table in (LeaseUnitRow, PlacementRow):
-            await session.execute(delete(table).where(table.reservation_id == row.id))
+            gone = delete(table).where(table.reservation_id == row.id)
+            await session.execute(gone, execution_options=mine)
         reason = (
             f"{lost[0]} cannot take your server. {refused[lost[0]]} It is planned again; your "
             "place in the queue is kept."

@@ -95,6 +95,23 @@ async def test_old_answers_to_idempotency_keys_are_forgotten(world: World) -> No
         assert await session.get(IdempotencyRow, ("ada", "new")) is not None
 
 
+async def test_old_answers_are_forgotten_in_pieces(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many of them that one statement would keep those who reserve waiting."""
+    monkeypatch.setattr(retention, "KEYS_BATCH", 3)
+    long_ago = world.clock.now() - timedelta(hours=25)
+    async with world.ctx.store.transaction() as session:
+        session.add_all(
+            IdempotencyRow(caller=who, key=f"key {at}", request_hash="x", created_at=long_ago)
+            for at in range(4)
+            for who in ("ada", "grace")
+        )
+    await retention.run(world.ctx)
+    async with world.ctx.store.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(IdempotencyRow)) == 0
+
+
 async def test_work_on_disks_that_is_just_beginning_is_not_taken_for_interrupted(
     world: World,
 ) -> None:
@@ -177,6 +194,23 @@ async def test_reservations_are_forgotten_a_year_after_their_end(world: World) -
     missed = await status.missed(world.ctx, seen, lambda _: True)
     assert missed
     assert {event.reservation.id for event in missed} == {following.id}
+
+
+async def test_plans_in_memory_outlive_those_who_are_forgotten(world: World) -> None:
+    """They are in no plan; to make the plans anew for each piece would keep everybody waiting."""
+    old = await ended(world)
+    world.clock.pass_time(days=366)
+    await world.reserve("grace")
+    await world.reserve("linus", "t4")
+    memory = world.ctx.store.memory
+    known, count = dict(memory.kept), memory.count
+    assert known.keys() == {"t4-small", "t4"}
+    await retention.run(world.ctx)
+    with pytest.raises(Refusal, match="no such reservation"):
+        await world.look(old)
+    assert all(memory.kept.get(name) is plan for name, plan in known.items())
+    await world.reserve("eve", "t4")
+    assert memory.count == (count or 0) + 1, "nobody else has been told to forget theirs"
 
 
 async def test_ids_of_forgotten_events_are_not_given_again(world: World) -> None:

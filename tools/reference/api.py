@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpudev_client import limits
-from gpudev_service.api import idempotency
 from gpudev_service.api.openapi import document
 from gpudev_service.api.route import Access, Route
 from gpudev_service.api.routes import BASE, ROUTES
 from gpudev_service.errors import CODES
+from gpudev_service.loops import retention
 
 from .markdown import NOTICE, anchor, code, paragraphs, table
 from .schemas import bounds, default, is_page, linked, type_of
@@ -40,7 +40,7 @@ most.
 
 **Retries.** A mutating call with an `Idempotency-Key` (8 to 128 visible ASCII characters, a new
 one for each request) is done once: a repeated one is answered as the first was, with
-`Idempotent-Replay: true`. Keys are remembered for {idempotency.KEPT.days * 24} hours.
+`Idempotent-Replay: true`. Keys are remembered for {retention.KEYS_KEPT.days * 24} hours.
 
 **Events** are server-sent events. A stream begins with the present state of each reservation
 (kind `present`), so a reader who missed events has lost nothing; each message carries the
