@@ -1,187 +1,259 @@
-"""The same events in the service: what an operation takes until its commit, 10,000 waiting.
+"""The same events in the running service: what each takes, 10,000 waiting, its loops beside it.
 
-The whole operation, as the API calls it, in one process with SQLite: admission, planning, history,
-commit with synchronous=FULL, and the answer's view. Only HTTP is not in it. A type of 1,000 nodes,
-all busy; requests as in P4, some with priority.
+A real Hub and its service with SQLite (synchronous=FULL), asked by HTTP: not through the Hub's
+proxy. The queue and the leases are those of the planner's benchmarks, with gangs, bookings,
+priorities, quotas and closed nodes; only starts not before a time are none of the service's. An
+event's time is from the request to the answer, which comes after the commit of the new plan; of an
+early end it goes on until the owner's stream says that the GPUs are given back, since whoever waits
+has their new start in the same transaction. Stand-ins: leases have no processes, whose end takes
+no time (a stop is asked of the Hub, which has no such server), and who starts goes on starting.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
-import statistics
-import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select
+import httpx
+from sqlalchemy import insert, text
 
+from benchmarks import r5
+from benchmarks.planner_queues import HOUR, NOW, TURNOVER, queue
 from gpudev_client.ids import new_id
-from gpudev_client.models import ReservationRequest
-from gpudev_client.states import WAITING, State
-from gpudev_service.actor import Actor
-from gpudev_service.clock import SteadyClock
-from gpudev_service.context import Context
-from gpudev_service.disks.directories import DirectoryDisks
-from gpudev_service.errors import Refusal
-from gpudev_service.fleet import StaticFleet
-from gpudev_service.hub import Hub
-from gpudev_service.loops import driving
-from gpudev_service.operations import capacity, extension, planning, reservations
-from gpudev_service.servers import LocalServers
-from gpudev_service.settings import GpuTypeSpec, NodeSpec, Policy, Settings, Times
+from gpudev_client.states import State
+from gpudev_service.planner import Demand, Hold
 from gpudev_service.store import migrate
 from gpudev_service.store.engine import Store
-from gpudev_service.store.models import LeaseUnitRow, PlacementRow, ReservationRow
+from gpudev_service.store.models import LeaseUnitRow, NodeDrainRow, PlacementRow, ReservationRow
+from tests.fixtures.hub import ADMIN, RunningHub
 
 TYPE = "h100"
-ADMIN = Actor("root-admin", admin=True)
-SIZES = (1, 1, 2, 4, 8)
-HOURS = (0.5, 1, 2, 4, 8, 24)
+LIMITED, LIMIT = "limited", 24
+#: How many ask for something while it is measured, half of them with a quota.
+PEOPLE = 20
+_PATIENCE = 120.0
+_CONFIG = f"""
+from gpudev_service.loops import driving
+
+async def _nobody_starts(ctx, key):
+    await asyncio.Event().wait()
+
+driving.begin = _nobody_starts
+c.GpuDev.policy = {{"groups": {{{LIMITED!r}: {{"max_running_gpus": {LIMIT}}}}}}}
+c.GpuDev.times = {{"start_limit": 7200, "closing": 0}}
+c.GpuDev.gpu_types = {{
+    {TYPE!r}: {{"gpus_per_node": 8, "cpus": 192, "memory_gb": 2048, "max_nodes": 8}}
+}}
+"""
 
 
-def context(folder: Path, nodes: int) -> Context:
-    settings = Settings(
-        gpu_types={TYPE: GpuTypeSpec(name=TYPE, gpus_per_node=8, cpus=192, memory_gb=2048)},
-        nodes=tuple(
-            NodeSpec(name=f"{TYPE}-{at}", gpu_type=TYPE, simulated=True) for at in range(nodes)
-        ),
-        policy=Policy(),
-        times=Times(),
-        data_dir=folder,
-        public_url="http://hub.example",
-    )
-    return Context(
-        settings=settings,
-        store=Store(f"sqlite:///{folder / 'gpudev.sqlite'}"),
-        clock=SteadyClock(),
-        fleet=StaticFleet(settings),
-        disks=DirectoryDisks(folder / "disks"),
-        servers=LocalServers(),
-        hub=Hub("http://127.0.0.1:9/hub/api", "no-token", patience=0.5),
-    )
+def _row(key: str, user: str, quota: bool, state: State, now: datetime) -> dict[str, Any]:
+    lease = dict.fromkeys(("starts_at", "active_at", "expires_at", "first_promise", "booked_for"))
+    return {
+        "id": key,
+        "name": "made for a benchmark",
+        "user": user,
+        "groups": [LIMITED] if quota else [],
+        "server_name": key,
+        "gpu_type": TYPE,
+        "nodes": 1,
+        "priority": 0,
+        "state": state.value,
+        "target": State.ACTIVE.value,
+        "submitted_at": now,
+        **lease,
+    }
 
 
-def _row(ctx: Context, at: int, gpus: int, hours: float, state: State) -> ReservationRow:
-    key, now = new_id(), ctx.clock.now()
-    return ReservationRow(
-        id=key,
-        name=f"run {at}",
-        user=f"user-{at}",
-        groups=[],
-        server_name=key,
-        gpu_type=TYPE,
-        gpus=gpus,
-        nodes=1,
-        units_per_node=gpus,
-        hours=hours,
-        duration_s=round(hours * 3600),
-        priority=at % 5 // 4,
-        state=state,
-        target=State.ACTIVE,
-        submitted_at=now,
-    )
+def _shape(nodes: int, units: int, seconds: float) -> dict[str, Any]:
+    return {
+        "gpus": nodes * units,
+        "nodes": nodes,
+        "units_per_node": units,
+        "hours": seconds / 3600,
+        "duration_s": round(seconds),
+    }
 
 
-async def fill(ctx: Context, nodes: int, waiting: int, rng: random.Random) -> None:
-    """A lease on each node's GPUs, and a queue that is planned."""
-    await migrate.upgrade(ctx.store)
-    now = ctx.clock.now()
-    async with ctx.store.transaction() as session:
-        leases = [_row(ctx, at, 8, 24, State.ACTIVE) for at in range(nodes)]
-        for row in leases:
-            row.starts_at = now
-            row.expires_at = now + timedelta(minutes=rng.randrange(60, 24 * 60))
-        queued = [
-            _row(ctx, nodes + at, rng.choice(SIZES), rng.choice(HOURS), State.QUEUED)
-            for at in range(waiting)
+def _waits(demand: Demand, now: datetime) -> dict[str, Any]:
+    quota = next(iter(demand.quotas), None)
+    # Those without a quota have no name in the planner's queues.
+    user = quota.key if quota else f"free-{demand.id[-3:]}"
+    made = _row(new_id(), user, quota is not None, State.QUEUED, now)
+    made |= _shape(demand.nodes, demand.units_per_node, (demand.duration_ms - TURNOVER) / 1000)
+    made |= {"priority": demand.priority}
+    if demand.booked_start_ms is not None:
+        booked = now + timedelta(milliseconds=demand.booked_start_ms - NOW)
+        made |= {"state": State.SCHEDULED.value, "booked_for": booked}
+    return made
+
+
+Rows = dict[type, list[dict[str, Any]]]
+
+
+def _leases(holds: list[Hold], now: datetime, rows: Rows) -> None:
+    free: dict[str, int] = {}
+    for hold in holds:
+        [(node, units)] = hold.units.items()
+        first = free.get(node, 0)
+        free[node] = first + units
+        user = hold.quota_keys[0]
+        key, until = new_id(), now + timedelta(milliseconds=hold.until_ms - NOW, minutes=5)
+        lease = {"starts_at": now, "active_at": now, "expires_at": until, "first_promise": now}
+        made = _row(key, user, _limited(user), State.ACTIVE, now)
+        rows[ReservationRow].append(made | _shape(1, units, (until - now).total_seconds()) | lease)
+        numbers = list(range(first, first + units))
+        ids = [str(unit) for unit in numbers]
+        placed = {"reservation_id": key, "rank": 0, "node": node}
+        rows[PlacementRow].append({**placed, "units": numbers, "gpu_ids": ids})
+        rows[LeaseUnitRow] += [
+            {**placed, "unit": unit, "gpu_type": TYPE, "gpu_id": str(unit)} for unit in numbers
         ]
-        session.add_all([*leases, *queued])
-        await session.flush()
-        for at, row in enumerate(leases):
-            node, ids = f"{TYPE}-{at}", [str(unit) for unit in range(8)]
-            session.add(
-                PlacementRow(
-                    reservation_id=row.id, rank=0, node=node, units=list(range(8)), gpu_ids=ids
-                )
-            )
-            session.add_all(
-                LeaseUnitRow(
-                    node=node, unit=unit, gpu_type=TYPE, gpu_id=str(unit), reservation_id=row.id
-                )
-                for unit in range(8)
-            )
-        await planning.replan(ctx, session, now, [TYPE])
 
 
-async def _ids(ctx: Context, *states: State) -> list[str]:
-    async with ctx.store.reading() as session:
-        row = ReservationRow
-        query = select(row.id).where(row.state.in_(states)).order_by(row.id)
-        return list(await session.scalars(query))
+def _limited(user: str) -> bool:
+    """Every second one, as in the planner's queues."""
+    return int(user.rpartition("-")[2]) % 2 == 0
 
 
+async def fill(url: str, waiting: int, nodes: int) -> None:
+    """The leases and the queue, of whom nobody has a start yet."""
+    given, now, store = queue(waiting, nodes), datetime.now(UTC), Store(url)
+    await migrate.upgrade(store)
+    rows: Rows = {kind: [] for kind in (ReservationRow, PlacementRow, LeaseUnitRow, NodeDrainRow)}
+    _leases(given.holds, now, rows)
+    rows[ReservationRow] += [_waits(demand, now) for demand in given.demands]
+    rows[NodeDrainRow] = [
+        {"node": node.name, "reason": "broken", "actor": "benchmark", "since": now}
+        for node in given.nodes
+        if not node.available
+    ]
+    async with store.transaction() as session:
+        for kind, values in rows.items():
+            await session.execute(insert(kind), values)
+    await store.close()
+
+
+@contextmanager
+def _running(waiting: int, nodes: int) -> Iterator[tuple[RunningHub, str]]:
+    fleet = (
+        f"c.GpuDev.nodes = [{{'name': f'n{{at:05}}', 'gpu_type': {TYPE!r}, 'simulated': True}}"
+        f" for at in range({nodes})]"
+    )
+    hub = RunningHub(service_config=f"{r5.STAND_IN}\n{_CONFIG}\n{fleet}\n")
+    try:
+        hub.data_dir.mkdir(mode=0o700)
+        url = f"sqlite+aiosqlite:///{hub.data_dir / 'gpudev.sqlite'}"
+        asyncio.run(fill(url, waiting, nodes))
+        hub.start()
+        r5.wait_until(lambda: asyncio.run(r5.unplanned(url)) == 0, time.monotonic())
+        yield hub, url
+    finally:
+        hub.remove()
+
+
+@dataclass
 class Service:
-    """One event of each kind at a time."""
+    """One event of each kind at a time; each method prepares one, and what it returns is it."""
 
-    def __init__(self, ctx: Context, nodes: int, rng: random.Random) -> None:
-        self._ctx, self._nodes, self._rng = ctx, nodes, rng
-        self._number = 0
+    hub: RunningHub
+    url: str
+    http: httpx.Client
+    nodes: int
+    rng: random.Random
+
+    def __post_init__(self) -> None:
         self._closed: str | None = None
+        self._new = iter(queue(10_000, self.nodes, seed=2).demands)
+        self._people = [
+            self.hub.user(f"new-{at}", *([LIMITED] if at % 2 == 0 else [])) for at in range(PEOPLE)
+        ]
 
-    async def arrival(self) -> Callable[[], Awaitable[object]]:
-        self._number += 1
-        request = ReservationRequest(
-            gpu_type=TYPE, gpus=self._rng.choice(SIZES), hours=self._rng.choice(HOURS)
-        )
-        return lambda: reservations.submit(self._ctx, Actor(f"new-{self._number}"), request, ())
+    def arrival(self) -> Callable[[], object]:
+        demand = next(self._new)
+        person = self.rng.choice(self._people[0 if demand.quotas else 1 :: 2])
+        asked: dict[str, Any] = {
+            "gpu_type": TYPE,
+            "gpus": demand.nodes * demand.units_per_node,
+            "hours": (demand.duration_ms - TURNOVER) / HOUR,
+        }
+        header = {"Authorization": f"token {person}"}
+        return lambda: self._done("POST", "/reservations", json=asked, headers=header)
 
-    async def early_end(self) -> Callable[[], Awaitable[object]]:
-        """The server is gone already; its GPUs are given back."""
-        key = self._rng.choice(await _ids(self._ctx, State.ACTIVE))
-        await reservations.cancel(self._ctx, key, ADMIN)
-        return lambda: driving._release(self._ctx, key)
+    def early_end(self) -> Callable[[], object]:
+        key = self._one(State.ACTIVE)
 
-    async def extension(self) -> Callable[[], Awaitable[object]]:
-        key = self._rng.choice(await _ids(self._ctx, State.ACTIVE))
-
-        async def work() -> None:
-            try:
-                await extension.extend(self._ctx, key, ADMIN, self._rng.choice((0.25, 0.5, 1)))
-            except Refusal:
-                return  # so it is answered, too
+        def work() -> None:
+            with self.http.stream("GET", f"/reservations/{key}/events") as stream:
+                for line in stream.iter_lines():
+                    if line.startswith(": this was the present state"):
+                        self._begun = time.monotonic()
+                        self._done("DELETE", f"/reservations/{key}")
+                    if '"kind":"server"' in line:
+                        return
+            raise RuntimeError(f"{key} ended, and nobody said that its GPUs were given back")
 
         return work
 
-    async def cordon(self) -> Callable[[], Awaitable[object]]:
+    def extension(self) -> Callable[[], object]:
+        key, hours = self._one(State.ACTIVE), self.rng.choice((0.25, 0.5, 1))
+
+        def work() -> None:
+            answer = self.http.post(f"/reservations/{key}/extension", json={"hours": hours})
+            if answer.is_server_error:  # a refusal that says how far it could go is an answer, too
+                answer.raise_for_status()
+
+        return work
+
+    def cordon(self) -> Callable[[], object]:
         if self._closed is not None:
-            await capacity.undrain(self._ctx, self._closed, ADMIN)
-        node = self._closed = f"{TYPE}-{self._rng.randrange(self._nodes)}"
-        return lambda: capacity.drain(self._ctx, node, "broken", ADMIN)
+            self._done("DELETE", f"/cluster/nodes/{self._closed}/drain")
+        node = self._closed = f"n{self.rng.randrange(self.nodes):05}"
+        return lambda: self._done("PUT", f"/cluster/nodes/{node}/drain", json={"reason": "broken"})
 
-    async def cancel(self) -> Callable[[], Awaitable[object]]:
-        key = self._rng.choice(await _ids(self._ctx, *WAITING))
-        return lambda: reservations.cancel(self._ctx, key, ADMIN)
+    def cancel(self) -> Callable[[], object]:
+        key = self._one(State.QUEUED)
+        return lambda: self._done("DELETE", f"/reservations/{key}")
+
+    def seconds(self, kind: str) -> float:
+        """What one event of a kind took."""
+        work = getattr(self, kind.replace(" ", "_"))()
+        self._begun = time.monotonic()
+        work()
+        return time.monotonic() - self._begun
+
+    def _done(self, method: str, path: str, **given: Any) -> httpx.Response:
+        return self.http.request(method, path, **given).raise_for_status()
+
+    def _one(self, state: State) -> str:
+        keys = asyncio.run(_ids(self.url, state))
+        return self.rng.choice(keys)
 
 
-async def measure(
-    kinds: list[str], waiting: int, nodes: int, events: int
-) -> dict[str, tuple[float, float]]:
-    """(p50, p99) in seconds of wall time, by kind of event."""
-    rng = random.Random(1)
-    found: dict[str, tuple[float, float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        ctx = context(Path(folder), nodes)
-        await fill(ctx, nodes, waiting, rng)
-        service = Service(ctx, nodes, rng)
-        for kind in kinds:
-            taken = []
-            for _ in range(events):
-                work = await getattr(service, kind.replace(" ", "_"))()
-                begin = time.monotonic()
-                await work()
-                taken.append(time.monotonic() - begin)
-            found[kind] = statistics.median(taken), statistics.quantiles(taken, n=100)[98]
-        await ctx.store.close()
-    return found
+async def _ids(url: str, state: State) -> list[str]:
+    """The reservations in a state."""
+    store = Store(url)
+    try:
+        async with store.reading() as session:
+            query = text("SELECT id FROM reservations WHERE state = :state ORDER BY id")
+            return list(await session.scalars(query, {"state": state.value}))
+    finally:
+        await store.close()
+
+
+def measure(kinds: list[str], waiting: int, nodes: int, events: int) -> dict[str, list[float]]:
+    """Seconds of wall time of each event, by kind."""
+    with _running(waiting, nodes) as (hub, url):
+        headers = {"Authorization": f"token {hub.token(ADMIN)}"}
+        base = f"http://127.0.0.1:{hub.ports.service}/services/gpudev/api/v1"
+        with httpx.Client(
+            trust_env=False, timeout=_PATIENCE, base_url=base, headers=headers
+        ) as http:
+            service = Service(hub, url, http, nodes, random.Random(1))
+            return {kind: [service.seconds(kind) for _ in range(events)] for kind in kinds}

@@ -19,6 +19,7 @@ import sys
 import time
 import tty
 
+from benchmarks.campaign import percentile
 from benchmarks.link import carried, link
 from benchmarks.ssh_peers import (
     Way,
@@ -27,7 +28,6 @@ from benchmarks.ssh_peers import (
     in_turn,
     medians,
     ours,
-    percentile,
     seconds,
     websocat,
     with_our_ciphers,

@@ -15,7 +15,8 @@ import time
 import httpx
 import psutil
 
-from benchmarks.ssh_peers import here, percentile
+from benchmarks.campaign import percentile
+from benchmarks.ssh_peers import here
 from tests.ssh.site import HOST, Person, Site
 
 SMALL = os.environ.get("SIZE") == "small"

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaign import machine, size
+from benchmarks.campaign import machine, percentile, size
 from benchmarks.p9 import cluster
 from benchmarks.pod_hub import GPUS_PER_NODE, OURS, PodHub, nodes, opened, stand_in, until
-from benchmarks.ssh_peers import here, percentile
+from benchmarks.ssh_peers import here
 from gpudev_client.kubernetes import LABEL_RESERVATION
 from gpudev_service.kube.connection import connect
 from gpudev_service.settings import KubernetesSettings, Settings

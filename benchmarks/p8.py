@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks import loop_gaps
-from benchmarks.campaign import machine, size
+from benchmarks.campaign import machine, percentile, size
 from benchmarks.p9 import cluster
 from benchmarks.pod_hub import GPUS_PER_NODE, OURS, PLAIN, PodHub, nodes, opened, stand_in, until
-from benchmarks.ssh_peers import here, percentile
+from benchmarks.ssh_peers import here
 from tools.cluster.cluster import Cluster
 
 STARTS, ROUNDS = size("STARTS", 300, 30), size("ROUNDS", 2, 1)

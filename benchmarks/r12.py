@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks.campaign import machine, size
+from benchmarks.campaign import machine, percentile, size
 from benchmarks.ssh_peers import here
 from gpudev_service.config import GpuDevWeb
 from tests.fixtures.hub import RunningHub
@@ -97,7 +97,7 @@ def cpu(hub: RunningHub) -> dict[str, float]:
 
 
 def p99(taken: list[float]) -> float:
-    return statistics.quantiles(taken, n=100)[98]
+    return percentile(taken, 0.99)
 
 
 def main() -> int:
