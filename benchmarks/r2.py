@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import psutil
+from sqlalchemy.exc import DBAPIError
 
 from benchmarks import on_cluster
 from benchmarks.campaign import machine, size
@@ -85,6 +86,7 @@ class Campaign:
         until(lambda: not self._wrong(), "everything is in order", patience=PATIENCE, pause=0.5)
         took = time.monotonic() - began
         self.slowest = max(self.slowest, took)
+        print(f"kill {self.victims.total()}: {victim}, in order after {took:.1f} s", flush=True)
         if took > GOAL_SECONDS:
             self.wrong.append(f"in order only {took:.0f} s after the return of {victim}")
 
@@ -198,7 +200,8 @@ class Campaign:
             if not self.hub.call("GET", "/health").is_success:
                 return ["the service is not ready"]
             return of_machine(self.hub, self.database, self.accepted)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, DBAPIError) as error:
+            # The connection that looks into the database dies with PostgreSQL, too.
             return [f"{type(error).__name__}"]
 
     def settle(self) -> None:
