@@ -5,7 +5,8 @@ for reservations of mixed types, sizes and lengths: each is validated, admitted,
 before it and committed (SQLite with synchronous=FULL, PostgreSQL with fsync) before it is answered.
 The queue grows meanwhile, as nothing ends; servers are not started. Asked directly, not through the
 Hub's proxy. A second figure is with an Idempotency-Key on each call, as our own clients send it.
-`COUNT` changes how many, `DATABASES` on what.
+The databases and `sbatch` take turns, and medians are compared. `COUNT` changes how many,
+`DATABASES` on what, `TURNS` how often.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import multiprocessing
 import os
 import random
+import statistics
 import sys
 import time
 import uuid
@@ -33,6 +35,7 @@ CLIENTS = 64
 COUNT = size("COUNT", 5_000, 400)
 KEYED = size("KEYED", 1_000, 200)
 SBATCH = size("SBATCH", 1_000, 200)
+TURNS = size("TURNS", 3, 1)
 GOALS = {"postgresql": 430.0, "sqlite": 300.0}
 GOAL_P99 = 0.100
 TYPES = ("h100", "a100", "l40s", "t4")
@@ -204,15 +207,27 @@ def main() -> int:
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}; {CLIENTS} clients, {NODES} nodes of 8 of")
     print(f"each of {len(TYPES)} types; {COUNT} calls without keys, then {KEYED} with keys")
     wanted = os.environ.get("DATABASES")
-    found = {name: measure(name) for name in (wanted.split(",") if wanted else races.databases())}
-    peer = sbatch()
+    names = wanted.split(",") if wanted else races.databases()
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    peers: list[float] = []
+    for _ in range(TURNS):
+        for name in names:
+            turns[name].append(measure(name))
+        if (rate := sbatch()) is not None:
+            peers.append(rate)
+    found = {
+        name: (statistics.median(r for r, _ in each), statistics.median(p for _, p in each))
+        for name, each in turns.items()
+    }
+    peer = statistics.median(peers) if peers else None
     good = all(rate >= GOALS[name] and p99 <= GOAL_P99 for name, (rate, p99) in found.items())
     good = good and peer is not None and all(rate >= peer for rate, _ in found.values())
-    full = COUNT >= 5_000 and len(found) == len(races.ALL)
+    full = COUNT >= 5_000 and TURNS > 1 and len(found) == len(races.ALL)
     shown = " ".join(f"{name}={r:.0f}/s p99={p * 1e3:.0f}ms" for name, (r, p) in found.items())
     print(
-        f"P4 {shown} sbatch={'none' if peer is None else f'{peer:.0f}/s'} goal"
-        f" {GOALS['postgresql']:.0f}/s,{GOALS['sqlite']:.0f}/s,p99 {GOAL_P99 * 1e3:.0f}ms,1x sbatch"
+        f"P4 {shown} sbatch={'none' if peer is None else f'{peer:.0f}/s'} medians of {TURNS}"
+        f" turns goal {GOALS['postgresql']:.0f}/s,{GOALS['sqlite']:.0f}/s,"
+        f"p99 {GOAL_P99 * 1e3:.0f}ms,1x sbatch"
         f" {'met' if full and good else 'missed'}"
         f"{' (within, in this size)' if good and not full else ''}"
     )

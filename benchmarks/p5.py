@@ -2,7 +2,8 @@
 
 Made-up traces with fixed seeds at three load levels, on 16 nodes of 8 GPUs, replayed under the
 planner and under the rules of `gpudev_service.simulate.backfill`, with Slurm's defaults. Then one
-day of such a trace, hurried, through the real slurmctld, beside both rules on the same requests.
+day of such a trace, hurried, through the real slurmctld, beside both rules on the same requests;
+our slowdown has to be within the goal beside it, too.
 `SIZE=small`: one seed, ten days, 8 nodes, and a greater hurry.
 """
 
@@ -79,11 +80,13 @@ def level(name: str, there: Fleet) -> Level:
     )
 
 
-def hurried_day(there: Fleet) -> str:
-    """What the real slurmctld makes of a day, and what both rules make of the same requests."""
+def hurried_day(there: Fleet) -> float | None:
+    """Our slowdown of a day over the real slurmctld's, with that of both rules beside it; None
+    where there is no Slurm."""
     lacking = slurm.missing()
     if lacking:
-        return f"not measured, not installed: {lacking}"
+        print(f"slurmctld not measured: not installed: {lacking}")
+        return None
     trace = synthetic.make(HURRIED_LOAD, NODES, 8, days=1, seed=1)
     wanted = slurm_replay.hurried(fitted(trace, there).requests, HURRY)
     window = _DAY_MS // HURRY
@@ -106,7 +109,7 @@ def hurried_day(there: Fleet) -> str:
             for name, those in zip(found, (planned, ruled, real), strict=True)
         )
     )
-    return f"{found['planner'] / found['slurmctld']:.2f}x"
+    return found["planner"] / found["slurmctld"]
 
 
 def waits_under(rules: Rules, requests: Sequence[Request], there: Fleet) -> dict[int, float]:
@@ -137,15 +140,19 @@ def main() -> int:
     levels = {name: level(name, there) for name in synthetic.LOADS}
     real = hurried_day(there)
     late = sum(each.late for each in levels.values())
-    met = late == 0 and all(
+    met = real is not None and real <= SLOWDOWN_GOAL and late == 0
+    met = met and all(
         each.hours >= HOURS_GOAL and each.slowdown <= SLOWDOWN_GOAL for each in levels.values()
     )
     print(
         "P5"
         f" gpu-hours={','.join(f'{each.hours:.3f}x' for each in levels.values())}"
         f" slowdown={','.join(f'{each.slowdown:.2f}x' for each in levels.values())}"
-        f" ({','.join(levels)}) late={late} slowdown-to-slurmctld={real}"
-        f" goal {HOURS_GOAL:.2f}x,{SLOWDOWN_GOAL:.2f}x,0 {'met' if met else 'missed'}"
+        f" ({','.join(levels)}) late={late}"
+        f" slowdown-to-slurmctld={'not-measured' if real is None else f'{real:.2f}x'}"
+        f" goal {HOURS_GOAL:.2f}x,{SLOWDOWN_GOAL:.2f}x,0,{SLOWDOWN_GOAL:.2f}x"
+        f" {'met' if met and not SMALL else 'missed'}"
+        f"{' (within, in this size)' if met and SMALL else ''}"
     )
     return 0
 
