@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tools.cluster import node
 from tools.cluster.cluster import Cluster
 
+from .installation import until
 from .site import Site, built, environment_of, opened
 
 pytestmark = [pytest.mark.cluster, pytest.mark.hub]
@@ -85,3 +89,53 @@ def test_a_server_without_enough_memory_says_so(site: Site) -> None:
     assert made.reason is not None
     assert "more memory than it has" in made.reason
     site.gone(made)
+
+
+def test_a_server_that_is_evicted_is_told_and_may_be_started_again(site: Site) -> None:
+    got = site.runs()
+    [pod] = site.pods(got)
+    name, inside = pod["metadata"]["name"], site.kubectl.namespace
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": inside},
+    }
+    path = f"/api/v1/namespaces/{inside}/pods/{name}/eviction"
+    site.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(eviction))
+    said = site.until_told(got, "Your GPUs are kept")
+    assert said.startswith("The server was moved off its node by an operator.")
+    now = site.client.reservation(got.id)
+    assert now.state is State.ACTIVE
+    assert now.server_lost_at is not None
+    until(lambda: got.server_name not in site.hub.api("GET", "users/ada")["servers"], "Hub knows")
+    again = {"reservation": got.id}
+    site.hub.api("POST", f"users/ada/servers/{got.server_name}", again, token=site.token)
+    site.until_told(got, "The server runs again.")
+    site.end(got)
+
+
+def test_a_disk_that_cannot_be_mounted_yet_is_told_to_who_waits(
+    site: Site, cluster: Cluster
+) -> None:
+    with cluster.driver_fault("NodePublishVolume", "10.1.2.3 is on fire"):
+        made = site.reserve(disk="home", create_disk=True)
+        site.until(made, State.PREPARING)
+        words = progress(site, made, "waits for its disk")
+        assert "the node cannot mount it yet" in words
+        assert "10.1.2.3" not in words
+    assert site.until(made, State.ACTIVE, State.FAILED).state is State.ACTIVE
+    site.end(made)
+
+
+def progress(site: Site, made: Reservation, words: str) -> str:
+    """What the page of who waits shows, once `words` are in it."""
+    where = f"{site.hub.url}/hub/api/users/ada/servers/{made.server_name}/progress"
+    headers = {"Authorization": f"token {site.token}"}
+    until(
+        lambda: made.server_name in site.hub.api("GET", "users/ada")["servers"], "its start began"
+    )
+    with httpx.stream("GET", where, headers=headers, trust_env=False, timeout=60) as answer:
+        for line in answer.iter_lines():
+            if words in line:
+                return line
+    raise AssertionError(f"nobody said {words!r}")
