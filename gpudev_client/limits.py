@@ -29,6 +29,12 @@ TYPE_NAME = r"[a-z0-9][a-z0-9.-]{0,62}"
 NODE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
 #: A container image's full reference: registry, path, and tag or digest.
 IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}"
+#: A node's label, as Kubernetes has them: the key may begin with a domain, the value may be empty.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = rf"(?:[a-z0-9](?:[a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL}"
+LABEL_VALUE = rf"(?:{_LABEL})?"
+#: Most labels that one request may ask for.
+NODE_LABELS_MAX = 10
 #: A Hub user's name, as far as gpudev has to know it.
 USER_NAME = r"[^/\x00-\x1f\x7f]{1,255}"
 #: Most groups of a user that come with a request; who is in more is asked about.

@@ -9,7 +9,7 @@ is rounded up. Standard library only, so that the command line can use it at onc
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
 _MINUTE = 60
@@ -151,6 +151,11 @@ def gpus(count: int, label: str, nodes: int = 1) -> str:
         return f"{label}, no GPU"
     where = f" on {nodes} nodes" if nodes > 1 else ""
     return f"{count} x {label}{where}"
+
+
+def labels(of_nodes: Mapping[str, str]) -> str:
+    """Labels of nodes as they are asked for: "zone=a, gpu.memory=81559"."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(of_nodes.items()))
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -19,7 +19,15 @@ from traitlets.config import Configurable
 
 from gpudev_client.kubernetes import POD_HOME
 
-from .settings import GpuTypeSpec, KubernetesSettings, NodeSpec, Policy, Settings, Times
+from .settings import (
+    NODE_LABELS,
+    GpuTypeSpec,
+    KubernetesSettings,
+    NodeSpec,
+    Policy,
+    Settings,
+    Times,
+)
 
 #: Where a pod finds the name of its namespace.
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -61,7 +69,8 @@ class GpuDev(Configurable):
         Dict(),
         help="""The nodes, in the order in which they are filled. Each is a dict with name,
         gpu_type, gpu_ids (what CUDA_VISIBLE_DEVICES takes, in order; default: 0, 1, ...), simulated
-        (no real GPUs: said so everywhere), ready (False: nothing new is placed) and reason.
+        (no real GPUs: said so everywhere), ready (False: nothing new is placed), reason, and labels
+        (a dict; people may ask for nodes that have them).
 
             c.GpuDev.nodes = [{"name": "gpu-1", "gpu_type": "h100"}]
         """,
@@ -112,6 +121,14 @@ class GpuDev(Configurable):
         help="""StorageClass of the folder that all nodes of a reservation share; one that can be
         mounted by several nodes at once. It is as large as a new disk, lives as long as the lease,
         and is gone with it. None: there is no such folder.""",
+    ).tag(config=True)
+    node_labels = List(
+        Unicode(),
+        list(NODE_LABELS),
+        help="""Patterns of labels of a cluster's nodes that people may ask for: a reservation is
+        then placed only on nodes that have these. Labels in `nodes` can always be asked for. What
+        names single machines, as kubernetes.io/hostname does, is not among the default: it makes
+        people wait for one of them while others are free.""",
     ).tag(config=True)
     disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)
     placeholder_image = Unicode(
@@ -247,6 +264,7 @@ class GpuDev(Configurable):
                 service_url=self.service_url,
                 servers=self.servers,
                 kubernetes=self._kubernetes(),
+                node_labels=tuple(self.node_labels),
             )
         except ValidationError as error:
             raise _explained("GpuDev", error, Settings) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from gpudev_client import limits
 from gpudev_client.kubernetes import POD_HOME
-from gpudev_client.models import PolicyView, TypeName
+from gpudev_client.models import Labels, PolicyView, TypeName
 
 NodeName = Annotated[str, StringConstraints(pattern=rf"^{limits.NODE_NAME}$")]
 
@@ -137,7 +138,8 @@ class NodeSpec(Setting):
     `gpu_ids` are what `CUDA_VISIBLE_DEVICES` takes, by unit. `host` is the machine's own name
     (default: `name`), `zone` where it stands. `units` are its units that can be had, where they are
     not as many as the type says: some are broken, or others use them. `unit_cpus` and `unit_memory`
-    (bytes) are what goes with one unit, where the machine says so.
+    (bytes) are what goes with one unit, where the machine says so. `labels` are those that people
+    may ask for.
     """
 
     name: NodeName
@@ -151,6 +153,7 @@ class NodeSpec(Setting):
     units: int | None = Field(default=None, ge=0, le=1024)
     unit_cpus: float | None = None
     unit_memory: int | None = None
+    labels: Labels = {}
 
     @property
     def machine(self) -> str:
@@ -333,8 +336,27 @@ class KubernetesSettings(Setting):
     index_uid: int = Field(default=1000, ge=1)
 
 
+#: Labels of a cluster's nodes that say what the hardware is, or where it stands. The name of a node
+#: is not among them: whoever asked for one would wait for it while others are free. Nor is what
+#: changes while a node stays what it is, such as the time of the last look at its GPUs.
+NODE_LABELS = (
+    "topology.kubernetes.io/*",
+    "node.kubernetes.io/instance-type",
+    "kubernetes.io/arch",
+    "nvidia.com/gpu.product",
+    "nvidia.com/gpu.family",
+    "nvidia.com/gpu.machine",
+    "nvidia.com/gpu.memory",
+    "nvidia.com/gpu.compute.*",
+    "nvidia.com/gpu.clique",
+    "nvidia.com/cuda.*",
+)
+
+
 class Settings(Setting):
-    """Everything that operations decide with."""
+    """Everything that operations decide with. `node_labels` are patterns of those labels of a
+    cluster's nodes that people may ask for; what an operator writes at a static node is meant for
+    them."""
 
     gpu_types: Mapping[str, GpuTypeSpec]
     nodes: tuple[NodeSpec, ...] = ()
@@ -347,6 +369,11 @@ class Settings(Setting):
     service_url: str = ""
     servers: Literal["local", "kubernetes"] = "local"
     kubernetes: KubernetesSettings = KubernetesSettings()
+    node_labels: tuple[str, ...] = NODE_LABELS
+
+    def offers_label(self, key: str) -> bool:
+        """Whether people may ask for this label of a cluster's nodes."""
+        return any(fnmatchcase(key, pattern) for pattern in self.node_labels)
 
     @property
     def url_for_servers(self) -> str:

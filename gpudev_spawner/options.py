@@ -19,7 +19,17 @@ from gpudev_client import limits
 from gpudev_client.models import GpuType, ReservationRequest
 
 #: What a caller may set; the rest of a request is who they are and which server it is.
-FIELDS = ("gpu_type", "gpus", "hours", "disk", "create_disk", "name", "image", "starts_at")
+FIELDS = (
+    "gpu_type",
+    "gpus",
+    "hours",
+    "disk",
+    "create_disk",
+    "name",
+    "image",
+    "starts_at",
+    "node_labels",
+)
 #: Before a type's name: the form's field for the number of its GPUs.
 _COUNT = "gpus:"
 #: The form's buttons that go on where one left; the value is a link's query.
@@ -41,6 +51,10 @@ _SENTENCES: Mapping[str, str] = {
     "name": f"A name is one line of printable characters, {limits.NAME_MAX} at most.",
     "image": ("An image is named like ghcr.io/lab/torch:2.8: registry, path and tag, no spaces."),
     "starts_at": "Give the start as a date and time with its time zone.",
+    "node_labels": (
+        "Give labels of nodes as an object of names and values, such as "
+        f'{{"topology.kubernetes.io/zone": "eu-1a"}}; {limits.NODE_LABELS_MAX} at most.'
+    ),
     ATTACH: "Give the id of a reservation.",
 }
 

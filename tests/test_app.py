@@ -65,12 +65,16 @@ T4 = {"gpus_per_node": 4, "cpus": 48, "memory_gb": 192}
 def test_traits_become_settings() -> None:
     found = settings(
         gpu_types={"t4": T4},
-        nodes=[{"name": "n1", "gpu_type": "t4"}],
+        nodes=[{"name": "n1", "gpu_type": "t4", "labels": {"rack": "7"}}],
+        node_labels=["topology.kubernetes.io/zone"],
         policy={"default": {"max_gpus": 8}, "groups": {"lab": {"max_hours": 72}}},
         times={"warnings": [10]},
     )
     assert found.gpu_types["t4"].valid_counts == [1, 2, 3, 4]
-    assert found.nodes[0].name == "n1"
+    assert (found.nodes[0].name, found.nodes[0].labels) == ("n1", {"rack": "7"})
+    assert [key for key in ("rack", "topology.kubernetes.io/zone") if found.offers_label(key)] == [
+        "topology.kubernetes.io/zone"
+    ]
     assert found.policy.of(()).max_gpus == 8
     assert found.policy.of(()).max_hours == 24, "what is not written keeps its default"
     assert found.policy.of(("lab",)).max_hours == 72

@@ -205,6 +205,7 @@ def _details(app: App, r: models.Reservation) -> str:
             ("reason", app.told(r.reason) if r.reason else None),
             ("GPUs", say.gpus(r)),
             ("placed on", placed),
+            ("node labels", words.labels(r.node_labels)),
             ("disk", r.disk or "none, files are not kept"),
             ("shared with", say.shared_with(r, now, zone)),
             ("asked for", words.hours(r.hours)),

@@ -36,6 +36,7 @@ class Wish:
     disk: str | None
     create_disk: bool
     image: str | None = None
+    node_labels: dict[str, str] | None = None
 
     @property
     def complete(self) -> bool:
@@ -64,6 +65,15 @@ def wishes(hours: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         click.option(
             "--image", metavar="IMAGE", help="A container image of your own, if policy allows."
         ),
+        click.option(
+            "-l",
+            "--node-label",
+            "node_labels",
+            multiple=True,
+            callback=_labels,
+            metavar="KEY=VALUE",
+            help="Only nodes that have this label; repeatable.",
+        ),
     )
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -83,6 +93,26 @@ def _checked(ctx: click.Context, option: click.Parameter, hours: float | None) -
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise click.UsageError("--hours takes a number above 0, such as 0.5 or 4.", ctx)
     return hours
+
+
+def _labels(
+    ctx: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(limits.LABEL_KEY, key):
+            raise click.UsageError(
+                "--node-label takes KEY=VALUE, such as topology.kubernetes.io/zone=eu-1a.", ctx
+            )
+        if not re.fullmatch(limits.LABEL_VALUE, value):
+            raise click.UsageError(f"--node-label: a label has no such value as {value!r}.", ctx)
+        if found.get(key, value) != value:
+            raise click.UsageError(
+                f"--node-label: no node has {key}={found[key]} and {key}={value}; say one.", ctx
+            )
+        found[key] = value
+    return found or None
 
 
 @click.command()
@@ -136,6 +166,7 @@ def request(wish: Wish) -> models.ReservationRequest:
         disk=None if wish.disk in (None, _NO_DISK) else wish.disk,
         create_disk=wish.create_disk and wish.disk not in (None, _NO_DISK),
         image=wish.image,
+        node_labels=wish.node_labels,
     )
 
 

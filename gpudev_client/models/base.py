@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from gpudev_client import limits
 
@@ -17,6 +18,17 @@ DisplayName = Annotated[str, StringConstraints(max_length=limits.NAME_MAX, strip
 Note = Annotated[str, StringConstraints(max_length=limits.NOTE_MAX, strip_whitespace=True)]
 Hours = Annotated[float, Field(gt=0, le=limits.HOURS_MAX, allow_inf_nan=False)]
 
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not re.fullmatch(limits.LABEL_KEY, key):
+            raise ValueError(f"{key!r:.80} is no label, such as topology.kubernetes.io/zone")
+        if not re.fullmatch(limits.LABEL_VALUE, value):
+            raise ValueError(f"a label has no such value as {value!r:.80}")
+    return labels
+
+
+Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 
 # Validators are built when a model is first used, not at its import (`defer_build`): a command
 # and a server's start need few of the models.

@@ -10,7 +10,7 @@ from gpudev_client import limits
 from gpudev_client.states import State
 
 from .activity import IdleVerdict
-from .base import Answer, DiskName, Hours, Note, Request, TypeName, printable
+from .base import Answer, DiskName, Hours, Labels, Note, Request, TypeName, printable
 from .people import Collaborator
 from .pods import PodLaunch
 
@@ -23,7 +23,7 @@ class ReservationRequest(Request):
     `starts_at` in the future makes it a booking. `user` and `server_name` are for the Hub's spawner
     and for admins who act for somebody else; `owner_groups`, the user's groups in the Hub, is the
     spawner's alone. `image` is a container image in place of the Hub's, where servers are pods and
-    policy allows it.
+    policy allows it. With `node_labels` it is placed only on nodes that have all of these labels.
     """
 
     gpu_type: TypeName
@@ -45,6 +45,7 @@ class ReservationRequest(Request):
         | None
     ) = None
     image: Annotated[str, StringConstraints(pattern=rf"^{limits.IMAGE}$")] | None = None
+    node_labels: Labels | None = Field(default=None, max_length=limits.NODE_LABELS_MAX)
 
     @field_validator("name")
     @classmethod
@@ -130,6 +131,7 @@ class Reservation(Answer):
     collaborators: list[Collaborator] = []
     ssh_host: str | None = None
     image: str | None = None
+    node_labels: dict[str, str] = {}
     simulated: bool = False
 
 

@@ -149,6 +149,7 @@ _BOUNDS: Mapping[str, tuple[str, str, str]] = {
     "less_than": ("must be less than {}", "lt", "less_than"),
     "less_than_equal": ("must be at most {}", "le", "max"),
     "string_too_long": ("may have {} characters at most", "max_length", "max_length"),
+    "too_long": ("may have {} entries at most", "max_length", "max_length"),
     "string_too_short": ("must have {} characters at least", "min_length", "min_length"),
 }
 

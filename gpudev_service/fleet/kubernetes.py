@@ -281,6 +281,6 @@ def _size(node: Node | None) -> tuple[Amounts, Amounts] | None:
     return None if node is None else (node.capacity, node.allocatable)
 
 
-def _told(spec: NodeSpec) -> tuple[str, tuple[str, bool, int | None]]:
+def _told(spec: NodeSpec) -> tuple[str, tuple[str, bool, int | None, frozenset[tuple[str, str]]]]:
     """What planning depends on."""
-    return spec.gpu_type, (spec.name, spec.ready, spec.units)
+    return spec.gpu_type, (spec.name, spec.ready, spec.units, frozenset(spec.labels.items()))

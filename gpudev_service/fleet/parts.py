@@ -139,6 +139,7 @@ def _part(node: Node, kind: Kind, types: int, daemons: Amounts, others: Amounts)
         units=units,
         unit_cpus=round(max(0.0, share[CPU]), 3),
         unit_memory=int(max(0.0, share[MEMORY])),
+        labels=dict(node.offered),
     )
 
 

@@ -7,7 +7,7 @@ planner's business.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -40,6 +40,7 @@ class Admitted:
     units_per_node: int
     duration: timedelta
     booked_for: datetime | None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def admit(
@@ -65,7 +66,7 @@ def admit(
     if request.image is not None:
         image(request.image, limits.images)
     nodes, units = spec.shape(gpus)
-    return Admitted(spec, gpus, nodes, units, duration, booked_for)
+    return Admitted(spec, gpus, nodes, units, duration, booked_for, request.node_labels or {})
 
 
 def gpu_type(

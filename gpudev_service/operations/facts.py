@@ -23,7 +23,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import places
+from . import labels, places
 from .admission import Admitted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,6 +48,7 @@ _WAITING = (
     ReservationRow.duration_s,
     ReservationRow.priority,
     ReservationRow.disk_id,
+    ReservationRow.node_labels,
     ReservationRow.submitted_at,
     ReservationRow.booked_for,
     ReservationRow.planned_start,
@@ -114,6 +115,7 @@ async def world(
     areas = {}
     if any(row.disk_id is not None for row in rows):
         areas = await places.areas(session, [spec for spec, _ in pairs], wanted)
+    areas = labels.narrowed(ctx, rows, areas)
     demands = [_demand(row, turnover, now, areas.get(row.id)) for row in rows]
     for node, hold in _to_come(ctx, names, demands, to_ms(now)):
         nodes.append(node)
@@ -224,6 +226,7 @@ def hypothetical(
     among = None
     if disk is not None and disk.reach is not None:
         among = places.area(Reach.from_json(disk.reach), ctx.fleet.nodes())
+    among = labels.narrow(ctx, admitted.spec.name, admitted.node_labels, among)
     return replace(demand, priority=priority, booked_start_ms=booked, among=among)
 
 

@@ -42,7 +42,7 @@ WHY_NOT = {
     planner.Reason.TOO_MANY_UNITS: "no node has so many GPUs",
     planner.Reason.TOO_FEW_NODES: "there are not so many nodes",
     planner.Reason.DRAINED: "the nodes that could hold it are out of service",
-    planner.Reason.ELSEWHERE: "the nodes that could hold it are not where the disk is",
+    planner.Reason.ELSEWHERE: "the nodes that could hold it have not the labels, or not the disk",
     planner.Reason.QUOTA_TOO_SMALL: "it is more than the quota allows",
     planner.Reason.BOOKED_START_TAKEN: "there is no room at that time",
 }

@@ -36,7 +36,8 @@ _CAUSES = {
     planner.Reason.QUOTA_LOWERED: "a limit was lowered",
     planner.Reason.STARTED_LATE: "the start was missed while the service was away",
     planner.Reason.QUEUE_PLANNED_AGAIN: "capacity was lost and the queue was planned again",
-    planner.Reason.ELSEWHERE: "the disk cannot be used on a node that was promised",
+    planner.Reason.ELSEWHERE: "a node that was promised does not fit any more: it has lost a label "
+    "that was asked for, or the disk cannot be used there",
 }
 
 #: What it takes to carry out a start that is due; nobody calls that late.

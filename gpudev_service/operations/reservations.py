@@ -15,14 +15,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client import limits, words
+from gpudev_client import limits
 from gpudev_client.ids import new_id
 from gpudev_client.models import HistoryEntry, Page, Plan, Reservation, ReservationRequest
 from gpudev_client.states import FINAL, LEASED, LIVE, WAITING, State
 from gpudev_service import planner
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
-from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Interest, Owner
 from gpudev_service.store.errors import StoreUnavailable
@@ -33,7 +32,7 @@ from gpudev_service.store.models import (
 )
 from gpudev_service.together import Apart
 
-from . import admission, cursors, disks, facts, places, planning, sharing, verdicts, views
+from . import admission, cursors, disks, facts, impossible, planning, sharing, verdicts, views
 from .extension import offer_in
 from .rows import load
 from .standings import Standings
@@ -130,7 +129,7 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
                 if not alone:
                     raise Apart
                 disk = await session.get(DiskRow, row.disk_id) if row.disk_id else None
-                raise _impossible(ctx, admitted, outcome.impossible[row.id], disk)
+                raise impossible.refusal(ctx, admitted, outcome.impossible[row.id], disk)
         await session.flush()
         shown = await views.reservations(ctx, session, [row for row, _ in rows.values()])
         found.update(zip(rows, shown, strict=True))
@@ -183,7 +182,7 @@ async def preview(
         answer = asked.world.what_if(demand)
         starts = [demand.promise.start_ms for demand in asked.demands if demand.promise]
     if not isinstance(answer, planner.Slot):
-        raise _impossible(ctx, admitted, answer, disk)
+        raise impossible.refusal(ctx, admitted, answer, disk)
     starts_at = max(now, facts.from_ms(answer.start_ms))
     starts_now = answer.start_ms <= facts.to_ms(now)
     ahead = sum(start <= answer.start_ms for start in starts)
@@ -221,6 +220,7 @@ def _row(
         duration_s=round(admitted.duration.total_seconds()),
         booked_for=admitted.booked_for,
         image=request.image,
+        node_labels=request.node_labels or None,
         submitted_at=now,
     )
 
@@ -255,43 +255,6 @@ async def _races() -> AsyncIterator[None]:
         if "live_server" in text or "server_name" in text:
             raise Refusal("server_in_use", "The server has just been taken.") from error
         raise
-
-
-def _impossible(
-    ctx: Context, admitted: admission.Admitted, why: planner.Reason, disk: DiskRow | None
-) -> Refusal:
-    if why is planner.Reason.ELSEWHERE and disk is not None and disk.reach is not None:
-        return _elsewhere(ctx, admitted, disk, Reach.from_json(disk.reach))
-    if admitted.booked_for:
-        return Refusal(
-            "impossible",
-            f"There is no room for {admitted.gpus} {admitted.spec.name} at that time. "
-            "Choose another start, or leave it out to start as soon as possible.",
-            field="starts_at",
-        )
-    drained = why is planner.Reason.DRAINED
-    message = (
-        f"All {admitted.spec.name} nodes that could hold this are drained at the moment."
-        if drained
-        else f"The fleet has no room for {admitted.gpus} {admitted.spec.name}, even when empty."
-    )
-    return Refusal("impossible", message, field="gpu_type" if drained else "gpus")
-
-
-def _elsewhere(ctx: Context, admitted: admission.Admitted, disk: DiskRow, reach: Reach) -> Refusal:
-    """A disk stays where its bytes are; a clone of it may begin elsewhere."""
-    near = places.area(reach, ctx.fleet.nodes())
-    types = sorted({spec.gpu_type for spec in ctx.fleet.nodes() if spec.name in near})
-    where = f" (in {' or '.join(reach.zones)})" if reach.zones else ""
-    what = words.gpus(admitted.gpus, admitted.spec.name, admitted.nodes)
-    instead = f" With this disk you can have {' or '.join(types)}." if types else ""
-    return Refusal(
-        "impossible",
-        f"No node that could give you {what} is where the disk {disk.name!r} is{where}. "
-        f"Clone the disk and reserve with the clone, which can begin anywhere.{instead}",
-        field="disk",
-        accepted={"clone": disk.name, "gpu_types": types},
-    )
 
 
 async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:

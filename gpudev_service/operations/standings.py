@@ -15,7 +15,7 @@ from gpudev_client.states import LIVE
 from gpudev_service.context import Context
 from gpudev_service.store.models import MaintenanceRow, ReservationRow
 
-from . import admission
+from . import admission, labels
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Standings:
         owner_groups: tuple[str, ...],
         now: datetime,
     ) -> admission.Admitted:
-        return admission.admit(
+        admitted = admission.admit(
             request,
             types=ctx.fleet.types(),
             maintenance=self.closed,
@@ -46,6 +46,10 @@ class Standings:
             standing=self.of[user],
             now=now,
         )
+        if admitted.node_labels:
+            nodes = labels.offered(ctx, admitted.spec.name)
+            labels.check(admitted.node_labels, admitted.spec, nodes)
+        return admitted
 
     def count(self, row: ReservationRow) -> None:
         """One more that stands."""

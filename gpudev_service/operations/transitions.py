@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client import words
 from gpudev_client.states import FINAL, State
 from gpudev_service.errors import Refusal
 from gpudev_service.store.models import HistoryRow, ReservationRow
@@ -53,7 +54,11 @@ def begin(session: AsyncSession, row: ReservationRow, state: State) -> None:
 def begun(session: AsyncSession, row: ReservationRow, *, actor: str, now: datetime) -> HistoryRow:
     """The first line of a reservation's history, which refers to its row."""
     word = "Booked" if row.state == State.SCHEDULED else "Submitted"
-    return note(session, row, "transition", f"{word} by {actor}.", actor=actor, now=now)
+    labels = row.node_labels or {}
+    only = f", for nodes with {words.labels(labels)}" if labels else ""
+    data = {"node_labels": labels} if labels else None
+    reason = f"{word} by {actor}{only}."
+    return note(session, row, "transition", reason, actor=actor, now=now, data=data)
 
 
 def transition(

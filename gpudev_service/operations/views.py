@@ -208,6 +208,7 @@ def _view(
         ended_at=row.ended_at,
         server_lost_at=row.server_lost_at,
         image=row.image,
+        node_labels=row.node_labels or {},
         restart_until=restart_until,
         placement=places,
         extended_hours=row.extension_s / 3600,

@@ -220,6 +220,8 @@ def facts(view: Reservation) -> tuple[Fact, ...]:
     found.append(Fact("Disk", (view.disk or "none: files are gone at the end",)))
     if where:
         found.append(Fact("Runs on" if view.state in LEASED else "Ran on", ("; ".join(where),)))
+    if view.node_labels:
+        found.append(Fact("Nodes with", (words.labels(view.node_labels),)))
     found += [Fact(label, (When(at),)) for label, at in times if at is not None]
     found.append(Fact("Id", (view.id,)))
     return tuple(found)

@@ -42,6 +42,7 @@ PLANNED: Mapping[type[Base], tuple[str, ...]] = MappingProxyType(
             "duration_s",
             "priority",
             "disk_id",
+            "node_labels",
             "submitted_at",
             "booked_for",
             "planned_start",

@@ -106,6 +106,8 @@ class ReservationRow(Base):
     idle_keeps: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     #: The container image that was asked for in place of the Hub's.
     image: Mapped[str | None] = mapped_column(Text)
+    #: The labels that its nodes must have; None for any nodes.
+    node_labels: Mapped[dict[str, Any] | None]
 
     __mapper_args__ = {"version_id_col": version}
     __table_args__ = (

@@ -62,6 +62,13 @@ def test_half_an_hour_stays_half_an_hour() -> None:
          "starts_at must be a time, like 2030-01-31T12:00:00Z.", None),
         ({"disk": "../x"}, "disk", ("disk may have letters, digits, dots, underscores and hyphens, "
          "begins with a letter or digit, and has 63 characters at most."), None),
+        ({"node_labels": "rack=1"}, "node_labels", "node_labels must be an object.", None),
+        ({"node_labels": {"a b": "1"}}, "node_labels", ("node_labels is not accepted: 'a b' is no "
+         "label, such as topology.kubernetes.io/zone."), None),
+        ({"node_labels": {"rack": "-"}}, "node_labels",
+         "node_labels is not accepted: a label has no such value as '-'.", None),
+        ({"node_labels": {f"rack-{at}": "" for at in range(11)}}, "node_labels",
+         "node_labels may have 10 entries at most.", {"max_length": 10}),
     ],
 )  # fmt: skip
 def test_a_wrong_field(change: dict[str, Any], field: str, message: str, accepted: Any) -> None:

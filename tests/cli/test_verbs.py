@@ -73,6 +73,33 @@ def test_half_an_hour_is_half_an_hour(service: Running, gpudev: Run) -> None:
     assert "more, until" in ok(gpudev("edit"))
 
 
+def test_labels_of_nodes(gpudev: Run) -> None:
+    made = read(gpudev("reserve", "-t", "t4", "-l", "rack=2", "--node-label", "rack=2", "--json"))
+    assert made["node_labels"] == {"rack": "2"}
+    assert [place["node"] for place in made["placement"]] == ["t4-2"]
+    shown = ok(gpudev("show", made["id"]))
+    assert re.search(r"node labels +rack=2\n", shown)
+    assert "for nodes with rack=2" in shown
+    other = refused(gpudev("reserve", "-t", "t4", "-l", "rack=3"))
+    assert "No node of t4 has rack=3. There are: rack=1 or 2." in other
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["rack"], "takes KEY=VALUE"),
+        (["-rack=1"], "takes KEY=VALUE"),
+        (["rack=a b"], "no such value as 'a b'"),
+        (["rack=1", "rack=2"], "no node has rack=1 and rack=2"),
+    ],
+)
+def test_what_is_no_label_is_said_before_anything_is_asked(
+    gpudev: Run, given: list[str], words: str
+) -> None:
+    options = [part for label in given for part in ("-l", label)]
+    assert words in refused(gpudev("reserve", "-t", "t4", *options), code=2)
+
+
 def test_waiting_in_the_queue(service: Running, gpudev: Run) -> None:
     service.reserve("grace", hours=2)
     queued = gpudev("reserve", "-t", "t4-small", "--no-wait")

@@ -54,6 +54,12 @@ def test_a_node_is_the_same_after_a_heartbeat() -> None:
     assert set(read(one).capacity) == {"cpu", "memory", GPU}
 
 
+def test_of_a_nodes_labels_those_are_read_that_people_may_ask_for() -> None:
+    read = node_reader(frozenset({"zone"}), RESOURCES, lambda key: key.startswith("rack/"))
+    found = read(node("a", labels={"zone": "x", "rack/row": "7", "beat": "12:00"}))
+    assert (found.labels, found.offered) == ({"zone": "x"}, {"rack/row": "7"})
+
+
 def test_what_closes_a_node_is_read() -> None:
     read = node_reader(frozenset(), RESOURCES)
     taint = {"key": "k", "effect": "NoSchedule"}

@@ -95,6 +95,12 @@ def test_a_promise_is_rounded_up_in_the_facts_too() -> None:
     assert cards.Fact("Promised at first", (When(later(1 / 60)),)) in cards.facts(view)
 
 
+def test_labels_of_nodes_stand_in_the_facts_where_there_are_any() -> None:
+    view = reservation(State.QUEUED, node_labels={"b": "2", "a": ""})
+    assert cards.Fact("Nodes with", ("a=, b=2",)) in cards.facts(view)
+    assert "Nodes with" not in [fact.label for fact in cards.facts(reservation(State.QUEUED))]
+
+
 @pytest.mark.parametrize("state", list(State))
 def test_what_can_be_done_in_each_state(state: State) -> None:
     view = reservation(state, expires_at=later(2), ended_at=NOW)

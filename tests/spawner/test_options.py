@@ -122,6 +122,8 @@ def test_options_of_the_hubs_api_mean_the_same(
         ({"gpu_type": "t4", "hours": 1, "server_name": "x"}, None),
         ({"gpu_type": ["t4"], "hours": 1}, "gpu_type"),
         ({"gpu_type": "t4", "hours": 1, "starts_at": "tomorrow"}, "starts_at"),
+        ({"gpu_type": "t4", "hours": 1, "node_labels": "rack=1"}, "node_labels"),
+        ({"gpu_type": "t4", "hours": 1, "node_labels": {"a b": "1"}}, "node_labels"),
         ({"reservation": {"id": 1}}, "reservation"),
     ],
 )
@@ -158,6 +160,7 @@ def test_whatever_is_sent_becomes_a_request_or_a_refusal(sent: dict[str, Any]) -
         hours=st.floats(0.001, 1000),
         disk=st.none() | st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True),
         name=st.none() | st.text("abc <>&\"'", min_size=1, max_size=20),
+        node_labels=st.none() | st.just({"topology.kubernetes.io/zone": "eu-1a", "rack": ""}),
     )
 )
 def test_what_the_hub_keeps_starts_the_same_again(request: ReservationRequest) -> None:
