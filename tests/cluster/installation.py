@@ -19,7 +19,7 @@ from gpudev_client import Client
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tests.chart import rendering
-from tools.cluster import node
+from tools.cluster import node, storage
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import Kubectl
 
@@ -50,9 +50,10 @@ def values(more: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
                 "kubernetes": {"resource": "", "node_selector": _NODE},
             },
         },
-        "policy": {"min_hours": 0.005, "default": {"max_hours": 24}},
-        "times": {"warnings": []},
-        "disks": {"sizeGb": 1},
+        "policy": {"min_hours": 0.005, "default": {"max_hours": 24, "disk_retention_days": 0}},
+        "times": {"warnings": [], "retention": 2},
+        # Volumes that wait for their first user ask the most of the service.
+        "disks": {"sizeGb": 1, "storageClass": storage.LATE},
         "service": {"image": _image("gpudev-service")},
         "database": {"trial": {"enabled": True, "image": _image("postgres")}},
         "jupyterhub": {

@@ -13,6 +13,7 @@ import pytest
 
 from gpudev_client import Client
 from gpudev_client import kubernetes as names
+from gpudev_client.errors import Conflict
 from gpudev_client.models import Reservation, ReservationRequest
 from gpudev_client.states import State
 from gpudev_service.settings import Times
@@ -44,17 +45,10 @@ _LATEST = timedelta(seconds=Times().turnover)
 _WHOLE = ["queued", "preparing", "active", "stopping", "expired"]
 #: What Kubernetes itself makes in every namespace.
 _ALWAYS = {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
-_DISK_VERBS = ("create", "get", "list", "patch", "delete")
-#: Granted for what no test of this file does: disks, a Hub that is away, several nodes.
+#: Granted for what no test of this file does: a snapshot that takes the storage half a minute, a
+#: Hub that is away, several nodes.
 _NEEDLESS = {
-    "gpudev": {
-        *((verb, "persistentvolumeclaims") for verb in _DISK_VERBS),
-        *((verb, "snapshot.storage.k8s.io/volumesnapshots") for verb in _DISK_VERBS),
-        ("get", "persistentvolumes"),
-        ("get", "storage.k8s.io/storageclasses"),
-        *((verb, "pods") for verb in ("create", "get", "delete")),
-        *(("get", "pods/log"), ("list", "events")),
-    },
+    "gpudev": {("patch", "snapshot.storage.k8s.io/volumesnapshots")},
     "hub": {
         ("get", "pods"),
         *(
@@ -106,6 +100,31 @@ def lab(installed: Installation, client: Client, lease: Reservation) -> None:
         return answer.status_code == 200 and "jupyter-config-data" in answer.text
 
     until(answers, "JupyterLab answers")
+
+
+def inside(installed: Installation, lease: Reservation, script: str) -> str:
+    """What a shell in the lease's pod prints."""
+    pod = names.worker_name(lease.id, 0)
+    return installed.kubectl("exec", pod, "--", "sh", "-c", script)
+
+
+def ended(client: Client, lease: Reservation) -> None:
+    """Ends a lease, and returns when it has ended."""
+    client.cancel(lease.id)
+    for event in client.events(lease.id):
+        if event.reservation.state is State.CANCELLED:
+            return
+    raise AssertionError(f"{lease.id} did not end")
+
+
+def listed(client: Client, snapshot: str) -> list[str]:
+    """The names at the top of a snapshot; none while they have not been listed yet."""
+    try:
+        return [entry.name for entry in client.disk_contents("work", snapshot=snapshot).all()]
+    except Conflict as refused:
+        if refused.code != "not_listed":
+            raise
+        return []
 
 
 def answers(installed: Installation, client: Client, lease: Reservation) -> bool:
@@ -268,6 +287,41 @@ def test_a_lease_ends_on_time_and_its_pod_with_it(installed: Installation, ada: 
     assert ended is not None
     assert ended.state is State.EXPIRED
     until(lambda: not installed.pods(lease.id), "the pod is gone")
+
+
+def test_a_disk_is_kept_looked_into_put_back_and_removed(
+    installed: Installation, ada: Client
+) -> None:
+    """All that the service does with volumes, with no more rights than the chart gives it."""
+    asked = request(gpu_type="cpu", gpus=0, disk="work", create_disk=True)
+    lease = reach(ada, ada.reserve(asked).id, State.ACTIVE)
+    inside(installed, lease, "echo first > ~/kept")
+    ended(ada, lease)
+    (snapshot,) = ada.snapshots("work").all()
+    assert (snapshot.cause, snapshot.state) == ("end", "ready"), snapshot.note
+    until(lambda: "kept" in listed(ada, snapshot.id), "the snapshot's files are listed")
+
+    lease = reach(ada, ada.reserve(asked).id, State.ACTIVE)
+    inside(installed, lease, "echo second > ~/kept; touch ~/more")
+    ended(ada, lease)
+    ada.restore_disk("work", snapshot=snapshot.id)
+    until(lambda: ada.disk("work").busy is None, "the disk is put back")
+    assert "safety" in [each.cause for each in ada.snapshots("work").all()]
+    ada.clone_disk("work", "copy")
+    until(lambda: ada.disk("copy").busy is None, "the disk is cloned")
+    for name in ("work", "copy"):
+        again = asked.model_copy(update={"disk": name})
+        lease = reach(ada, ada.reserve(again).id, State.ACTIVE)
+        assert inside(installed, lease, "cat ~/kept; ls ~") == "first\nkept\n"
+        ended(ada, lease)
+
+    ada.resize_disk("work", 2)
+    for name in ("copy", "work"):
+        ada.delete_disk(name)
+    kinds = "persistentvolumeclaims,volumesnapshots"
+    selector = f"--selector={names.LABEL_DISK}"
+    until(lambda: not installed.kubectl.get(kinds, selector)["items"], "nothing of them is left")
+    until(lambda: not ada.disks(deleted=True).all(), "nobody lists them any more")
 
 
 def test_no_part_asked_for_what_it_may_not(installed: Installation) -> None:
