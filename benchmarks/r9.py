@@ -1,8 +1,9 @@
 """What SSH leaves behind: a peer that never reads, and hours at ten times normal load (R9).
 
 A program that floods, or never reads, stands in the place of sshd, since OpenSSH's own windows hold
-back before anything else has to. After it the soak of benchmarks/soak.py, for `SECONDS`;
-`PARTS=soak` or `PARTS=flood` does one of both.
+back before anything else has to. After it weeks of the service alone (benchmarks/simulated_days.py)
+and the soak of benchmarks/soak.py, for `SECONDS`. The drift of the days is judged as a whole, since
+by the simulated hour it says nothing. `PARTS=soak`, `flood` or `days` does one of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import soak
+from benchmarks import simulated_days, soak
 from benchmarks.campaign import machine, size
 from benchmarks.ssh_peers import here
 from gpudev_client.ssh import frames, service
@@ -31,7 +32,7 @@ SIZE, STANDS = (256 * 1024 * 1024, 5.0) if SMALL else (1024 * 1024 * 1024, 20.0)
 GOAL, GOAL_DRIFT = 4.0, 0.01
 FULL = 7200
 SECONDS = size("SECONDS", FULL, 60)
-PARTS = os.environ.get("PARTS", "flood,soak").split(",")
+PARTS = os.environ.get("PARTS", "flood,days,soak").split(",")
 #: Connections before anything is measured: node grows its heap in the beginning, whoever reads.
 WARM = 5
 MEGABYTE = 1024 * 1024
@@ -145,7 +146,8 @@ def soaked() -> soak.Found:
             print(f"         {name} by eighths {' '.join(f'{size:.2f}' for size in course)}")
     print(
         f"{found.logins} logins, {found.killed} killed, {found.pages} pages, half of them without "
-        f"a word, {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'}"
+        f"a word, {found.reservations} reservations with an event stream,"
+        f" {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'}"
     )
     return found
 
@@ -158,6 +160,16 @@ def main() -> int:
         worst = flood()
         good = worst <= GOAL
         shown.append(f"a-peer-that-never-reads=+{worst:.1f}MB")
+    if "days" in PARTS:
+        days = simulated_days.measure()
+        good = good and days.growth <= GOAL_DRIFT and days.tasks[-1] <= days.tasks[0]
+        small = small or simulated_days.DAYS < simulated_days.FULL
+        shown.append(
+            f"days={days.growth:+.2%} ({days.hourly:+.4%}/h) in {simulated_days.DAYS} simulated"
+            " days"
+        )
+    else:
+        shown.append("days=not-run")
     if "soak" in PARTS:
         found = soaked()
         steepest = max(found.drift.values(), default=math.nan)
@@ -166,8 +178,11 @@ def main() -> int:
         shown.append(f"soak={steepest:+.2%}/h,{sum(found.left.values())}-left in {SECONDS}s at 10x")
     else:
         shown.append("soak=not-run")
-    word = "missed" if not good else "met" if len(PARTS) == 2 and not small else "within"
-    print(f"R9 {' '.join(shown)} goal {GOAL:.0f}MB,{GOAL_DRIFT:.0%}/h,0 in {FULL}s {word}")
+    word = "missed" if not good else "met" if len(PARTS) == 3 and not small else "within"
+    print(
+        f"R9 {' '.join(shown)} goal {GOAL:.0f}MB,{GOAL_DRIFT:.0%} in"
+        f" {simulated_days.FULL} days,{GOAL_DRIFT:.0%}/h,0 in {FULL}s {word}"
+    )
     return 0
 
 

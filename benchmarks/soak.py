@@ -1,9 +1,12 @@
-"""Ten times normal load on one lease for hours, and what it leaves behind: R9's soak.
+"""Ten times normal load for hours, and what it leaves behind: R9's soak.
 
 Normal is one person, who in each minute logs in by SSH once, stays for that minute with an echo of
 1 KB a second, and opens one page of JupyterLab: its event stream, and the lease. Here are ten, in a
 real Hub, proxy, service, Jupyter server with the panel's extension, and sshd. Every third `ssh` is
-killed, every second page goes without a word.
+killed, every second page goes without a word. Beside that lease each of them asks, in each minute,
+for a reservation that is longer than what is free, listens to the service's own event stream
+meanwhile, and cancels it when the minute is over; every second of these streams goes without a
+word, too.
 
 What counts is memory that stays. Node lets its heap fill before it collects, and malloc keeps what
 was freed: the size that the system sees rises for hours, and says nothing of a leak. So at `LOOKS`
@@ -26,7 +29,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +38,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from benchmarks import soak_look
+from benchmarks import soak_look, soak_tasks
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tests.e2e.people import Person
@@ -49,17 +52,24 @@ MINUTE = 60.0
 PIECE = 1024
 #: Seconds between two looks at the memory, and those in which all that was left has to go.
 SAMPLE, SETTLES = 5.0, 120.0
+#: How often it is looked at what is there before the load.
+CALM = 10
 #: How often it is looked at what is held.
 LOOKS = 16
 #: The part of the time that does not count: caches fill, code is compiled.
 WARM = 0.25
 MEGABYTE = 1024 * 1024
 #: Whole days of a lease: it does not end meanwhile.
-_SERVICE = 'c.GpuDev.policy = {"default": {"max_hours": 24}}\nc.GpuDev.times = {"warnings": []}'
+_SERVICE = """
+c.GpuDev.policy = {{"default": {{"max_hours": 24}}}}
+c.GpuDev.times = {{"warnings": []}}
+"""
 _HUB = """
 c.Spawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.serverapp.ServerApp"
 c.Spawner.environment["JUPYTER_CONFIG_PATH"] = {!r}
 """
+#: All GPUs of the type that others ask for: who asks for one of them waits.
+_TAKEN = {"gpu_type": "t4-small", "hours": 24}
 
 #: By part and kind ("files", "sockets", "children", "tasks"): how many there are.
 Counts = dict[str, dict[str, int]]
@@ -84,6 +94,7 @@ class Found:
     logins: int = 0
     killed: int = 0
     pages: int = 0
+    reservations: int = 0
     echoed: float = 0.0
     drift: dict[str, float] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
@@ -105,8 +116,8 @@ class Place:
         self._proxy_look = folder / "proxy"
         require = Path(__file__).with_name("soak_look.cjs")
         self.hub = RunningHub(
-            service_config=_SERVICE,
-            hub_config=_HUB.format(str(config.parent)),
+            service_config=_SERVICE.format() + soak_tasks.FOR_SERVICE.format(str(folder)),
+            hub_config=f"{_HUB.format(str(config.parent))}\n{soak_tasks.FOR_HUB.format(str(folder))}",
             proxy_environment={
                 "NODE_OPTIONS": f'--require "{require}"',
                 "SOAK_LOOK": str(self._proxy_look),
@@ -124,6 +135,9 @@ class Place:
             self.lease = self._lease()
             self.laptop.host = f"gpudev-{self.lease.id}"
             self.server = psutil.Process(self.look()["pid"])
+            taken = self.ada.reserve(**_TAKEN)
+            self.ada.until_state(taken.id, State.ACTIVE)
+            self.people = [Person(self.hub, f"waiting-{number}") for number in range(TIMES)]
         except BaseException:
             self.__exit__()
             raise
@@ -175,7 +189,13 @@ class Place:
                 "sockets": sockets,
                 "children": len(process.children()),
             }
-        found["server"] |= {f"task {name}": n for name, n in self.look()["tasks"].items()}
+        tasks = {
+            part: soak_tasks.count(Path(self._folder.name), self.hub.process(part).pid)
+            for part in ("hub", "service")
+        }
+        tasks["server"] = self.look()["tasks"]
+        for part, named in tasks.items():
+            found[part] |= {f"task {name}": n for name, n in named.items()}
         return found
 
 
@@ -250,13 +270,40 @@ class _Page:
         self._sock.close()
 
 
+class _Wait:
+    """Somebody's reservation that waits, and the service's event stream that they look at."""
+
+    def __init__(self, place: Place, person: Person, ends: float) -> None:
+        self.ends, self._person = ends, person
+        self._key = person.reserve(gpu_type=_TAKEN["gpu_type"], hours=1).id
+        address = urlsplit(place.hub.service)
+        self._sock = socket.create_connection((address.hostname, address.port), 60)
+        head = (
+            f"GET {address.path}/api/v1/events HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Authorization: token {person.token}\r\n\r\n"
+        )
+        self._sock.sendall(head.encode())
+        assert self._sock.recv(4096).startswith(b"HTTP/1.1 200")
+
+    def end(self) -> None:
+        self._person.cancel(self._key)
+        self._sock.close()
+
+    def kill(self) -> None:
+        """The stream goes first, as with a laptop that loses its network."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+        self._person.cancel(self._key)
+
+
 class Load:
-    """The sessions and pages of `TIMES` people."""
+    """The sessions, pages and reservations of `TIMES` people."""
 
     def __init__(self, place: Place, found: Found, *, minute: float = MINUTE) -> None:
         self._place, self._found, self._minute = place, found, minute
         self._sessions: collections.deque[_Session] = collections.deque()
         self._pages: collections.deque[_Page] = collections.deque()
+        self._waits: collections.deque[_Wait] = collections.deque()
         self._ended = collections.Counter[str]()
         self._next = time.monotonic()
 
@@ -269,10 +316,15 @@ class Load:
             self._found.pages += 1
             self._sessions.append(_Session(self._place.laptop, now + self._minute))
             self._pages.append(_Page(self._place, now + self._minute))
+            person = self._place.people[self._found.reservations % TIMES]
+            self._found.reservations += 1
+            self._waits.append(_Wait(self._place, person, now + self._minute))
         while self._sessions and self._sessions[0].ends <= now:
             self._end_session()
         while self._pages and self._pages[0].ends <= now:
             self._end_page()
+        while self._waits and self._waits[0].ends <= now:
+            self._end_wait()
         for one in self._sessions:
             one.echo()
 
@@ -281,6 +333,16 @@ class Load:
             self._end_session()
         while self._pages:
             self._end_page()
+        while self._waits:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        one = self._waits.popleft()
+        self._ended["wait"] += 1
+        if self._ended["wait"] % 2 == 0:
+            one.kill()
+        else:
+            one.end()
 
     def _end_session(self) -> None:
         one = self._sessions.popleft()
@@ -323,7 +385,10 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     _drive(first, 2 * minute / TIMES)
     first.end()
     until(lambda: not place.server.children(), "the first sessions are gone")
-    before = place.counts()
+    before: Counts = {}
+    for _ in range(CALM):
+        before = extremes(max, before, place.counts())
+        time.sleep(1)
     found = Found(seconds)
     load, watch = Load(place, found, minute=minute), Watch(place, seconds)
     _drive(load, seconds, watch)
@@ -333,8 +398,10 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     found.seen = drift(watch.sizes, warm=warm, sizes=watch.sizes)
     found.held, found.course = course(watch.held, seconds), course(watch.sizes, seconds)
     deadline = time.monotonic() + SETTLES
-    while (left := more(before, place.counts())) and time.monotonic() < deadline:
+    after = place.counts()
+    while (left := more(before, after)) and time.monotonic() < deadline:
         time.sleep(1)
+        after = extremes(min, after, place.counts())
     found.left = left
     return found
 
@@ -371,6 +438,19 @@ def course(samples: Samples, seconds: float) -> dict[str, list[float]]:
         for part, size in memory.items():
             found.setdefault(part, {}).setdefault(int(8 * at / seconds), []).append(size)
     return {part: [statistics.fmean(s) for s in each.values()] for part, each in found.items()}
+
+
+def extremes(which: Callable[[int, int], int], one: Counts, other: Counts) -> Counts:
+    """The greater, or the lesser, of each number. Tasks come and go while a service is at rest:
+    what was there at every look is left, not what was there at one."""
+    found: Counts = {}
+    for part in one.keys() | other.keys():
+        mine, theirs = one.get(part, {}), other.get(part, {})
+        found[part] = {
+            kind: which(mine.get(kind, 0), theirs.get(kind, 0))
+            for kind in mine.keys() | theirs.keys()
+        }
+    return found
 
 
 def more(before: Counts, after: Counts) -> dict[str, int]:

@@ -1,0 +1,61 @@
+"""Which tasks a process of the soak has, told by itself; imported by its configuration files only.
+
+A thread answers on a socket of the process's own, since a configuration is read before there is a
+loop, and a signal handler would come between the program and its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import socket
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+#: Lines for a configuration file; the folder goes into the braces.
+FOR_HUB = "from benchmarks import soak_tasks\nsoak_tasks.tell({!r})"
+#: The service reads its configuration before it forks its keeper off.
+FOR_SERVICE = """
+import os
+from benchmarks import soak_tasks
+soak_tasks.tell({0!r})
+os.register_at_fork(after_in_child=lambda: soak_tasks.tell({0!r}))
+"""
+
+
+def tell(folder: str) -> None:
+    """Answers whoever asks `count` for this process."""
+    path = Path(folder) / f"tasks-{os.getpid()}"
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    listening.listen()
+    threading.Thread(target=_answer, args=(listening,), daemon=True).start()
+
+
+def _answer(listening: socket.socket) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    while True:
+        sock, _ = listening.accept()
+        if not loops:
+            found = (each for each in gc.get_objects() if isinstance(each, asyncio.BaseEventLoop))
+            loops = [loop for loop in found if loop.is_running()]
+        tasks = [task for loop in loops for task in asyncio.all_tasks(loop)]
+        counted = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
+        with sock, suppress(BrokenPipeError):
+            sock.sendall(json.dumps(counted).encode())
+
+
+def count(folder: Path, pid: int) -> dict[str, int]:
+    """How many tasks of a process run which coroutine."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(60)
+        sock.connect(str(folder / f"tasks-{pid}"))
+        found: dict[str, int] = json.loads(sock.makefile().read())
+    if not found:
+        raise RuntimeError(f"process {pid} has no task, which cannot be")
+    return found
