@@ -71,7 +71,6 @@ def kills(number: int, seed: int, limit: float) -> Kills:
     with site() as killed:
         for at in range(1, number + 1):
             victim, point = rng.choice(VICTIMS), rng.choice(POINTS)
-            found.victims[f"{victim} at {point}"] += 1
             try:
                 took = _round(killed, victim, point, found)
             except AssertionError as error:
@@ -87,6 +86,7 @@ def kills(number: int, seed: int, limit: float) -> Kills:
 def _round(killed: Killed, victim: str, point: str, found: Kills) -> float:
     lease = killed.lease(point, hours=1)
     killed.kill(victim)
+    found.victims[f"{victim} at {point}"] += 1
     began = time.monotonic()
     until(lambda: not killed.wrong(), "everything is in order", patience=PATIENCE, pause=0.2)
     took = time.monotonic() - began
