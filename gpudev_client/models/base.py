@@ -29,6 +29,10 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 
 
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+#: The limit stands before the check, or the schema would take it for one of a text.
+SomeLabels = Annotated[
+    dict[str, str], Field(max_length=limits.NODE_LABELS_MAX), AfterValidator(_labels)
+]
 
 # Validators are built when a model is first used, not at its import (`defer_build`): a command
 # and a server's start need few of the models.

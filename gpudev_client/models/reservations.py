@@ -10,7 +10,7 @@ from gpudev_client import limits
 from gpudev_client.states import State
 
 from .activity import IdleVerdict
-from .base import Answer, DiskName, Hours, Labels, Note, Request, TypeName, printable
+from .base import Answer, DiskName, Hours, Note, Request, SomeLabels, TypeName, printable
 from .people import Collaborator
 from .pods import PodLaunch
 
@@ -45,7 +45,7 @@ class ReservationRequest(Request):
         | None
     ) = None
     image: Annotated[str, StringConstraints(pattern=rf"^{limits.IMAGE}$")] | None = None
-    node_labels: Labels | None = Field(default=None, max_length=limits.NODE_LABELS_MAX)
+    node_labels: SomeLabels | None = None
 
     @field_validator("name")
     @classmethod

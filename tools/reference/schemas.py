@@ -16,6 +16,7 @@ _LIMITS = {
     "exclusiveMaximum": "below {}",
     "minLength": "at least {} characters",
     "maxLength": "at most {} characters",
+    "maxProperties": "at most {} entries",
     "pattern": "shape `{}`",
 }
 
