@@ -81,9 +81,9 @@ class Site:
     def cordon(self) -> Callable[[], Changes]:
         """One node more is closed; the one of before is back, so that the fleet stays as large."""
         if self.closed is not None:
-            self.world.set_available(self.closed, True)
+            self.world.set_available({self.closed: True})
         node = self.closed = self.rng.choice(self.nodes)
-        return lambda: self.world.set_available(node, False)
+        return lambda: self.world.set_available({node: False})
 
 
 def settled(waiting: int, nodes: int, events: int, seed: int = 1) -> Site:

@@ -151,13 +151,13 @@ class GpuDev(Configurable):
     policy = Dict(
         help="""Limits: a dict with min_hours, default_hours, default (for everybody) and groups (by
         Hub group). Limits are max_hours, max_extension_hours, max_total_hours, max_reservations,
-        max_gpus, max_disks, max_disk_gb (where disks are volumes), priority, disk_retention_days,
-        snapshots_kept, images (patterns of container images that may be asked for, where servers
-        are pods). A user in several groups gets the most generous of each; None means no limit.
-        `idle` is a dict for leases that nobody
-        uses: action (nothing, warn, release), after_minutes, grace_minutes (between the warning and
-        the release), keep_hours and keeps (for how long, and how often, somebody may say "keep
-        it"). Without it nothing is judged.
+        max_gpus, max_running_gpus (of one type, held at the same time: more waits), max_disks,
+        max_disk_gb (where disks are volumes), priority, disk_retention_days, snapshots_kept, images
+        (patterns of container images that may be asked for, where servers are pods). A user in
+        several groups gets the most generous of each; None means no limit. `idle` is a dict for
+        leases that nobody uses: action (nothing, warn, release), after_minutes, grace_minutes
+        (between the warning and the release), keep_hours and keeps (for how long, and how often,
+        somebody may say "keep it"). Without it nothing is judged.
 
             c.GpuDev.policy = {
                 "default": {"max_hours": 24, "max_gpus": 8},
@@ -246,6 +246,7 @@ class GpuDev(Configurable):
             for name, value in self.gpu_types.items()
         }
         self._need_kubernetes(types)
+        self._need_own_gpus(types)
         self._need_fitting_disks()
         nodes = tuple(
             self._read("nodes", NodeSpec, value, str(value.get("name", index)))
@@ -273,12 +274,26 @@ class GpuDev(Configurable):
         """A fleet of Kubernetes needs to know which nodes belong to a type."""
         if self.fleet != "kubernetes":
             return
-        self._need_own_gpus(types)
         for name, spec in types.items():
             if spec.kubernetes is None:
                 raise ConfigurationError(
                     f"GpuDev.gpu_types[{name!r}]: kubernetes is missing: a dict that says how the "
                     "type's nodes are found and its GPUs asked for; {} for nvidia.com/gpu."
+                )
+
+    def _need_own_gpus(self, types: dict[str, GpuTypeSpec]) -> None:
+        """Each type's GPUs are counted by themselves, so what belonged to two would be given out
+        twice. Types without GPUs share what a node has, and may be on the same ones."""
+        if self.fleet != "kubernetes":
+            return
+        for one, other in combinations(types.values(), 2):
+            mine, theirs = one.kubernetes, other.kubernetes
+            if mine and theirs and mine.shares_gpus_with(theirs):
+                raise ConfigurationError(
+                    f"GpuDev.gpu_types: {one.name!r} and {other.name!r} would promise the same "
+                    f"GPUs twice: pods of both ask for {mine.resource}, and a node can have the "
+                    "labels of both. Accepted: a node_selector of each that gives one label "
+                    "another value, or another resource."
                 )
 
     def _kubernetes(self) -> KubernetesSettings:
@@ -308,21 +323,6 @@ class GpuDev(Configurable):
                 f"GpuDev.disks: {self.disks!r} cannot be the homes of servers where "
                 f"GpuDev.servers is {self.servers!r}. Accepted: {fitting!r}."
             )
-
-    def _need_own_gpus(self, types: dict[str, GpuTypeSpec]) -> None:
-        """Each type's GPUs are counted by themselves, so what belonged to two would be given out
-        twice. Types without GPUs share what a node has, and may be on the same ones."""
-        if self.fleet != "kubernetes":
-            return
-        for one, other in combinations(types.values(), 2):
-            mine, theirs = one.kubernetes, other.kubernetes
-            if mine and theirs and mine.shares_gpus_with(theirs):
-                raise ConfigurationError(
-                    f"GpuDev.gpu_types: {one.name!r} and {other.name!r} would promise the same "
-                    f"GPUs twice: pods of both ask for {mine.resource}, and a node can have the "
-                    "labels of both. Accepted: a node_selector of each that gives one label "
-                    "another value, or another resource."
-                )
 
     def _times(self) -> Times:
         times: Times = self._read("times", Times, self.times)

@@ -55,13 +55,13 @@ class KubernetesType(Setting):
     profiling: bool = False
     scale_up: ScaleUp | None = None
 
-
     def shares_gpus_with(self, other: KubernetesType) -> bool:
         """Whether a node could belong to both, and pods of both ask for the same GPUs there."""
         if not self.resource or self.resource != other.resource:
             return False
         mine, theirs = self.node_selector, other.node_selector
         return all(mine[label] == theirs[label] for label in mine.keys() & theirs.keys())
+
 
 class GpuTypeSpec(Setting):
     """A named kind of capacity.
@@ -193,7 +193,9 @@ class IdleRule(Setting):
 class PolicyRule(Setting):
     """Limits for a Hub group; a field left out does not change what the default says.
 
-    A user in several groups gets the most generous value of each. `images` are patterns of
+    A user in several groups gets the most generous value of each. `max_gpus` are those of all that
+    is not over, what waits included; `max_running_gpus` those of one type that leases may hold at
+    the same time, so that what is beyond it waits. `images` are patterns of
     container images that may be asked for in place of the Hub's, where servers are pods: those of
     all groups together.
     """
@@ -203,6 +205,7 @@ class PolicyRule(Setting):
     max_total_hours: float | None = Field(default=None, gt=0)
     max_reservations: int | None = Field(default=None, ge=0)
     max_gpus: int | None = Field(default=None, ge=0)
+    max_running_gpus: int | None = Field(default=None, ge=1)
     max_disks: int | None = Field(default=None, ge=0)
     max_disk_gb: int | None = Field(default=None, ge=1)
     priority: int | None = Field(default=None, ge=-1000, le=1000)
@@ -227,6 +230,12 @@ class Policy(Setting):
         snapshots_kept=10,
     )
     groups: Mapping[str, PolicyRule] = {}
+
+    @property
+    def limits_running(self) -> bool:
+        """Whether any rule says how many GPUs somebody's leases may hold at the same time."""
+        rules = (self.default, *self.groups.values())
+        return any(rule.max_running_gpus is not None for rule in rules)
 
     def idle_of(self, groups: Iterable[str]) -> IdleRule | None:
         """When leases of a user in `groups` count as idle: the most generous rule that concerns
@@ -259,6 +268,7 @@ class Policy(Setting):
             max_total_hours=best("max_total_hours", None) or max_hours + extension,
             max_reservations=whole("max_reservations", None),
             max_gpus=whole("max_gpus", None),
+            max_running_gpus=whole("max_running_gpus", None),
             max_disks=whole("max_disks", None),
             max_disk_gb=whole("max_disk_gb", None),
             priority=whole("priority", 0) or 0,

@@ -139,6 +139,7 @@ def _about(client: Client, me: models.Me) -> list[tuple[str, str | None]]:
         ("hours with extensions", f"{policy.max_total_hours:g}"),
         ("reservations", limit(policy.max_reservations)),
         ("GPUs", limit(policy.max_gpus)),
+        ("GPUs of a type at once", limit(policy.max_running_gpus)),
         ("disks", limit(policy.max_disks)),
         ("GB of a disk", limit(policy.max_disk_gb)),
         ("deleted disks kept", f"{policy.disk_retention_days} days"),

@@ -37,6 +37,10 @@ class PolicyView(Answer):
     max_total_hours: float
     max_reservations: int | None
     max_gpus: int | None
+    max_running_gpus: int | None = Field(
+        default=None,
+        description="GPUs of one type that leases hold at the same time; what is beyond it waits.",
+    )
     max_disks: int | None
     max_disk_gb: int | None = Field(
         default=None, description="The largest disk, where disks have sizes of their own."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,11 +88,19 @@ class Fleet(Protocol):
 class Unchanging:
     """What a fleet says of itself that is known from the start and stays as it is."""
 
+    _planned = False
+
+    def types(self) -> Mapping[str, GpuTypeSpec]:
+        raise NotImplementedError
+
     def view(self) -> View:
         return View()
 
-    def changes(self) -> AbstractContextManager[frozenset[str]]:
-        return nullcontext(frozenset())
+    @contextmanager
+    def changes(self) -> Iterator[frozenset[str]]:
+        """Everything, once: whoever waits was promised a start by what was configured before."""
+        yield frozenset(() if self._planned else self.types())
+        self._planned = True
 
     async def refusals(self, needed: Mapping[str, int]) -> Mapping[str, str]:
         del needed

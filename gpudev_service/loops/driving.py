@@ -25,7 +25,7 @@ from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.hub import HubAway, HubRefused
 from gpudev_service.kube import KubeAway, KubeRefused
-from gpudev_service.operations import disks, places, planning, servers, snapshots, views
+from gpudev_service.operations import disks, holding, places, planning, servers, snapshots, views
 from gpudev_service.operations.reservations import end_in
 from gpudev_service.operations.transitions import Entry, note, transition
 from gpudev_service.servers import ServersAway
@@ -303,6 +303,8 @@ async def _release(ctx: Context, key: str) -> None:
         units = list(held)
         if not units:
             return []
+        # Its nodes may have become another type's meanwhile.
+        types = await holding.gpu_types(ctx, session, key)
         for unit in units:
             await session.delete(unit)
         now = ctx.clock.now()
@@ -316,7 +318,7 @@ async def _release(ctx: Context, key: str) -> None:
             actor=SERVICE.name,
             now=now,
         )
-        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        outcome = await planning.replan(ctx, session, now, sorted(types))
         return [entry, *outcome.entries]
 
     await views.publish(ctx, await ctx.store.run(work))

@@ -186,6 +186,14 @@ def _quota(gpus: int, limits: PolicyView, standing: Standing) -> None:
             field="gpus",
             accepted={"max": left},
         )
+    if limits.max_running_gpus is not None and gpus > limits.max_running_gpus:
+        raise Refusal(
+            "quota",
+            f"You may have {limits.max_running_gpus} GPUs of a type at once, so you can ask for "
+            "no more than these.",
+            field="gpus",
+            accepted={"max": limits.max_running_gpus},
+        )
 
 
 def _list(counts: list[int]) -> str:

@@ -134,16 +134,18 @@ async def _room(
     answer = asked.world.max_extension(row.id, wanted // timedelta(milliseconds=1))
     granted = timedelta(milliseconds=answer.granted_ms)
     other = answer.blocked_by
-    return granted, _in_the_way(await session.get(ReservationRow, other) if other else None)
+    blocker = await session.get(ReservationRow, other) if other else None
+    return granted, _in_the_way(blocker, row.user)
 
 
-def _in_the_way(other: ReservationRow | None) -> str:
-    """Says what was promised to somebody else, and when; never to whom."""
+def _in_the_way(other: ReservationRow | None, user: str) -> str:
+    """Says what was promised to somebody, and when; never to whom, unless to `user` themselves."""
     if other is None or other.planned_start is None:
         return "The GPUs are promised to others after that."
     what = words.gpus(other.gpus, other.gpu_type, other.nodes)
     start = words.mark(other.planned_start)
-    return f"Somebody who waits has been promised {what} from {start}."
+    who = f"Your own “{other.name}”" if other.user == user else "Somebody who waits"
+    return f"{who} has been promised {what} from {start}."
 
 
 def _limited(possible: timedelta, why: str | None) -> Refusal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import labels, places
+from . import holding, labels, places, running
 from .admission import Admitted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,7 +45,8 @@ _WAITING = (
     ReservationRow.gpu_type,
     ReservationRow.nodes,
     ReservationRow.units_per_node,
-    ReservationRow.duration_s,
+    # A lease that is placed again keeps what it was extended by.
+    (ReservationRow.duration_s + ReservationRow.extension_s).label("length_s"),
     ReservationRow.priority,
     ReservationRow.disk_id,
     ReservationRow.node_labels,
@@ -59,15 +60,17 @@ _WAITING = (
 
 @dataclass(slots=True)
 class World:
-    """What the planner is asked about. `taken` are the numbers of the units held, by node."""
+    """What the planner is asked about. `taken` are the numbers of the units held, by node. The
+    nodes `moved` are held by leases that were begun on another type or name."""
 
     nodes: list[planner.Node] = field(default_factory=list)
     holds: list[planner.Hold] = field(default_factory=list)
     demands: list[planner.Demand] = field(default_factory=list)
     taken: dict[str, set[int]] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
 
     def parts(self, gpu_types: Iterable[str]) -> dict[str, World]:
-        """Each type's own; leases on nodes that are not there any more are nobody's."""
+        """Each type's own; a lease on nodes of two types is in both, with what it holds there."""
         parts = {name: World() for name in gpu_types}
         for node in self.nodes:
             parts[node.pool].nodes.append(node)
@@ -83,6 +86,8 @@ class World:
         for name, numbers in self.taken.items():
             if name in part_of:
                 part_of[name].taken[name] = numbers
+        for name in self.moved & part_of.keys():
+            part_of[name].moved.add(name)
         return parts
 
 
@@ -105,7 +110,13 @@ async def world(
     turnover = ctx.settings.times.turnover_span
     if only is not None and not only:
         return World(nodes)
-    holds, taken = await _held(session, wanted, only, turnover)
+    quotas = await running.by_reservation(ctx, session, only)
+    held = await _held(ctx, session, only)
+    own = {node.name: node.pool for node in nodes}
+    holds = [
+        replace(hold, quota_keys=planner.keys(quotas.get(hold.id, ())))
+        for hold in await _holds(session, held, own, only, turnover)
+    ]
     query = select(*_WAITING).where(ReservationRow.state.in_(WAITING))
     if wanted is not None:
         query = query.where(ReservationRow.gpu_type.in_(wanted))
@@ -116,11 +127,14 @@ async def world(
     if any(row.disk_id is not None for row in rows):
         areas = await places.areas(session, [spec for spec, _ in pairs], wanted)
     areas = labels.narrowed(ctx, rows, areas)
-    demands = [_demand(row, turnover, now, areas.get(row.id)) for row in rows]
+    demands = [
+        _demand(row, turnover, now, areas.get(row.id), quotas.get(row.id, ())) for row in rows
+    ]
     for node, hold in _to_come(ctx, names, demands, to_ms(now)):
         nodes.append(node)
         holds.append(hold)
-    return World(nodes, holds, demands, taken)
+    taken = {name: held.taken(name) for name in held.numbers if name in own}
+    return World(nodes, holds, demands, taken, held.moved & own.keys())
 
 
 def _to_come(
@@ -144,38 +158,54 @@ def _to_come(
             )
 
 
-async def _held(
+async def _held(ctx: Context, session: AsyncSession, only: Collection[str] | None) -> holding.Held:
+    """What is held anywhere, whatever type it was begun as; by the leases `only`."""
+    query = holding.UNITS
+    if only is not None:
+        query = query.where(LeaseUnitRow.reservation_id.in_(only))
+    units = [holding.Unit._make(row) for row in await session.execute(query)]
+    return holding.located(ctx.fleet.nodes(), ctx.fleet.types(), units) if units else holding.Held()
+
+
+async def _holds(
     session: AsyncSession,
-    wanted: set[str] | None,
+    held: holding.Held,
+    own: Mapping[str, str],
     only: Collection[str] | None,
     turnover: timedelta,
-) -> tuple[list[planner.Hold], dict[str, set[int]]]:
-    """Leases, and the numbers of the units held on each node."""
-    ends = select(ReservationRow.id, ReservationRow.expires_at)
-    ends = ends.where(ReservationRow.state.in_(LEASED))
-    units = select(LeaseUnitRow.reservation_id, LeaseUnitRow.node, LeaseUnitRow.unit)
-    if wanted is not None:
-        ends = ends.where(ReservationRow.gpu_type.in_(wanted))
-        units = units.where(LeaseUnitRow.gpu_type.in_(wanted))
-    if only is not None:
-        ends = ends.where(ReservationRow.id.in_(only))
-        units = units.where(LeaseUnitRow.reservation_id.in_(only))
-    held: dict[str, dict[str, int]] = {}
-    taken: dict[str, set[int]] = {}
-    for reservation_id, node, unit in await session.execute(units):
-        counts = held.setdefault(reservation_id, {})
-        counts[node] = counts.get(node, 0) + 1
-        taken.setdefault(node, set()).add(unit)
-    until = {key: end for key, end in await session.execute(ends) if end is not None}
+) -> list[planner.Hold]:
+    """The leases on nodes of `own`, where each stands with its type. One on nodes of several types
+    is to each of these types a lease of its own."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for node, by_lease in held.numbers.items():
+        if node in own:
+            for reservation_id, numbers in by_lease.items():
+                counts.setdefault((reservation_id, own[node]), {})[node] = len(numbers)
+    row, keys = ReservationRow, {key for key, _ in counts}
+    ends = select(row.id, row.expires_at).where(row.state.in_(LEASED), row.expires_at.is_not(None))
+    if not keys:
+        return []
+    if only is None:
+        found = await session.execute(ends.where(row.gpu_type.in_(set(own.values()))))
+    else:
+        found = await session.execute(ends.where(row.id.in_(only)))
+    until: dict[str, datetime] = {key: end for key, end in found if end is not None}
+    if others := keys - until.keys():  # begun as another type
+        found = await session.execute(ends.where(row.id.in_(others)))
+        until |= {key: end for key, end in found if end is not None}
     return [
-        planner.Hold(id=key, units=counts, until_ms=to_ms(until[key] + turnover))
-        for key, counts in held.items()
+        planner.Hold(id=key, units=units, until_ms=to_ms(until[key] + turnover))
+        for (key, _), units in counts.items()
         if key in until
-    ], taken
+    ]
 
 
 def _demand(
-    row: Row[Any], turnover: timedelta, now: datetime, among: frozenset[str] | None
+    row: Row[Any],
+    turnover: timedelta,
+    now: datetime,
+    among: frozenset[str] | None,
+    quotas: running.Quotas,
 ) -> planner.Demand:
     # A booking whose time has come is due like any promise; only a future one is fixed in time. One
     # that has lost its place starts as soon as it can from its time on.
@@ -193,12 +223,13 @@ def _demand(
         pool=row.gpu_type,
         nodes=row.nodes,
         units_per_node=row.units_per_node,
-        duration_ms=to_ms(_EPOCH + timedelta(seconds=row.duration_s) + turnover),
+        duration_ms=to_ms(_EPOCH + timedelta(seconds=row.length_s) + turnover),
         priority=row.priority,
         order=(to_ms(row.submitted_at), row.id),
         booked_start_ms=None if lost else booked,
         not_before_ms=booked if lost else None,
         promise=promise,
+        quotas=quotas,
         among=among,
     )
 
@@ -218,7 +249,12 @@ def rules(ctx: Context) -> planner.Rules:
 
 
 def hypothetical(
-    ctx: Context, admitted: Admitted, disk: DiskRow | None, priority: int, now: datetime
+    ctx: Context,
+    admitted: Admitted,
+    disk: DiskRow | None,
+    user: str,
+    groups: tuple[str, ...],
+    now: datetime,
 ) -> planner.Demand:
     """A request that is not stored, as the planner takes it; last among its equals."""
     demand = question(ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now))
@@ -227,7 +263,14 @@ def hypothetical(
     if disk is not None and disk.reach is not None:
         among = places.area(Reach.from_json(disk.reach), ctx.fleet.nodes())
     among = labels.narrow(ctx, admitted.spec.name, admitted.node_labels, among)
-    return replace(demand, priority=priority, booked_start_ms=booked, among=among)
+    policy = ctx.settings.policy
+    return replace(
+        demand,
+        priority=policy.of(groups).priority,
+        booked_start_ms=booked,
+        quotas=running.quotas(policy, admitted.spec, user, groups),
+        among=among,
+    )
 
 
 def question(

@@ -27,7 +27,8 @@ _LONGEST_MS = 300_000
 @dataclass(slots=True)
 class Kept:
     """A planner's world with what it was made of, as a transaction leaves it. Everybody in
-    `demands` has a seat, which is their promise. No booking's time comes before `booking_ms`."""
+    `demands` has a seat, which is their promise. No booking's time comes before `booking_ms`.
+    `limits` are the quotas that hold for them, by key."""
 
     settings: Settings
     fleet: Sequence[NodeSpec]
@@ -37,6 +38,7 @@ class Kept:
     demands: dict[str, planner.Demand]
     live: planner.World
     booking_ms: float
+    limits: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -102,9 +104,12 @@ def begin(ctx: Context, current: facts.World, now_ms: int) -> Step:
         demands={demand.id: demand for demand in current.demands},
         live=live,
         booking_ms=_first_booking(current.demands),
+        limits=_limits(current.demands),
     )
     slots = {key: slot for key, slot in plan.slots.items() if slot != made.demands[key].promise}
-    return _done(made, planner.Changes(slots, plan.moved_later, {}))
+    step = _done(made, planner.Changes(slots, plan.moved_later, {}))
+    # A lease that was begun on another type is noted as that one's when it changes.
+    return replace(step, kept=None) if current.moved else step
 
 
 def go_on(
@@ -141,9 +146,10 @@ def _take_in(
         _add(changes, live.extend(key, until_ms, override=True))
         known.holds[key] = replace(known.holds[key], until_ms=until_ms)
     if news.nodes:
-        _add(changes, live.set_all_available(news.nodes))
+        _add(changes, live.set_available(news.nodes))
     known.demands.update({demand.id: demand for demand in news.new})
     known.booking_ms = min(known.booking_ms, _first_booking(news.new))
+    known.limits |= _limits(news.new)
     _add(changes, live.add(*news.new))
     known.nodes, known.fleet = current.nodes, ctx.fleet.nodes()
     return changes
@@ -188,7 +194,13 @@ def _news(
             return None
         if not news.compare_demand(key, known.demands.get(key), demands.get(key)):
             return None
+    if any(known.limits.get(key, most) != most for key, most in _limits(news.new).items()):
+        return None
     return news
+
+
+def _limits(demands: Iterable[planner.Demand]) -> dict[str, int]:
+    return {quota.key: quota.most for demand in demands for quota in demand.quotas}
 
 
 def _nodes(before: list[planner.Node], now: list[planner.Node]) -> dict[str, bool] | None:
@@ -218,7 +230,8 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
             demand = made.demands.pop(key)
             promised[key] = demand.promise
             until_ms = slot.start_ms + demand.duration_ms
-            hold = planner.Hold(key, dict.fromkeys(slot.nodes, slot.units_per_node), until_ms)
+            units = dict.fromkeys(slot.nodes, slot.units_per_node)
+            hold = planner.Hold(key, units, until_ms, planner.keys(demand.quotas))
             made.holds[key] = hold
             _add(changes, made.live.begin(key, hold))
         begun.update(due)

@@ -28,7 +28,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import facts, kept, promises
+from . import facts, holding, kept, promises
 from .kept import Kept, Step
 from .transitions import Entry, transition
 
@@ -205,18 +205,9 @@ async def _begin_leases(
     outcome: Outcome,
 ) -> None:
     """Starts those who are due, on units that nobody holds."""
-    specs = {spec.name: spec for spec in ctx.fleet.nodes()}
-    types = ctx.fleet.types()
     names = {node for slot in step.begun.values() for node in slot.nodes}
-    unit = LeaseUnitRow
-    held = await session.execute(select(unit.node, unit.unit).where(unit.node.in_(names)))
-    taken = {(node, number) for node, number in held}
-    free = {
-        spec.name: [
-            at for at in range(types[spec.gpu_type].units_of(spec)) if (spec.name, at) not in taken
-        ]
-        for spec in map(specs.__getitem__, names)
-    }
+    specs = {spec.name: spec for spec in ctx.fleet.nodes() if spec.name in names}
+    free = await holding.free(ctx, session, names)
     for key, slot in step.begun.items():
         row = rows[key]
         outcome.entries += promises.late(session, row, now)
@@ -236,7 +227,8 @@ def _begin_lease(
     row.starts_at = now
     # A start that is carried out a moment late keeps the end that was planned: those behind it have
     # been promised that end.
-    row.expires_at = min(now, facts.from_ms(slot.start_ms)) + timedelta(seconds=row.duration_s)
+    length = timedelta(seconds=row.duration_s + row.extension_s)
+    row.expires_at = min(now, facts.from_ms(slot.start_ms)) + length
     row.first_promise = row.first_promise or now
     for rank, node in enumerate(slot.nodes):
         units = [free[node].pop(0) for _ in range(slot.units_per_node)]

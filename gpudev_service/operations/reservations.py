@@ -176,8 +176,7 @@ async def preview(
         standings = await Standings.read(session, [user])
         admitted = standings.admit(ctx, user, request, owner_groups, now)
         disk = await disks.check(ctx, session, user, request, owner_groups)
-        priority = ctx.settings.policy.of(owner_groups).priority
-        demand = facts.hypothetical(ctx, admitted, disk, priority, now)
+        demand = facts.hypothetical(ctx, admitted, disk, user, owner_groups, now)
         asked = await planning.to_ask(ctx, session, now, admitted.spec.name)
         answer = asked.world.what_if(demand)
         starts = [demand.promise.start_ms for demand in asked.demands if demand.promise]

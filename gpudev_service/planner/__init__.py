@@ -12,7 +12,7 @@ Layers, each importing only those above it:
 - `losses`: who gives way when room is lost
 - `pool`: in which order, and the argument why promises hold
 - `extension`: how far a lease may be extended; `live`: a pool that hears of events
-- `world`: all pools; `plans`: the functions for callers that keep nothing in memory
+- `world`: all pools
 """
 
 from .model import (
@@ -29,8 +29,7 @@ from .model import (
     Slot,
     keys,
 )
-from .plans import earliest, extendable_until, max_extension, plan, what_if
-from .world import World
+from .world import World, plan
 
 __all__ = [
     "Changes",
@@ -45,10 +44,6 @@ __all__ = [
     "Rules",
     "Slot",
     "World",
-    "earliest",
-    "extendable_until",
     "keys",
-    "max_extension",
     "plan",
-    "what_if",
 ]

@@ -80,14 +80,6 @@ class World:
         place = pool.place_for(seat)
         return place if isinstance(place, Reason) else pool.slot(place, demand)
 
-    def earliest(
-        self, pool: str, shapes: Iterable[tuple[int, int]], duration_ms: int
-    ) -> dict[tuple[int, int], Slot | Reason]:
-        """When each shape, (nodes, units per node), could start for `duration_ms` if asked now."""
-        return {
-            shape: self.what_if(Demand("", pool, *shape, duration_ms, 0, 0)) for shape in shapes
-        }
-
     def max_extension(self, hold_id: str, wanted_ms: int) -> Extension:
         """The most by which a lease may be extended so that no promised start moves later."""
         for pool in self._pools.values():
@@ -133,11 +125,7 @@ class World:
         pool.set_end(hold_id, until_ms, override=override)
         return pool.changes()
 
-    def set_available(self, node: str, available: bool) -> Changes:
-        """A node is drained, or comes back."""
-        return self.set_all_available({node: available})
-
-    def set_all_available(self, changes: Mapping[str, bool]) -> Changes:
+    def set_available(self, changes: Mapping[str, bool]) -> Changes:
         """Nodes are drained, or come back; who loses or gains by it is seen once, for all.
 
         Raises:
@@ -208,3 +196,17 @@ class World:
             if hold_id in pool.holds:
                 return pool
         raise KeyError(hold_id)
+
+
+def plan(
+    nodes: Iterable[Node],
+    holds: Iterable[Hold],
+    demands: Iterable[Demand],
+    rules: Rules,
+    now_ms: int,
+) -> Plan:
+    """A start for every demand, for callers that keep nothing in memory.
+
+    Give each demand the slot of the last plan as its `promise`: without it, it counts as new.
+    """
+    return World(nodes, holds, demands, rules, now_ms).plan()

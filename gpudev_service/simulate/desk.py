@@ -25,6 +25,7 @@ class Desk:
         self._policy, self._types = policy, types
         self._views: dict[tuple[str, ...], PolicyView] = {}
         self._gpus: Counter[str] = Counter()
+        self._of_type: Counter[tuple[str, str]] = Counter()
         self._live: Counter[str] = Counter()
 
     def limits(self, request: Request) -> PolicyView:
@@ -37,8 +38,8 @@ class Desk:
         """Whether it is refused whatever else somebody has."""
         limits = self.limits(request)
         gpus = self._counted(request)
-        return limits.max_reservations == 0 or (
-            limits.max_gpus is not None and gpus > limits.max_gpus
+        return limits.max_reservations == 0 or any(
+            most is not None and gpus > most for most in (limits.max_gpus, limits.max_running_gpus)
         )
 
     def admit(self, request: Request) -> bool:
@@ -48,13 +49,19 @@ class Desk:
             return False
         if limits.max_gpus is not None and self._gpus[user] + gpus > limits.max_gpus:
             return False
+        here, most = (user, request.pool), limits.max_running_gpus
+        if most is not None and self._of_type[here] + gpus > most:
+            return False
         self._gpus[user] += gpus
+        self._of_type[here] += gpus
         self._live[user] += 1
         return True
 
     def left(self, request: Request) -> None:
         """A reservation has ended."""
-        self._gpus[request.user] -= self._counted(request)
+        gpus = self._counted(request)
+        self._gpus[request.user] -= gpus
+        self._of_type[request.user, request.pool] -= gpus
         self._live[request.user] -= 1
 
     def asked_ms(self, request: Request) -> int:

@@ -35,11 +35,14 @@ PLANNED: Mapping[type[Base], tuple[str, ...]] = MappingProxyType(
     {
         ReservationRow: (
             "id",
+            "user",
+            "groups",
             "state",
             "gpu_type",
             "nodes",
             "units_per_node",
             "duration_s",
+            "extension_s",
             "priority",
             "disk_id",
             "node_labels",
@@ -50,7 +53,7 @@ PLANNED: Mapping[type[Base], tuple[str, ...]] = MappingProxyType(
             "first_promise",
             "expires_at",
         ),
-        LeaseUnitRow: ("reservation_id", "gpu_type", "node", "unit"),
+        LeaseUnitRow: ("reservation_id", "gpu_type", "node", "unit", "gpu_id"),
         DiskRow: ("reach",),
     }
 )

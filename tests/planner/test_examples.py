@@ -18,14 +18,22 @@ from gpudev_service.planner import (
     Reason,
     Rules,
     Slot,
-    earliest,
-    extendable_until,
-    max_extension,
     plan,
-    what_if,
 )
 
-from .worlds import NOW, RULES, State, demand, earliest_start, faults, fleet, lease, starts
+from .worlds import (
+    NOW,
+    RULES,
+    State,
+    demand,
+    earliest_start,
+    faults,
+    fleet,
+    lease,
+    max_extension,
+    starts,
+    what_if,
+)
 
 # The queue.
 
@@ -244,10 +252,10 @@ def test_what_is_answered_to_a_question_is_what_one_gets_by_coming() -> None:
     state = State(fleet(1), [lease("running", "n0", 5)], [demand("first", order=1)])
     before = state.promised(plan(*state.args))
     asked = demand("asked", 8, 3, order=2)
-    answer = what_if(*before.args, asked)
+    answer = what_if(before, asked)
     assert answer == Slot(NOW + 15, ("n0",), 8)
     assert plan(*replace(before, demands=[*before.demands, asked]).args).slots["asked"] == answer
-    assert what_if(*before.args, replace(asked, units_per_node=9)) is Reason.TOO_MANY_UNITS
+    assert what_if(before, replace(asked, units_per_node=9)) is Reason.TOO_MANY_UNITS
 
 
 # Extensions.
@@ -256,10 +264,9 @@ def test_what_is_answered_to_a_question_is_what_one_gets_by_coming() -> None:
 def test_an_extension_goes_as_far_as_the_next_promised_start_and_says_whose_it_is() -> None:
     state = State(fleet(1), [lease("mine", "n0", 5)], [demand("next", booked=NOW + 8)])
     before = state.promised(plan(*state.args))
-    granted = max_extension(*before.args, "mine", 10)
+    granted = max_extension(before, "mine", 10)
     assert granted == Extension(3, "next", Reason.PROMISED_TO_OTHERS)
-    assert max_extension(*before.args, "mine", 3) == Extension(3)
-    assert extendable_until(*before.args, before.holds[0], NOW + 20) == NOW + 8
+    assert max_extension(before, "mine", 3) == Extension(3)
 
 
 def test_a_granted_extension_moves_nobody() -> None:
@@ -269,7 +276,7 @@ def test_a_granted_extension_moves_nobody() -> None:
         [demand("next", booked=NOW + 7)],
     )
     before = state.promised(plan(*state.args))
-    assert max_extension(*before.args, "mine", 30) == Extension(30)
+    assert max_extension(before, "mine", 30) == Extension(30)
     longer = [replace(before.holds[0], until_ms=NOW + 35), before.holds[1]]
     after = plan(*replace(before, holds=longer).args)
     assert after.slots["next"].start_ms == NOW + 7
@@ -279,7 +286,7 @@ def test_a_granted_extension_moves_nobody() -> None:
 def test_nothing_is_granted_where_somebody_starts_as_the_lease_ends() -> None:
     state = State(fleet(1), [lease("mine", "n0", 5)], [demand("next")])
     before = state.promised(plan(*state.args))
-    granted = max_extension(*before.args, "mine", 1)
+    granted = max_extension(before, "mine", 1)
     assert granted == Extension(0, "next", Reason.PROMISED_TO_OTHERS)
 
 
@@ -290,19 +297,19 @@ def test_a_quota_limits_an_extension_by_those_under_the_same_quota() -> None:
         [demand("next", 8, quotas=ada(8))],
     )
     before = state.promised(plan(*state.args))
-    granted = max_extension(*before.args, "mine", 4)
+    granted = max_extension(before, "mine", 4)
     assert granted == Extension(0, "next", Reason.PROMISED_TO_OTHERS)
 
 
 def test_a_lease_that_is_over_or_unknown_cannot_be_extended() -> None:
     state = State(fleet(1), [lease("late", "n0", -1)], [])
-    assert max_extension(*state.args, "late", 5) == Extension(0, None, Reason.OVERSTAYED)
-    assert max_extension(*state.args, "nobody's", 5) == Extension(0, None, Reason.NO_SUCH_HOLD)
+    assert max_extension(state, "late", 5) == Extension(0, None, Reason.OVERSTAYED)
+    assert max_extension(state, "nobody's", 5) == Extension(0, None, Reason.NO_SUCH_HOLD)
 
 
 def test_an_extension_by_nothing_is_granted() -> None:
     state = State(fleet(1), [lease("mine", "n0", 5)], [])
-    assert max_extension(*state.args, "mine", 0) == Extension(0)
+    assert max_extension(state, "mine", 0) == Extension(0)
 
 
 # What can never be.
@@ -356,17 +363,7 @@ def test_rules_with_senseless_spans_are_refused(overstay: int, late: int) -> Non
         Rules(overstay_ms=overstay, late_start_ms=late)
 
 
-# Many shapes at once, and many who wait.
-
-
-def test_one_question_tells_for_each_shape_when_it_could_start() -> None:
-    state = State(fleet(2), [lease("one", "n0", 5, 4), lease("two", "n1", 7)], [])
-    assert earliest(*state.args, "h100", [(1, 4), (1, 8), (2, 8), (3, 8)], 10) == {
-        (1, 4): Slot(NOW, ("n0",), 4),
-        (1, 8): Slot(NOW + 5, ("n0",), 8),
-        (2, 8): Slot(NOW + 7, ("n0", "n1"), 8),
-        (3, 8): Reason.TOO_FEW_NODES,
-    }
+# Many who wait.
 
 
 def test_in_a_long_queue_each_start_is_the_earliest_beside_those_ahead() -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpudev_service.planner import Extension, Node, Reason, Slot, max_extension, plan
+from gpudev_service.planner import Extension, Node, Reason, Slot, plan
 
-from .worlds import NOW, State, demand, fleet, lease, starts
+from .worlds import NOW, State, demand, fleet, lease, max_extension, starts
 
 
 def test_a_drained_node_gets_nothing_new_and_keeps_its_leases() -> None:
@@ -17,7 +17,7 @@ def test_a_drained_node_gets_nothing_new_and_keeps_its_leases() -> None:
     holds = [lease("on drained", "n0", 5), lease("other", "n1", 9)]
     state = State(nodes, holds, [demand("next")])
     assert plan(*state.args).slots["next"] == Slot(NOW + 9, ("n1",), 8)
-    granted = max_extension(*state.promised(plan(*state.args)).args, "on drained", 30)
+    granted = max_extension(state.promised(plan(*state.args)), "on drained", 30)
     assert granted == Extension(30)
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudev_service.planner import Demand, Plan, Reason, Slot, World, max_extension, plan, what_if
+from gpudev_service.planner import Demand, Plan, Reason, Slot, World, plan
 from gpudev_service.planner.seats import queue_key
 
-from .worlds import State, earliest_start, faults, newcomer, states
+from .worlds import State, earliest_start, faults, max_extension, newcomer, states, what_if
 
 many = settings(max_examples=300, deadline=None)
 
@@ -86,7 +86,7 @@ def test_asking_first_gives_the_same_answer_as_coming(state: State, data: st.Dat
     promised = data.draw(st.booleans())
     base = state.promised(plan(*state.args)) if promised else state
     late = data.draw(newcomer(state))
-    asked = what_if(*base.args, late)
+    asked = what_if(base, late)
     after = plan(*replace(base, demands=[*base.demands, late]).args)
     assert asked == (after.slots.get("new") or after.impossible["new"])
     world = World(*state.args)
@@ -114,7 +114,7 @@ def test_a_granted_extension_moves_no_promise_later(state: State, data: st.DataO
     before = state.promised(plan(*state.args))
     hold = data.draw(st.sampled_from(state.holds))
     wanted = data.draw(st.integers(1, 20))
-    granted = max_extension(*before.args, hold.id, wanted)
+    granted = max_extension(before, hold.id, wanted)
     assert 0 <= granted.granted_ms <= wanted
     assert (granted.granted_ms == wanted) == (granted.reason is None)
     longer = replace(hold, until_ms=hold.until_ms + granted.granted_ms)

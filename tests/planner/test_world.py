@@ -81,7 +81,7 @@ def _extend(state: State, world: World, step: int, data: st.DataObject) -> tuple
 
 def _drain(state: State, world: World, step: int, data: st.DataObject) -> tuple[State, Changes]:
     nodes = data.draw(st.lists(st.sampled_from(state.nodes), min_size=1, max_size=3, unique=True))
-    changes = world.set_all_available({node.name: not node.available for node in nodes})
+    changes = world.set_available({node.name: not node.available for node in nodes})
     others = [replace(n, available=n.available != (n in nodes)) for n in state.nodes]
     return replace(state, nodes=others), changes
 
@@ -228,8 +228,8 @@ def test_nodes_that_come_back_give_a_slot_to_those_who_had_none() -> None:
     nodes = [Node("n0", "h100", 8, available=False)]
     world = World(nodes, [], [demand("a")], RULES, NOW)
     assert world.plan().impossible == {"a": Reason.DRAINED}
-    assert world.set_available("n0", True).slots == {"a": Slot(NOW, ("n0",), 8)}
-    assert world.set_available("n0", False).impossible == {"a": Reason.DRAINED}
+    assert world.set_available({"n0": True}).slots == {"a": Slot(NOW, ("n0",), 8)}
+    assert world.set_available({"n0": False}).impossible == {"a": Reason.DRAINED}
 
 
 def test_what_is_not_there_is_said_to_be_missing() -> None:
@@ -239,9 +239,9 @@ def test_what_is_not_there_is_said_to_be_missing() -> None:
     with pytest.raises(KeyError):
         world.remove("x")
     with pytest.raises(KeyError):
-        world.set_available("x", True)
+        world.set_available({"x": True})
     with pytest.raises(KeyError):
-        world.set_all_available({"n0": False, "x": True})
+        world.set_available({"n0": False, "x": True})
     assert world.add(demand("z")).slots == {"z": Slot(NOW, ("n0",), 8)}, "nothing was closed"
     world.remove("z")
     with pytest.raises(ValueError, match="backwards"):

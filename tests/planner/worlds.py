@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from gpudev_service.planner import Demand, Hold, Node, Plan, Quota, Rules, Slot, plan
+from gpudev_service.planner import (
+    Demand,
+    Extension,
+    Hold,
+    Node,
+    Plan,
+    Quota,
+    Reason,
+    Rules,
+    Slot,
+    World,
+    plan,
+)
+from gpudev_service.planner.seats import queue_key
 
 NOW = 1_000
 RULES = Rules(overstay_ms=3, late_start_ms=2)
@@ -41,6 +54,23 @@ class State:
 def starts(state: State) -> dict[str, int]:
     """Everyone's start, in hours from now."""
     return {name: slot.start_ms - NOW for name, slot in plan(*state.args).slots.items()}
+
+
+def what_if(state: State, demand: Demand) -> Slot | Reason:
+    """The slot that `plan` would give `demand` beside the others."""
+    ahead = [
+        other
+        for other in state.demands
+        if other.promise is not None or queue_key(other) < queue_key(demand)
+    ]
+    return World(*replace(state, demands=ahead).args).what_if(demand)
+
+
+def max_extension(state: State, hold_id: str, wanted_ms: int) -> Extension:
+    """How much longer, up to `wanted_ms`, a lease may stay so that no promised start moves later.
+    Who has no promise is not in the way of anything."""
+    promised = [demand for demand in state.demands if demand.promise is not None]
+    return World(*replace(state, demands=promised).args).max_extension(hold_id, wanted_ms)
 
 
 def lease(name: str, node: str, hours: int, units: int = 8, key: str | None = None) -> Hold:

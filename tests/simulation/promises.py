@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from gpudev_service.planner import (
@@ -21,7 +22,6 @@ from gpudev_service.planner import (
     Rules,
     Slot,
     World,
-    max_extension,
     plan,
 )
 
@@ -114,8 +114,9 @@ class Stateless:
         self._holds[key] = replace(self._holds[key], until_ms=until_ms)
         return self._plan()
 
-    def set_available(self, node: str, available: bool) -> Changes:
-        self._nodes[node] = replace(self._nodes[node], available=available)
+    def set_available(self, changes: Mapping[str, bool]) -> Changes:
+        for node, available in changes.items():
+            self._nodes[node] = replace(self._nodes[node], available=available)
         return self._plan()
 
     def advance(self, now_ms: int) -> Changes:
@@ -123,8 +124,9 @@ class Stateless:
         return self._plan()
 
     def longest(self, key: str, wanted: int) -> int:
-        state = (self._nodes.values(), self._holds.values(), self._demands.values())
-        return max_extension(*state, self._rules, self.now_ms, key, wanted).granted_ms
+        promised = [demand for demand in self._demands.values() if demand.promise is not None]
+        state = (self._nodes.values(), self._holds.values(), promised)
+        return World(*state, self._rules, self.now_ms).max_extension(key, wanted).granted_ms
 
     def _plan(self) -> Changes:
         state = (self._nodes.values(), self._holds.values(), self._demands.values())
@@ -183,7 +185,7 @@ class History:
         while self._slots or self._holds:
             self._pass_until(self._now + HOUR)
             for node in self._nodes:
-                self._hear(self._world.set_available(node, True))
+                self._hear(self._world.set_available({node: True}))
         return self.ledger
 
     def _something(self) -> None:
@@ -312,7 +314,7 @@ class History:
     def _drain(self) -> None:
         node, available = self._rng.choice(self._nodes), self._rng.random() < 0.6
         self.ledger.counts["drains"] += not available
-        self._hear(self._world.set_available(node, available))
+        self._hear(self._world.set_available({node: available}))
 
     def _away(self) -> None:
         """The service is away: nothing begins and nothing ends."""

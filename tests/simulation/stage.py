@@ -40,7 +40,9 @@ POLICY = Policy(
     ),
     groups={
         "slow": PolicyRule(idle=IdleRule(action=IdleAction.NOTHING)),
-        "lab": PolicyRule(idle=IdleRule(action=IdleAction.WARN, after_minutes=30), priority=5),
+        "lab": PolicyRule(
+            idle=IdleRule(action=IdleAction.WARN, after_minutes=30), priority=5, max_running_gpus=8
+        ),
     },
 )
 

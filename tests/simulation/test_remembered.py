@@ -26,8 +26,9 @@ def _plans_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _ends_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One column is forgotten."""
-    columns = tuple(name for name in memory.PLANNED[ReservationRow] if name != "expires_at")
+    """What an extension changes is forgotten."""
+    forgotten = {"expires_at", "extension_s"}
+    columns = tuple(name for name in memory.PLANNED[ReservationRow] if name not in forgotten)
     monkeypatch.setattr(memory, "PLANNED", dict(memory.PLANNED) | {ReservationRow: columns})
 
 

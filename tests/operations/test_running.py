@@ -1,0 +1,122 @@
+"""`max_running_gpus`: what is beyond it waits, with a promise, and is not refused."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gpudev_client.models import Reservation, ReservationRequest
+from gpudev_client.states import State
+from gpudev_service.actor import Actor
+from gpudev_service.errors import Refusal
+from gpudev_service.loops import fleet
+from gpudev_service.operations import extension, kept, reservations
+from gpudev_service.settings import Policy, PolicyRule
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import START, World, make_world
+
+TURNOVER = timedelta(seconds=15)
+POLICY = Policy(
+    default=PolicyRule(max_hours=24, max_extension_hours=24, max_total_hours=48),
+    groups={"class": PolicyRule(max_running_gpus=4), "staff": PolicyRule(max_running_gpus=8)},
+)
+
+
+def _start(one: Reservation) -> datetime:
+    assert one.promised_start is not None
+    return one.promised_start
+
+
+@pytest.fixture
+def world(store: Store, tmp_path: Path) -> World:
+    return make_world(store, tmp_path, policy=POLICY)
+
+
+async def test_what_is_beyond_it_waits_for_ones_own_lease_though_gpus_are_free(
+    world: World,
+) -> None:
+    first = await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+    second = await world.reserve("ada", "t4", gpus=1, hours=1, groups=("class",))
+    other = await world.reserve("grace", "t4", gpus=4, hours=1, groups=("class",))
+    assert [r.state for r in (first, second, other)] == [
+        State.PREPARING,
+        State.QUEUED,
+        State.PREPARING,
+    ]
+    assert first.expires_at is not None
+    assert second.promised_start == first.expires_at + TURNOVER
+    await reservations.cancel(world.ctx, first.id, Actor("ada"))
+    await world.sweep()
+    assert (await world.look(second)).state is State.PREPARING
+
+
+async def test_types_count_apart_and_shares_of_a_node_do_not(world: World) -> None:
+    for gpu_type, gpus in (("t4", 4), ("h100", 4), ("cpu-x86", 0), ("cpu-x86", 0)):
+        got = await world.reserve("ada", gpu_type, gpus=gpus, groups=("class",))
+        assert got.state is State.PREPARING, gpu_type
+
+
+async def test_more_than_it_at_once_is_refused(world: World) -> None:
+    with pytest.raises(Refusal) as refused:
+        await world.reserve("ada", "h100", gpus=8, groups=("class",))
+    assert (refused.value.code, refused.value.field) == ("quota", "gpus")
+    assert refused.value.accepted == {"max": 4}
+
+
+async def test_a_preview_knows_it(world: World) -> None:
+    first = await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+    request = ReservationRequest(gpu_type="t4", gpus=2, hours=1)
+    mine = await reservations.preview(world.ctx, Actor("ada"), request, ("class",))
+    theirs = await reservations.preview(world.ctx, Actor("grace"), request, ("class",))
+    assert first.expires_at is not None
+    assert (mine.starts_at, mine.starts_now) == (first.expires_at + TURNOVER, False)
+    assert theirs.starts_now
+
+
+async def test_an_extension_keeps_off_ones_own_promise(world: World) -> None:
+    first = await world.running(await world.reserve("ada", "t4", gpus=4, groups=("class",)))
+    second = await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+    with pytest.raises(Refusal):
+        await extension.extend(world.ctx, first.id, Actor("ada", ("class",)), 1)
+    assert (await world.look(second)).promised_start == second.promised_start
+
+
+async def test_the_groups_of_the_newest_request_tell_the_limit(world: World) -> None:
+    """In another group since: what waited under the old limit begins under the new one."""
+    await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+    second = await world.reserve("ada", "t4", gpus=3, hours=1, groups=("class",))
+    world.clock.pass_time(minutes=1)
+    third = await world.reserve("ada", "t4", gpus=1, hours=1, groups=("staff",))
+    assert await world.states(second, third) == [State.PREPARING, State.PREPARING]
+
+
+async def test_a_lowered_limit_moves_a_promise_and_says_so(store: Store, tmp_path: Path) -> None:
+    before = make_world(store, tmp_path, policy=POLICY)
+    at = START + timedelta(hours=1)
+    asked = [
+        await before.reserve("ada", "t4", gpus=4, hours=1, starts_at=at, groups=("staff",))
+        for _ in range(2)
+    ]
+    lower = POLICY.model_copy(update={"groups": {"staff": PolicyRule(max_running_gpus=4)}})
+    after = make_world(store, tmp_path, policy=lower)
+    await fleet.run(after.ctx)
+    first, moved = sorted([await after.look(one) for one in asked], key=_start)
+    assert first.promised_start == at
+    assert moved.promised_start == at + timedelta(hours=1) + TURNOVER
+    page = await reservations.history(after.ctx, moved.id, 50, None)
+    said = [entry.reason for entry in page.items if entry.kind == "promise"]
+    assert said == ["The promised start had to move: a limit was lowered."]
+
+
+async def test_the_plan_in_memory_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit is no reason to make the plan anew for each arrival."""
+    await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+
+    def anew(*_: object) -> None:
+        raise AssertionError("made anew")
+
+    monkeypatch.setattr(kept, "begin", anew)
+    second = await world.reserve("ada", "t4", gpus=2, hours=1, groups=("class",))
+    third = await world.reserve("ada", "t4", gpus=2, hours=1, groups=("class",))
+    assert second.promised_start == third.promised_start
+    assert (await world.look(second)).state is State.QUEUED
