@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,13 +26,12 @@ from gpudev_service.events import Owner
 from gpudev_service.fleet import is_coming
 from gpudev_service.settings import GpuTypeSpec, NodeSpec
 from gpudev_service.store.models import (
-    LeaseUnitRow,
     MaintenanceRow,
     NodeDrainRow,
     ReservationRow,
 )
 
-from . import admission, facts, planning, views
+from . import admission, facts, holding, planning, promises, views
 from .standings import maintenance
 
 
@@ -149,7 +148,8 @@ async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
         drains = {row.node: row for row in await session.scalars(select(NodeDrainRow))}
-        held = await _held(session, viewer, visible)
+        every = {node.name for node in ctx.fleet.nodes()}
+        held = await _held(ctx, session, viewer, visible, every)
         waiting = list(
             await session.scalars(
                 select(ReservationRow)
@@ -185,25 +185,29 @@ async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -
 
 
 async def _held(
+    ctx: Context,
     session: AsyncSession,
     viewer: str,
     visible: Callable[[Owner], bool],
-    only: str | None = None,
+    nodes: Collection[str],
 ) -> dict[str, list[UnitUse]]:
-    """Who holds what, by node; on the node `only` unless it is None."""
-    query = (
-        select(LeaseUnitRow, ReservationRow)
-        .join(ReservationRow, ReservationRow.id == LeaseUnitRow.reservation_id)
-        .order_by(LeaseUnitRow.node, LeaseUnitRow.unit)
+    """Who holds what on `nodes`, by node."""
+    there = await holding.on(ctx, session, nodes)
+    numbers = sorted(
+        (node, number, key)
+        for node, leases in there.numbers.items()
+        for key, its in leases.items()
+        for number in its
+        if node in nodes
     )
-    if only is not None:
-        query = query.where(LeaseUnitRow.node == only)
+    rows = await promises.rows(session, {key for _, _, key in numbers})
     held: dict[str, list[UnitUse]] = {}
-    for unit, row in await session.execute(query):
+    for node, number, key in numbers:
+        row = rows[key]
         seen = visible(views.owner(row))
-        held.setdefault(unit.node, []).append(
+        held.setdefault(node, []).append(
             UnitUse(
-                unit=unit.unit,
+                unit=number,
                 until=row.expires_at or row.submitted_at,  # a constraint: leases have an end
                 reservation=row.id if seen else None,
                 user=row.user if seen else None,
@@ -276,7 +280,7 @@ async def _change_node(ctx: Context, name: str, reason: str | None, actor: Actor
     outcome = await ctx.store.run(work)
     await views.publish(ctx, outcome.entries)
     async with ctx.store.reading() as session:
-        held = await _held(session, actor.name, lambda _: True, only=name)
+        held = await _held(ctx, session, actor.name, lambda _: True, {name})
         drained = await session.get(NodeDrainRow, name)
     return _node_view(ctx, spec, held.get(name, []), drained)
 

@@ -14,7 +14,7 @@ from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.store.models import ReservationRow
 
-from . import planning, views
+from . import holding, planning, views
 from .rows import load
 from .transitions import Entry, note
 
@@ -84,7 +84,7 @@ async def extend(ctx: Context, reservation_id: str, actor: Actor, hours: float) 
             data={"hours": hours, "expires_at": row.expires_at.isoformat()},
         )
         await session.flush()
-        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        outcome = await planning.replan(ctx, session, now, await _types(ctx, session, row))
         return await views.reservation(ctx, session, row), [entry, *outcome.entries]
 
     view, entries = await ctx.store.run(work)
@@ -130,12 +130,20 @@ async def _room(
     """How much of `wanted` keeps every promise, and in words what is in the way."""
     if wanted <= timedelta(0):
         return timedelta(0), ""
-    asked = await planning.to_ask(ctx, session, now, row.gpu_type)
-    answer = asked.world.max_extension(row.id, wanted // timedelta(milliseconds=1))
-    granted = timedelta(milliseconds=answer.granted_ms)
-    other = answer.blocked_by
+    granted, other = wanted, None
+    for gpu_type in await _types(ctx, session, row):
+        asked = await planning.to_ask(ctx, session, now, gpu_type)
+        answer = asked.world.max_extension(row.id, granted // timedelta(milliseconds=1))
+        possible = timedelta(milliseconds=answer.granted_ms)
+        if possible < granted:
+            granted, other = possible, answer.blocked_by
     blocker = await session.get(ReservationRow, other) if other else None
     return granted, _in_the_way(blocker, row.user)
+
+
+async def _types(ctx: Context, session: AsyncSession, row: ReservationRow) -> list[str]:
+    """Types of the lease's nodes: not its own where these have become others."""
+    return sorted(await holding.gpu_types(ctx, session, row.id)) or [row.gpu_type]
 
 
 def _in_the_way(other: ReservationRow | None, user: str) -> str:

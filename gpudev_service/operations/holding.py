@@ -137,16 +137,23 @@ def _resource(kind: GpuTypeSpec | None) -> str | None:
 
 async def free(ctx: Context, session: AsyncSession, names: Collection[str]) -> dict[str, list[int]]:
     """Numbers of the units that nobody holds on the nodes `names`."""
-    fleet, types = ctx.fleet.nodes(), ctx.fleet.types()
-    nodes = [node for node in fleet if node.name in names]
-    query = UNITS if len(nodes) > _SOME else UNITS.where(_concerning(nodes))
-    held = located(fleet, types, map(Unit._make, await session.execute(query)))
+    held, types = await on(ctx, session, names), ctx.fleet.types()
     numbers: dict[str, list[int]] = {}
-    for node in nodes:
+    for node in ctx.fleet.nodes():
+        if node.name not in names:
+            continue
         taken = held.taken(node.name)
         units = range(types[node.gpu_type].units_of(node))
         numbers[node.name] = [number for number in units if number not in taken]
     return numbers
+
+
+async def on(ctx: Context, session: AsyncSession, names: Collection[str]) -> Held:
+    """What is held on the nodes `names`, and perhaps on others."""
+    fleet = ctx.fleet.nodes()
+    nodes = [node for node in fleet if node.name in names]
+    query = UNITS if len(nodes) > _SOME else UNITS.where(_concerning(nodes))
+    return located(fleet, ctx.fleet.types(), map(Unit._make, await session.execute(query)))
 
 
 def _concerning(nodes: Sequence[NodeSpec]) -> ColumnElement[bool]:

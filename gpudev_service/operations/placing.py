@@ -18,7 +18,7 @@ from gpudev_service.fleet import FleetAway
 from gpudev_service.store.memory import CHANGES
 from gpudev_service.store.models import LeaseUnitRow, PlacementRow, ReservationRow
 
-from . import planning, views
+from . import holding, planning, views
 from .rows import load
 from .transitions import Entry, transition
 
@@ -99,7 +99,8 @@ async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) 
         lost = [node for node in nodes if node in refused]
         if State(row.state) is not State.PREPARING or not lost:
             return view, []  # somebody else has done it meanwhile
-        mine = {CHANGES: [(row.gpu_type, row.id)]}
+        types = await holding.gpu_types(ctx, session, row.id) | {row.gpu_type}
+        mine = {CHANGES: [(gpu_type, row.id) for gpu_type in sorted(types)]}
         for table in (LeaseUnitRow, PlacementRow):
             gone = delete(table).where(table.reservation_id == row.id)
             await session.execute(gone, execution_options=mine)
@@ -110,7 +111,7 @@ async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) 
         entry = transition(session, row, State.QUEUED, reason=reason, actor=SERVICE.name, now=now)
         row.planned_start, row.planned_nodes = now, nodes
         await session.flush()
-        outcome = await planning.replan(ctx, session, now, [row.gpu_type])
+        outcome = await planning.replan(ctx, session, now, sorted(types))
         await session.flush()
         return await views.reservation(ctx, session, row), [entry, *outcome.entries]
 

@@ -90,7 +90,9 @@ def transition(
     if to is State.ACTIVE:
         row.active_at = now
     elif to is State.QUEUED:
+        # What it was extended by stays: the next lease is as long, and warned of anew.
         row.starts_at = row.expires_at = row.server_handle = None
+        row.warned = []
     elif to is State.STOPPING:
         row.stopping_at = now
     elif to in FINAL:

@@ -13,7 +13,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import driving
-from gpudev_service.operations import extension, placing, reservations
+from gpudev_service.operations import capacity, extension, placing, reservations
 from gpudev_service.operations.holding import Unit, located
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec
 from gpudev_service.store.engine import Store
@@ -51,6 +51,8 @@ async def test_a_renamed_node_gives_nobody_a_device_that_is_held(
     after = at(store, tmp_path, OLD.model_copy(update={"name": "gpu-1"}))
     other = await after.reserve("grace", "t4", gpus=2, hours=1)
     third = await after.reserve("linus", "t4", gpus=1, hours=1)
+    shown = await capacity.cluster(after.ctx, "ada", lambda _: False)
+    assert [(node.name, node.free, len(node.held)) for node in shown.nodes] == [("gpu-1", 0, 4)]
     assert other.state is State.PREPARING
     assert await devices(after, lease, other) == list(DEVICES)
     assert third.state is State.QUEUED
@@ -95,6 +97,20 @@ async def test_a_node_of_another_type_is_held_by_the_lease_of_before(
     await ended(after, lease)
     await ended(after, second)
     assert (await after.look(waiting)).state is State.PREPARING
+
+
+async def test_a_lease_on_a_node_of_another_type_is_extended_as_far_as_its_queue_lets_it(
+    store: Store, tmp_path: Path
+) -> None:
+    before = at(store, tmp_path, OLD)
+    lease = await before.running(await before.reserve("ada", "t4", gpus=4, hours=2))
+    after = at(store, tmp_path, OLD.model_copy(update={"gpu_type": "h100"}))
+    longer = await extension.extend(after.ctx, lease.id, Actor("ada"), 1)
+    assert longer.expires_at == START + timedelta(hours=3)
+    waiting = await after.reserve("grace", "h100", gpus=8, hours=1)
+    assert waiting.promised_start == START + timedelta(hours=3) + TURNOVER
+    with pytest.raises(Refusal, match="Somebody who waits"):
+        await extension.extend(after.ctx, lease.id, Actor("ada"), 1)
 
 
 async def test_an_end_is_planned_for_the_type_that_has_the_node_now(

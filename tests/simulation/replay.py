@@ -164,7 +164,7 @@ def _determined(life: Life) -> Iterator[None]:
 
 def seeds(size: int, start: int = 1) -> list[int]:
     """`size` seeds that say nothing of each other."""
-    return [random.Random(f"seed {start + n}").randrange(10**6) for n in range(size)]
+    return [random.Random(f"seed {start + n}").randrange(10**12) for n in range(size)]
 
 
 def parse(again: str) -> tuple[int, list[int], tuple[int, bool] | None]:
