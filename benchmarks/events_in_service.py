@@ -152,7 +152,7 @@ def _running(waiting: int, nodes: int) -> Iterator[tuple[RunningHub, str]]:
         url = f"sqlite+aiosqlite:///{hub.data_dir / 'gpudev.sqlite'}"
         asyncio.run(fill(url, waiting, nodes))
         hub.start()
-        r5.wait_until(lambda: asyncio.run(r5.unplanned(url)) == 0, time.monotonic())
+        r5.until_planned(url)
         yield hub, url
     finally:
         hub.remove()
@@ -202,19 +202,20 @@ class Service:
         return work
 
     def extension(self) -> Callable[[], object]:
-        key, hours = self._one(State.ACTIVE), self.rng.choice((0.25, 0.5, 1))
-
-        def work() -> None:
-            answer = self.http.post(f"/reservations/{key}/extension", json={"hours": hours})
-            if answer.is_server_error:  # a refusal that says how far it could go is an answer, too
-                answer.raise_for_status()
-
-        return work
+        """Of a lease that can be extended at all: the others are refused, which is quick."""
+        while True:
+            key = self._one(State.ACTIVE)
+            offer = self._done("GET", f"/reservations/{key}/extension").json()
+            if offer["possible_hours"]:
+                break
+        hours = min(self.rng.choice((0.25, 0.5, 1)), offer["possible_hours"])
+        return lambda: self._done("POST", f"/reservations/{key}/extension", json={"hours": hours})
 
     def cordon(self) -> Callable[[], object]:
         if self._closed is not None:
             self._done("DELETE", f"/cluster/nodes/{self._closed}/drain")
-        node = self._closed = f"n{self.rng.randrange(self.nodes):05}"
+        open_nodes = [node.name for node in queue(0, self.nodes).nodes if node.available]
+        node = self._closed = self.rng.choice(open_nodes)
         return lambda: self._done("PUT", f"/cluster/nodes/{node}/drain", json={"reason": "broken"})
 
     def cancel(self) -> Callable[[], object]:

@@ -67,9 +67,14 @@ class Site:
         return lambda: self.world.remove(demand.id)
 
     def extension(self) -> Callable[[], Changes]:
-        """What the service does: it asks how far, and extends so far."""
-        hold = self.holds[self.rng.choice(list(self.holds))]
+        """What the service does: it asks how far, and extends so far. Of a lease that can be
+        extended at all: the others are refused, which is quick."""
         wanted = self.rng.randrange(10 * MINUTE, 4 * HOUR)
+        hold = next(
+            self.holds[key]
+            for key in self.rng.sample(list(self.holds), len(self.holds))
+            if self.world.max_extension(key, wanted).granted_ms
+        )
 
         def work() -> Changes:
             granted = self.world.max_extension(hold.id, wanted).granted_ms

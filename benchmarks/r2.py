@@ -229,7 +229,12 @@ def _run(running: Campaign, kills: int) -> None:
     for number in range(1, 2 * kills + 1):
         try:
             running.round()
-        except (AssertionError, subprocess.TimeoutExpired, psutil.TimeoutExpired) as error:
+        except (
+            AssertionError,
+            RuntimeError,
+            subprocess.TimeoutExpired,
+            psutil.TimeoutExpired,
+        ) as error:
             running.wrong.append(f"in round {number}: {error}: {running._wrong()}")
             return
         if running.victims.total() >= kills:

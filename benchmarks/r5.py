@@ -178,6 +178,12 @@ def wait_until(condition: Callable[[], bool], begin: float) -> float:
     return time.monotonic() - begin
 
 
+def until_planned(url: str) -> None:
+    """Returns when everybody in the database has been promised a start."""
+    if wait_until(lambda: asyncio.run(unplanned(url)) == 0, time.monotonic()) == float("inf"):
+        raise RuntimeError("not everybody was promised a start")
+
+
 def measure(name: str) -> tuple[float, float]:
     with installation(name) as (hub, url), httpx.Client(trust_env=False, timeout=60) as http:
         hub.start()

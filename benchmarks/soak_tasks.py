@@ -42,7 +42,10 @@ def _answer(listening: socket.socket) -> None:
     while True:
         sock, _ = listening.accept()
         if not loops:
-            found = (each for each in gc.get_objects() if isinstance(each, asyncio.BaseEventLoop))
+            # By the type: to ask an object that stands for another one may fail.
+            found = (
+                each for each in gc.get_objects() if issubclass(type(each), asyncio.BaseEventLoop)
+            )
             loops = [loop for loop in found if loop.is_running()]
         tasks = [task for loop in loops for task in asyncio.all_tasks(loop)]
         counted = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)

@@ -35,6 +35,7 @@ STREAMS = 1000
 PEOPLE = 100
 #: Seconds without a message after which an event has been told to everybody.
 QUIET = 1.0
+_MESSAGE = b"\ndata: "
 _BEGUN = b": this was the present state\n\n"
 
 
@@ -62,11 +63,13 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
         if self._live:
-            self._seen.at += [now] * data.count(b"\ndata: ")
+            data = self._rest + data
+            self._rest = data[1 - len(_MESSAGE) :]  # the beginning of one, or less
+            self._seen.at += [now] * data.count(_MESSAGE)
             return
         self._rest = self._rest[-len(_BEGUN) :] + data
         if _BEGUN in self._rest:
-            self._live = True
+            self._live, self._rest = True, b""
             self._seen.begun += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -180,7 +183,7 @@ def measure(events: int) -> Watched:
     with r5.installation("sqlite") as (hub, url):
         hub.start()
         tokens = [hub.user(f"user-{at}") for at in range(PEOPLE)]
-        r5.wait_until(lambda: asyncio.run(r5.unplanned(url)) == 0, time.monotonic())
+        r5.until_planned(url)
         written = Written(url, [f"user-{at}" for at in range(PEOPLE)])
         kinds = asyncio.run(_watched(hub, tokens, events, written))
     return told(kinds)

@@ -35,7 +35,9 @@ class Trouble:
     over: bool
 
     def about(self, who: str) -> str:
-        """The words about another pod than the server's: "The worker on n2"."""
+        """The words about `who`: the server, or another pod, as "The worker on n2"."""
+        if who == "The server":
+            return self.words
         if "The server" in self.words:
             return self.words.replace("The server", who).replace("the server", "it")
         named = who[0].lower() + who[1:]

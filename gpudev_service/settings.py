@@ -299,7 +299,7 @@ class Times(Setting):
     turnover: float = Field(default=15.0, ge=0)
     start_limit: float = Field(default=120.0, gt=0)
     crash_grace: float = Field(default=600.0, ge=0)
-    node_patience: float = Field(default=60.0, ge=0)
+    node_patience: float = Field(default=60.0, ge=1)
     warnings: tuple[int, ...] = (30, 15, 5)
     hook: float = Field(default=60.0, ge=0, le=3600)
     saving: float = Field(default=10.0, ge=0, le=600)

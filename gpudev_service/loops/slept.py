@@ -28,7 +28,8 @@ class Slept:
         self._clock, self._timer = self._read()
 
     def look(self) -> None:
-        """Wakes all loops where the machine has slept since the last look."""
+        """Wakes the loops that leases and promises go by where the machine has slept since the last
+        look; the others, which only look after things, follow when their pause is over."""
         clock, timer = self._read()
         slept = (clock - self._clock) - timedelta(seconds=timer - self._timer)
         self._clock, self._timer = clock, timer

@@ -230,6 +230,8 @@ async def _grow(ctx: Context, user: str, name: str, size_gb: int, groups: tuple[
     await ensure(ctx, row.id)
     try:
         await ctx.disks.resize(row.id, size_gb)
+    except (backend.DiskFull, backend.DiskBusy):
+        raise  # not what was asked for is wrong, but the moment
     except backend.DiskError as error:
         raise Refusal("invalid_input", str(error), field="size_gb") from error
 

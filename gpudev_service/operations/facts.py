@@ -61,17 +61,19 @@ _WAITING = (
 @dataclass(slots=True)
 class World:
     """What the planner is asked about. `taken` are the numbers of the units held, by node. The
-    nodes `moved` are held by leases that were begun on another type or name."""
+    nodes `moved` are held by leases that were begun on another type or name. `unlimited` are people
+    with reservations for which no quota holds."""
 
     nodes: list[planner.Node] = field(default_factory=list)
     holds: list[planner.Hold] = field(default_factory=list)
     demands: list[planner.Demand] = field(default_factory=list)
     taken: dict[str, set[int]] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
+    unlimited: frozenset[str] = frozenset()
 
     def parts(self, gpu_types: Iterable[str]) -> dict[str, World]:
         """Each type's own; a lease on nodes of two types is in both, with what it holds there."""
-        parts = {name: World() for name in gpu_types}
+        parts = {name: World(unlimited=self.unlimited) for name in gpu_types}
         for node in self.nodes:
             parts[node.pool].nodes.append(node)
         if not (self.holds or self.demands or self.taken):
@@ -110,11 +112,11 @@ async def world(
     turnover = ctx.settings.times.turnover_span
     if only is not None and not only:
         return World(nodes)
-    quotas = await running.by_reservation(ctx, session, only)
+    limits = await running.limits(ctx, session, only)
     held = await _held(ctx, session, only)
     own = {node.name: node.pool for node in nodes}
     holds = [
-        replace(hold, quota_keys=planner.keys(quotas.get(hold.id, ())))
+        replace(hold, quota_keys=planner.keys(limits.of(hold.id)))
         for hold in await _holds(session, held, own, only, turnover)
     ]
     query = select(*_WAITING).where(ReservationRow.state.in_(WAITING))
@@ -127,14 +129,12 @@ async def world(
     if any(row.disk_id is not None for row in rows):
         areas = await places.areas(session, [spec for spec, _ in pairs], wanted)
     areas = labels.narrowed(ctx, rows, areas)
-    demands = [
-        _demand(row, turnover, now, areas.get(row.id), quotas.get(row.id, ())) for row in rows
-    ]
+    demands = [_demand(row, turnover, now, areas.get(row.id), limits.of(row.id)) for row in rows]
     for node, hold in _to_come(ctx, names, demands, to_ms(now)):
         nodes.append(node)
         holds.append(hold)
     taken = {name: held.taken(name) for name in held.numbers if name in own}
-    return World(nodes, holds, demands, taken, held.moved & own.keys())
+    return World(nodes, holds, demands, taken, held.moved & own.keys(), limits.without)
 
 
 def _to_come(

@@ -31,8 +31,9 @@ class Unit(NamedTuple):
 
 
 _row = LeaseUnitRow
-#: On more nodes than these, all units are read: databases have a limit on what they are asked.
-_SOME = 100
+#: On more nodes than these, all units are read: that is quicker, and databases have a limit on what
+#: they are asked.
+_SOME = 20
 #: What is read of each, in the order of `Unit`.
 UNITS = select(_row.reservation_id, _row.node, _row.unit, _row.gpu_type, _row.gpu_id)
 
@@ -103,6 +104,8 @@ class _Elsewhere:
             self._machines.setdefault(node.machine, []).append(node)
             for number, device in enumerate(() if node.simulated else node.gpu_ids):
                 self._devices.setdefault(device, []).append((node.name, number))
+        # "0" is a device of each machine: it does not tell which.
+        self._devices = {key: found for key, found in self._devices.items() if len(found) == 1}
 
     def devices(self, own: NodeSpec | None, unit: Unit) -> Sequence[tuple[str, int]]:
         """Where the unit's device is: on its own node, if that has it still."""
@@ -152,19 +155,20 @@ async def on(ctx: Context, session: AsyncSession, names: Collection[str]) -> Hel
     """What is held on the nodes `names`, and perhaps on others."""
     fleet = ctx.fleet.nodes()
     nodes = [node for node in fleet if node.name in names]
-    query = UNITS if len(nodes) > _SOME else UNITS.where(_concerning(nodes))
-    return located(fleet, ctx.fleet.types(), map(Unit._make, await session.execute(query)))
+    types = ctx.fleet.types()
+    query = UNITS if len(nodes) > _SOME else UNITS.where(_concerning(nodes, types))
+    return located(fleet, types, map(Unit._make, await session.execute(query)))
 
 
-def _concerning(nodes: Sequence[NodeSpec]) -> ColumnElement[bool]:
-    """All rows that may be located on one of the nodes, and few others."""
+def _concerning(nodes: Sequence[NodeSpec], types: Iterable[str]) -> ColumnElement[bool]:
+    """All rows that may be located on one of the nodes, and few others. Parts of a machine for a
+    type that is configured no more are left out: their numbers stand for no device."""
     names = {name for node in nodes for name in (node.name, node.machine)}
+    names |= {f"{node.host}.{gpu_type}" for node in nodes if node.host for gpu_type in types}
     found: ColumnElement[bool] = _row.node.in_(names)
     devices = {device for node in nodes if not node.simulated for device in node.gpu_ids}
     if devices:
         found |= _row.gpu_id.in_(devices)
-    for machine in {node.host for node in nodes if node.host}:
-        found |= _row.node.startswith(f"{machine}.", autoescape=True)
     return found
 
 

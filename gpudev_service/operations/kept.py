@@ -28,7 +28,8 @@ _LONGEST_MS = 300_000
 class Kept:
     """A planner's world with what it was made of, as a transaction leaves it. Everybody in
     `demands` has a seat, which is their promise. No booking's time comes before `booking_ms`.
-    `limits` are the quotas that hold for them, by key."""
+    `limits` are the quotas that hold for them, by key; for what those who are `unlimited` have,
+    none does."""
 
     settings: Settings
     fleet: Sequence[NodeSpec]
@@ -39,6 +40,7 @@ class Kept:
     live: planner.World
     booking_ms: float
     limits: dict[str, int]
+    unlimited: set[str]
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ def begin(ctx: Context, current: facts.World, now_ms: int) -> Step:
         live=live,
         booking_ms=_first_booking(current.demands),
         limits=_limits(current.demands),
+        unlimited=set(current.unlimited),
     )
     slots = {key: slot for key, slot in plan.slots.items() if slot != made.demands[key].promise}
     step = _done(made, planner.Changes(slots, plan.moved_later, {}))
@@ -150,6 +153,7 @@ def _take_in(
     known.demands.update({demand.id: demand for demand in news.new})
     known.booking_ms = min(known.booking_ms, _first_booking(news.new))
     known.limits |= _limits(news.new)
+    known.unlimited |= current.unlimited
     _add(changes, live.add(*news.new))
     known.nodes, known.fleet = current.nodes, ctx.fleet.nodes()
     return changes
@@ -194,9 +198,17 @@ def _news(
             return None
         if not news.compare_demand(key, known.demands.get(key), demands.get(key)):
             return None
-    if any(known.limits.get(key, most) != most for key, most in _limits(news.new).items()):
-        return None
-    return news
+    return None if _is_another_limit(known, current.unlimited, news.new) else news
+
+
+def _is_another_limit(
+    known: Kept, unlimited: frozenset[str], new: Iterable[planner.Demand]
+) -> bool:
+    """Whether somebody's quota is not the one by which they have been counted so far."""
+    return not unlimited.isdisjoint(known.limits) or any(
+        key in known.unlimited or known.limits.get(key, most) != most
+        for key, most in _limits(new).items()
+    )
 
 
 def _limits(demands: Iterable[planner.Demand]) -> dict[str, int]:

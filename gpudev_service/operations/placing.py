@@ -15,6 +15,8 @@ from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import FleetAway
+from gpudev_service.servers import ServersAway
+from gpudev_service.settings import STOP_POLITELY
 from gpudev_service.store.memory import CHANGES
 from gpudev_service.store.models import LeaseUnitRow, PlacementRow, ReservationRow
 
@@ -31,7 +33,8 @@ async def startable(ctx: Context, view: Reservation) -> Reservation:
 
     Raises:
         Refusal: `planned_again` where it waits again; `wrong_state` where its server runs no more
-            and its node has gone; `unavailable` where the fleet cannot be asked.
+            and its node has gone; `unavailable` where the fleet cannot be asked, or something of
+            an earlier start has still to end.
     """
     for _ in range(ATTEMPTS):
         refused = await _refusals(ctx, view)
@@ -44,6 +47,7 @@ async def startable(ctx: Context, view: Reservation) -> Reservation:
                 f"Your server cannot be started again on {node}. {why} Cancel this reservation, "
                 "and reserve again with the same disk.",
             )
+        await _end_what_is_left(ctx, view.id)
         view = await _again(ctx, view.id, refused)
         if view.state is not State.PREPARING:
             break
@@ -51,6 +55,24 @@ async def startable(ctx: Context, view: Reservation) -> Reservation:
         "planned_again",
         "The node for your server cannot take it any more. Your place in the queue is kept.",
     )
+
+
+async def _end_what_is_left(ctx: Context, reservation_id: str) -> None:
+    """A start of before may have left a server behind: it ends before its GPUs are others'."""
+    async with ctx.store.reading() as session:
+        handle = (await load(session, reservation_id)).server_handle
+    try:
+        if not await ctx.servers.alive(reservation_id, handle):
+            return
+        gone = await ctx.servers.stop(reservation_id, handle, STOP_POLITELY)
+    except ServersAway as away:
+        raise Refusal(
+            "unavailable", f"Nothing can be started at the moment: {away}. It is tried again."
+        ) from away
+    if not gone:
+        raise Refusal(
+            "unavailable", "What an earlier start has left has not ended yet. It is tried again."
+        )
 
 
 async def _refusals(ctx: Context, view: Reservation) -> Mapping[str, str]:

@@ -161,7 +161,7 @@ async def _carry_out(
     if step.begun:
         await _begin_leases(ctx, session, step, rows, now, outcome)
     for key in withdrawn:
-        outcome.entries += promises.withdraw(session, rows[key], now)
+        outcome.entries += promises.withdraw(session, rows[key], step.impossible[key], now)
     made, moved = {}, {}
     objects = promises.loaded(session)
     for key, slot in step.slots.items():

@@ -40,6 +40,12 @@ _CAUSES = {
     "that was asked for, or the disk cannot be used there",
 }
 
+#: Why nothing can be promised any more, in words; else no node is in service that could hold it.
+_NO_START = {
+    planner.Reason.QUOTA_TOO_SMALL: "it is more than you may have at once",
+    planner.Reason.ELSEWHERE: "the nodes that could hold it are not where it may be",
+}
+
 #: What it takes to carry out a start that is due; nobody calls that late.
 PUNCTUAL_S = 1.0
 
@@ -196,14 +202,14 @@ def late(session: AsyncSession, row: ReservationRow, now: datetime) -> list[Hist
     return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]
 
 
-def withdraw(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
+def withdraw(
+    session: AsyncSession, row: ReservationRow, why: planner.Reason, now: datetime
+) -> list[HistoryRow]:
     """A promise that nothing can keep at the moment: the place in the queue stays."""
     if row.planned_start is None:
         return []
     data = {"from": row.planned_start.isoformat(), "to": None}
     row.planned_start = row.planned_nodes = None
-    reason = (
-        "The promised start had to be taken back: no node that could hold this is in service. "
-        "Your place in the queue is kept."
-    )
+    cause = _NO_START.get(why, "no node that could hold this is in service")
+    reason = f"The promised start had to be taken back: {cause}. Your place in the queue is kept."
     return [note(session, row, "promise", reason, actor=SERVICE.name, now=now, data=data)]

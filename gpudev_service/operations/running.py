@@ -7,6 +7,7 @@ and the same for everything that they wait for.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,13 +27,24 @@ def quotas(policy: Policy, spec: GpuTypeSpec, user: str, groups: Iterable[str]) 
     return () if most is None else (planner.Quota(user, most),)
 
 
-async def by_reservation(
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The quotas of reservations that have any, and who has some of GPUs without."""
+
+    quotas: Mapping[str, Quotas] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+
+    def of(self, reservation_id: str) -> Quotas:
+        return self.quotas.get(reservation_id, ())
+
+
+async def limits(
     ctx: Context, session: AsyncSession, only: Collection[str] | None = None
-) -> Mapping[str, Quotas]:
-    """The quotas of each reservation that is not over and has any, or of those in `only`."""
+) -> Limits:
+    """What holds for the reservations that are not over, or those in `only`."""
     policy = ctx.settings.policy
     if not policy.limits_running:
-        return {}
+        return Limits()
     row = ReservationRow
     query = select(row.id, row.gpu_type, row.user, row.groups).where(row.state.in_(LIVE))
     if only is not None:
@@ -41,7 +53,11 @@ async def by_reservation(
     latest = {one.user: tuple(one.groups) for one in rows}
     types = ctx.fleet.types()
     made: dict[tuple[str, str], Quotas] = {}
+    without = set()
     for gpu_type, user in {(one.gpu_type, one.user) for one in rows}:
         spec = types.get(gpu_type)
         made[gpu_type, user] = quotas(policy, spec, user, latest[user]) if spec else ()
-    return {one.id: found for one in rows if (found := made[one.gpu_type, one.user])}
+        if spec and spec.gpus_per_node and not made[gpu_type, user]:
+            without.add(user)
+    found = {one.id: made[one.gpu_type, one.user] for one in rows}
+    return Limits({key: its for key, its in found.items() if its}, frozenset(without))

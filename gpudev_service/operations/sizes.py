@@ -41,8 +41,8 @@ async def learn(ctx: Context, disk_id: str) -> None:
 
     async def work(session: AsyncSession) -> None:
         row = await session.get(DiskRow, disk_id)
-        if row is not None:
-            row.size_gb = size
+        if row is not None and size is not None:
+            row.size_gb = max(size, row.size_gb or 0)  # it may have grown since
 
     if size is not None:
         await ctx.store.run(work)

@@ -324,7 +324,11 @@ async def _clone(ctx: Context, source: str, target: str, snapshot_id: str | None
         log.info("disk %s was already complete", target)
     except (backend.DiskError, Refusal) as error:
         log.warning("cloning to %s failed: %s: %s", target, type(error).__name__, error)
-        await _settle(ctx, target, drop=True)
+        try:
+            there = await ctx.disks.exists(target)
+        except backend.DiskError:
+            return  # whether it is there nobody knows: `resume` finds out
+        await _settle(ctx, target, drop=not there)
         return
     finally:
         ctx.background.progress.pop(target, None)
@@ -336,7 +340,7 @@ async def _clone(ctx: Context, source: str, target: str, snapshot_id: str | None
 
 async def _restore(ctx: Context, disk_id: str, snapshot_id: str) -> None:
     """A safety snapshot, then the swap; without the first there is no second. Its note tells of a
-    swap that did not come about: the disk is as it was."""
+    swap that went wrong."""
 
     async def begin(session: AsyncSession) -> SnapshotRow:
         return _begin(session, disk_id, "safety", ctx.clock.now(), note="Before a restoration.")
@@ -359,7 +363,7 @@ async def _swap(ctx: Context, disk_id: str, snapshot_id: str, safety: str) -> No
         return
     except backend.DiskError as error:
         log.warning("restoring %s failed: %s: %s", disk_id, type(error).__name__, error)
-        note = f"Before a restoration that was not done: {error}"
+        note = f"Before a restoration that went wrong: {error}"
 
     async def work(session: AsyncSession) -> None:
         row = await session.get(SnapshotRow, safety)

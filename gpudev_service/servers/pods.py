@@ -95,8 +95,10 @@ class PodServers:
             options = {**grace, "preconditions": {"uid": pod.uid}}
             try:
                 await self._cluster.kube.delete(pod.path, options)
-            except (KubeAway, KubeRefused) as error:
-                raise ServersAway(str(error)) from error
+            except KubeRefused as refusal:  # of this one; the others are looked at all the same
+                log.warning("the pod %s could not be given up: %s", pod.name, refusal)
+            except KubeAway as away:
+                raise ServersAway(str(away)) from away
 
     def _is_silent(self, pod: Pod) -> bool:
         node = self._cluster.nodes.get(pod.node or "")

@@ -187,6 +187,7 @@ def test_a_pod_of_a_silent_node_is_over_once_its_end_was_asked_for() -> None:
     assert (is_given_up(given_up), ended(given_up)) == (True, 1)
     said = lost(given_up).about("The worker on n2")
     assert said == "The node on which the worker on n2 ran does not answer any more."
+    assert lost(given_up).about("The server") == lost(given_up).words
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,11 @@ class Kubelets:
     def _live(self) -> None:
         try:
             while not self._over.wait(_EVERY / 4):
-                for name in self._names:
-                    if name not in self._silent:
-                        self._sign(name)
-                        self._tend(name)
+                living = [name for name in self._names if name not in self._silent]
+                for name in living:
+                    self._sign(name)
+                for name in living:
+                    self._tend(name)
         except Exception as error:
             self.trouble = error
             raise

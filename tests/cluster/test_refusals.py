@@ -201,5 +201,5 @@ async def test_a_quota_that_is_used_up_is_told(
         await world.ctx.background.settle()
         safety = next(each for each in await taken(world) if each.cause == "safety")
         assert safety.note is not None
-        assert safety.note.startswith("Before a restoration that was not done: There is no room")
+        assert safety.note.startswith("Before a restoration that went wrong: There is no room")
         assert (await disks.get(world.ctx, "ada", "work")).busy is None

@@ -208,3 +208,45 @@ async def test_a_lease_that_is_placed_again_keeps_its_extension(
     assert got.state is State.PREPARING
     assert got.starts_at is not None
     assert got.expires_at == got.starts_at + timedelta(hours=3)
+
+
+async def test_what_an_earlier_start_has_left_ends_before_its_gpus_are_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await world.reserve("ada", "t4", gpus=4, hours=1)
+    before = await devices(world, lease)
+    left = True
+
+    async def refuses(needed: dict[str, int]) -> dict[str, str]:
+        return dict.fromkeys(needed, "It has left the cluster.")
+
+    async def alive(*_: object) -> bool:
+        return left
+
+    async def stubborn(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(world.ctx.fleet, "refusals", refuses)
+    monkeypatch.setattr(world.ctx.servers, "alive", alive)
+    monkeypatch.setattr(world.ctx.servers, "stop", stubborn)
+    with pytest.raises(Refusal, match="has not ended yet") as refused:
+        await placing.startable(world.ctx, await world.look(lease))
+    assert refused.value.code == "unavailable"
+    assert await devices(world, lease) == before
+    entries = await world.reasons(lease)
+    left = False
+    with pytest.raises(Refusal, match="cannot take it any more"):
+        await placing.startable(world.ctx, await world.look(lease))
+    assert len(await world.reasons(lease)) > len(entries)
+
+
+async def test_numbers_that_every_machine_has_say_nothing_of_a_device(
+    store: Store, tmp_path: Path
+) -> None:
+    """A renamed node without ids of its own: its lease holds nothing of the other nodes."""
+    nodes = [NodeSpec(name=name, gpu_type="t4") for name in ("ws1", "ws2", "ws3")]
+    before = at(store, tmp_path, *nodes)
+    await before.reserve("ada", "t4", gpus=4, hours=2)
+    after = at(store, tmp_path, nodes[0].model_copy(update={"name": "gpu-1"}), *nodes[1:])
+    got = [await after.reserve(user, "t4", gpus=4) for user in ("grace", "linus")]
+    assert {one.state for one in got} == {State.PREPARING}

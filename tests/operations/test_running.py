@@ -90,6 +90,20 @@ async def test_the_groups_of_the_newest_request_tell_the_limit(world: World) -> 
     assert await world.states(second, third) == [State.PREPARING, State.PREPARING]
 
 
+async def test_who_gets_a_limit_is_counted_with_what_they_have(world: World) -> None:
+    """What is kept of the plan did not count it."""
+    first = await world.reserve("ada", "t4", gpus=3, hours=1)
+    world.clock.pass_time(minutes=1)
+    second = await world.reserve("ada", "t4", gpus=2, hours=1, groups=("class",))
+    assert second.state is State.QUEUED
+    assert first.expires_at is not None
+    assert second.promised_start == first.expires_at + TURNOVER
+    # And who has it no more waits no longer for it.
+    world.clock.pass_time(minutes=1)
+    third = await world.reserve("ada", "t4", gpus=1, hours=1)
+    assert await world.states(second, third) == [State.PREPARING, State.PREPARING]
+
+
 async def test_a_lowered_limit_moves_a_promise_and_says_so(store: Store, tmp_path: Path) -> None:
     before = make_world(store, tmp_path, policy=POLICY)
     at = START + timedelta(hours=1)

@@ -23,6 +23,8 @@ from .doubles import Machine
 
 #: A start that is carried out within this time is not late.
 _PUNCTUAL = timedelta(seconds=1)
+#: A start that comes late by no more keeps its planned end; and what rounding may add.
+_SHORTER = timedelta(seconds=65)
 #: What may still change in a row that is over: a disk that is purged, a report that came late.
 _MAY_CHANGE = {"disk_id", "server_handle", "version"}
 
@@ -37,10 +39,11 @@ class Seen:
 
     state: State
     expires_at: datetime | None = None
+    #: The promise in force at the last look; None where the history has told of another since.
     promise: datetime | None = None
+    starts_at: datetime | None = None
     first_promise: datetime | None = None
     extended: float = 0.0
-    moves: int = 0
     final: dict[str, Any] | None = None
 
 
@@ -84,7 +87,6 @@ class Checker:
             self.counts[entry.kind] += 1
             known = self.seen.setdefault(key, Seen(State(entry.state)))
             if entry.kind == "promise":
-                known.moves += 1
                 known.promise = None
             elif entry.kind == "extension":
                 known.extended += float(entry.data["hours"])
@@ -95,6 +97,10 @@ class Checker:
                 else:
                     _must(state in ALLOWED[before], f"{key} went from {before} to {state}")
                     _must(entry.data["from"] == before, f"{key}: history says {entry.data}")
+                if (before, state) == (State.PREPARING, State.QUEUED):  # placed again, and told so
+                    known.promise = known.expires_at = None
+                    known.extended = 0.0
+                    self.counts["placed again"] += 1
                 self.last_state[key] = state
                 self.counts[state] += 1
 
@@ -108,12 +114,16 @@ class Checker:
             _must(kept == known.final, f"{key} was over and has changed: {kept} {known.final}")
             return
         self._promise(key, row, known)
-        if known.expires_at is not None:
+        if known.expires_at is not None and row["expires_at"] is not None:
             moved = row["expires_at"] - known.expires_at
             told = timedelta(seconds=round(known.extended * 3600))
             _must(
                 abs(moved - told) < timedelta(seconds=1), f"{key}: end moved {moved}, told {told}"
             )
+        if state in {State.PREPARING, State.ACTIVE}:
+            length = timedelta(seconds=row["duration_s"] + row["extension_s"])
+            shorter = row["starts_at"] + length - row["expires_at"]
+            _must(abs(shorter) <= _SHORTER, f"{key} is shorter than its {length} by {shorter}")
         known.expires_at, known.extended, known.state = row["expires_at"], 0.0, state
         if state in FINAL:
             known.final = {name: value for name, value in row.items() if name not in _MAY_CHANGE}
@@ -130,13 +140,13 @@ class Checker:
                 row["planned_start"] <= known.promise,
                 f"{key}: start moved from {known.promise} to {row['planned_start']} in silence",
             )
-        known.promise = row["planned_start"] or known.promise
-        if start is not None and known.moves == 0:
-            late = start - first
+        if start is not None and start != known.starts_at and known.promise is not None:
             _must(
-                late <= _PUNCTUAL,
-                f"{key}: promised {first}, began {start}, and the history does not say why",
+                start - known.promise <= _PUNCTUAL,
+                f"{key}: promised {known.promise}, began {start}, and the history does not say why",
             )
+        known.promise = row["planned_start"] or known.promise
+        known.starts_at = start
 
     # --- all of them ----------------------------------------------------------------------------
 
@@ -148,13 +158,22 @@ class Checker:
         places: list[PlacementRow],
     ) -> None:
         types = ctx.fleet.types()
-        sizes = {node.name: types[node.gpu_type].units_per_node for node in ctx.fleet.nodes()}
+        sizes = {
+            (node.name, node.gpu_type): types[node.gpu_type].units_per_node
+            for node in ctx.fleet.nodes()
+        }
         held: dict[str, set[tuple[str, int]]] = {}
         for unit in units:
-            _must(0 <= unit.unit < sizes[unit.node], f"{unit.node} has no unit {unit.unit}")
+            # A node may have become another one since.
+            size = sizes.get((unit.node, unit.gpu_type), unit.unit + 1)
+            _must(0 <= unit.unit < size, f"{unit.node} has no unit {unit.unit}")
             held.setdefault(unit.reservation_id, set()).add((unit.node, unit.unit))
         total = sum(len(found) for found in held.values())
         _must(total == len({(u.node, u.unit) for u in units}), "a unit is held twice")
+        devices = Counter(
+            device for place in places if place.reservation_id in held for device in place.gpu_ids
+        )
+        _must(all(count == 1 for count in devices.values()), f"a device is held twice: {devices}")
         placed: dict[str, set[tuple[str, int]]] = {}
         for place in places:
             found = placed.setdefault(place.reservation_id, set())

@@ -30,7 +30,7 @@ from gpudev_service.operations import (
 from gpudev_service.store.models import PlacementRow
 
 from .doubles import HubRow
-from .stage import ADMIN, GROUPS, HOURS, NODES, SPAWNER, TYPES, USERS
+from .stage import ADMIN, GROUPS, HOURS, SPAWNER, TYPES, USERS
 
 if TYPE_CHECKING:
     from .world import Life
@@ -114,6 +114,7 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     view = await reservations.get(life.ctx, reservation)
     if view.state in {State.QUEUED, State.SCHEDULED}:
         return
+    _lose_a_node(life, view)
     try:
         await servers.launch(life.ctx, reservation)
     except Refusal:
@@ -139,6 +140,12 @@ async def bring_up(life: Life, key: tuple[str, str]) -> None:
     if life.hub.rows.get(key) is row and row.pending:
         row.pending, row.ready = None, True
     await _say(life, reservation, ServerReport(status="running"))
+
+
+def _lose_a_node(life: Life, view: Reservation) -> None:
+    """Now and then it goes between the plan and the start."""
+    if view.placement and life.chance.strikes(0.1):
+        life.outside.unseen.add(life.rng.choice(view.placement).node)
 
 
 async def _holds(life: Life, key: str) -> bool:
@@ -184,13 +191,17 @@ async def stop_button(life: Life) -> None:
 
 
 async def drain(life: Life) -> None:
-    await capacity.drain(life.ctx, life.rng.choice(NODES).name, "cooling", ADMIN)
+    await capacity.drain(life.ctx, life.rng.choice(life.nodes).name, "cooling", ADMIN)
 
 
 async def fail_node(life: Life) -> None:
-    """A node is gone, with the servers on it; the service is not told, it looks."""
-    node = life.rng.choice(NODES).name
-    life.failed.add(node)
+    """A node is gone, with the servers on it; the service is not told, it looks. Where its view is
+    behind, it hears of it only from the node itself, and most likely when somebody is to start."""
+    outside, node = life.outside, life.rng.choice(life.nodes).name
+    row = await life.pick(State.PREPARING)
+    if row is not None and row.planned_nodes and life.rng.random() < 0.7:
+        node = life.rng.choice(row.planned_nodes)
+    (outside.failed if life.rng.random() < 0.5 else outside.unseen).add(node)
     async with life.ctx.store.reading() as session:
         query = select(PlacementRow.reservation_id).where(PlacementRow.node == node)
         there = set(await session.scalars(query))
@@ -199,7 +210,19 @@ async def fail_node(life: Life) -> None:
 
 
 async def return_node(life: Life) -> None:
-    life.failed.clear()
+    life.outside.failed.clear()
+    life.outside.unseen.clear()
+
+
+async def see_nodes(life: Life) -> None:
+    """The view catches up."""
+    life.outside.failed |= life.outside.unseen
+    life.outside.unseen.clear()
+
+
+async def cut_off(life: Life) -> None:
+    """The fleet cannot be seen, or can again."""
+    life.outside.cut_off = not life.outside.cut_off and life.rng.random() < 0.5
 
 
 async def step_clock(life: Life) -> None:
@@ -224,7 +247,7 @@ async def keep(life: Life) -> None:
 
 
 async def undrain(life: Life) -> None:
-    for node in NODES:
+    for node in life.nodes:
         await capacity.undrain(life.ctx, node.name, ADMIN)
 
 
@@ -291,8 +314,10 @@ STEPS: dict[str, tuple[int, Step]] = {
     "stop_button": (3, stop_button),
     "drain": (2, drain),
     "undrain": (3, undrain),
-    "fail_node": (2, fail_node),
-    "return_node": (3, return_node),
+    "fail_node": (4, fail_node),
+    "return_node": (4, return_node),
+    "see_nodes": (2, see_nodes),
+    "cut_off": (3, cut_off),
     "step_clock": (1, step_clock),
     "use": (6, use),
     "keep": (2, keep),

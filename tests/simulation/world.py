@@ -19,7 +19,18 @@ from gpudev_client.states import LIVE, State
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import StaticFleet
-from gpudev_service.loops import driving, expiry, idle, reconcile, retention, starts, warnings
+from gpudev_service.loops import (
+    driving,
+    expiry,
+    fleet,
+    idle,
+    reconcile,
+    retention,
+    shares,
+    sizes,
+    starts,
+    warnings,
+)
 from gpudev_service.operations import capacity
 from gpudev_service.settings import Settings, Times
 from gpudev_service.store.errors import StoreUnavailable
@@ -40,7 +51,7 @@ from .doubles import (
     TroubledServers,
 )
 from .invariants import Checker, Violation
-from .stage import ADMIN, NODES, POLICY, TYPES, FailingFleet
+from .stage import ADMIN, NODES, OTHERWISE, POLICY, TYPES, FailingFleet, Outside
 from .steps import STEPS, bring_up, cancel, die, extend, hear_late, report, spawn, submit
 
 #: What may go wrong by itself; anything else that is raised is a finding.
@@ -68,10 +79,10 @@ class Life:
         #: Plans kept in memory that were compared with the rows.
         self.remembered = 0
         self.deep = False
-        self.failed: set[str] = set()
+        self.outside = Outside()
         #: How far the machine's clock is ahead of the one that the service goes by.
         self.machine_ahead = timedelta(0)
-        self._nodes = NODES
+        self.nodes = NODES
         self.ctx = self._context()
 
     @property
@@ -83,7 +94,7 @@ class Life:
     def _context(self) -> Context:
         settings = Settings(
             gpu_types=TYPES,
-            nodes=self._nodes,
+            nodes=self.nodes,
             policy=POLICY,
             times=Times(hub_patience=5.0),
             data_dir=self._folder,
@@ -96,7 +107,7 @@ class Life:
             settings=settings,
             store=self.store,
             clock=self.clock,
-            fleet=FailingFleet(StaticFleet(settings), self.failed),
+            fleet=FailingFleet(StaticFleet(settings), self.outside),
             disks=self._disks,
             servers=TroubledServers(self.machine, self._between),
             hub=self.hub,
@@ -114,8 +125,14 @@ class Life:
         self.clock.pass_time(seconds=self.machine_ahead.total_seconds())
         self.machine_ahead = timedelta(0)
         broken = self.rng.choice(NODES).name if self.chance.strikes(0.2) else ""
-        self._nodes = tuple(
-            node.model_copy(update={"ready": node.name != broken, "reason": "broken"})
+        self.nodes = tuple(
+            node.model_copy(
+                update={
+                    "ready": node.name != broken,
+                    "reason": "broken",
+                    **(OTHERWISE.get(node.name, {}) if self.chance.strikes(0.1) else {}),
+                }
+            )
             for node in NODES
         )
         self.ctx = self._context()
@@ -167,7 +184,9 @@ class Life:
         self.chance.calm = True
         self.store.away = self.hub.away = False
         self.store.crash_in = None
-        self.failed.clear()
+        self.outside.failed.clear()
+        self.outside.unseen.clear()
+        self.outside.cut_off = False
         await self._restart()
         await self._through(self._undrain_all)
         limit = self.clock.now()
@@ -230,9 +249,9 @@ class Life:
 
     async def sweep(self, *, thorough: bool = True) -> datetime | None:
         """One run of the loops; when they want to be run again. What one raises stops no other."""
-        loops = [expiry.run, starts.run, driving.run, warnings.run, idle.run]
+        loops = [expiry.run, starts.run, driving.run, warnings.run, idle.run, fleet.run]
         if thorough:
-            loops += [reconcile.run]
+            loops += [reconcile.run, shares.run, sizes.run]
         if thorough and (self.chance.calm or self.rng.random() < 0.2):
             loops += [retention.run]
         dues = []
