@@ -127,7 +127,7 @@ class GpuDev(Configurable):
         list(NODE_LABELS),
         help="""Patterns of labels of a cluster's nodes that people may ask for: a reservation is
         then placed only on nodes that have these. Labels in `nodes` can always be asked for. What
-        names single machines, as kubernetes.io/hostname does, is not among the default: it makes
+        names single nodes, as kubernetes.io/hostname does, is not among the default: it makes
         people wait for one of them while others are free.""",
     ).tag(config=True)
     disk_size_gb = Integer(10, min=1, help="Size of a new disk's volume, in GB.").tag(config=True)

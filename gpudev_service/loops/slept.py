@@ -35,7 +35,7 @@ class Slept:
         self._clock, self._timer = clock, timer
         if slept >= _LEAST:
             told = words.duration(slept.total_seconds())
-            log.warning("the machine has slept for %s; what is due since is done now", told)
+            log.warning("this machine has slept for %s; what is due since is done now", told)
             self._ctx.wake.set()
 
     def _read(self) -> tuple[datetime, float]:

@@ -332,9 +332,9 @@ async def _clone(ctx: Context, source: str, target: str, snapshot_id: str | None
         return
     finally:
         ctx.background.progress.pop(target, None)
-    await _settle(ctx, target, drop=False)
     # The source may have grown since the new disk was written down.
     await sizes.learn(ctx, target)
+    await _settle(ctx, target, drop=False)
     await disks.measure(ctx, target)
 
 
