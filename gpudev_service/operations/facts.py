@@ -115,10 +115,7 @@ async def world(
     limits = await running.limits(ctx, session, only)
     held = await _held(ctx, session, only)
     own = {node.name: node.pool for node in nodes}
-    holds = [
-        replace(hold, quota_keys=planner.keys(limits.of(hold.id)))
-        for hold in await _holds(session, held, own, only, turnover)
-    ]
+    holds = await _holds(session, held, own, only, turnover, limits)
     query = select(*_WAITING).where(ReservationRow.state.in_(WAITING))
     if wanted is not None:
         query = query.where(ReservationRow.gpu_type.in_(wanted))
@@ -173,6 +170,7 @@ async def _holds(
     own: Mapping[str, str],
     only: Collection[str] | None,
     turnover: timedelta,
+    limits: running.Limits,
 ) -> list[planner.Hold]:
     """The leases on nodes of `own`, where each stands with its type. One on nodes of several types
     is to each of these types a lease of its own."""
@@ -194,7 +192,12 @@ async def _holds(
         found = await session.execute(ends.where(row.id.in_(others)))
         until |= {key: end for key, end in found if end is not None}
     return [
-        planner.Hold(id=key, units=units, until_ms=to_ms(until[key] + turnover))
+        planner.Hold(
+            id=key,
+            units=units,
+            until_ms=to_ms(until[key] + turnover),
+            quota_keys=planner.keys(limits.of(key)),
+        )
         for (key, _), units in counts.items()
         if key in until
     ]

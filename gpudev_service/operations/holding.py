@@ -70,11 +70,11 @@ def located(
                 continue
             held.moved.add(own.name)
         elsewhere = elsewhere or _Elsewhere(fleet, types)
-        devices = elsewhere.devices(own, unit)
-        for name, number in devices:
-            held._add(name, unit.reservation_id, number)
-            held.moved.add(name)
-        if own is None and not devices:
+        device = elsewhere.device(unit)
+        if device is not None:
+            held._add(device[0], unit.reservation_id, device[1])
+            held.moved.add(device[0])
+        elif own is None:
             without_number += [(name, unit) for name in elsewhere.parts(unit)]
     for name, unit in sorted(without_number):
         taken = held.taken(name)
@@ -98,20 +98,18 @@ class _Elsewhere:
 
     def __init__(self, fleet: Sequence[NodeSpec], types: Mapping[str, GpuTypeSpec]) -> None:
         self._types = types
-        self._devices: dict[str, list[tuple[str, int]]] = {}
+        devices: dict[str, list[tuple[str, int]]] = {}
         self._machines: dict[str, list[NodeSpec]] = {}
         for node in fleet:
             self._machines.setdefault(node.machine, []).append(node)
             for number, device in enumerate(() if node.simulated else node.gpu_ids):
-                self._devices.setdefault(device, []).append((node.name, number))
+                devices.setdefault(device, []).append((node.name, number))
         # "0" is a device of each machine: it does not tell which.
-        self._devices = {key: found for key, found in self._devices.items() if len(found) == 1}
+        self._devices = {key: found[0] for key, found in devices.items() if len(found) == 1}
 
-    def devices(self, own: NodeSpec | None, unit: Unit) -> Sequence[tuple[str, int]]:
-        """Where the unit's device is: on its own node, if that has it still."""
-        found = self._devices.get(unit.gpu_id, ()) if unit.gpu_id else ()
-        here = [place for place in found if own is not None and place[0] == own.name]
-        return here or found
+    def device(self, unit: Unit) -> tuple[str, int] | None:
+        """The node that has the unit's device, and which of its devices that is."""
+        return self._devices.get(unit.gpu_id)
 
     def parts(self, unit: Unit) -> Sequence[str]:
         """Nodes that are the machine of a node which had no devices, or are parts of it. A machine

@@ -18,7 +18,7 @@ async def test_a_device_that_is_held_twice_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A lease is nobody's once its node is called otherwise."""
-    monkeypatch.setattr(holding._Elsewhere, "devices", lambda *_: ())
+    monkeypatch.setattr(holding._Elsewhere, "device", lambda *_: None)
     monkeypatch.setattr(holding._Elsewhere, "parts", lambda *_: ())
     ground = Ground(tmp_path_factory.mktemp("nodes"), templates)
     for seed in LIVES:
