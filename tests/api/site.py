@@ -28,6 +28,7 @@ from gpudev_service.clock import SteadyClock
 from gpudev_service.context import Context
 from gpudev_service.hub import Hub
 from gpudev_service.pages import routes as pages
+from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
 from tests.fixtures.hub import RunningHub
 from tests.fixtures.logins import close_login
@@ -117,6 +118,7 @@ async def running(
     routes: Iterable[Route] = ROUTES,
     anonymous: tuple[float, float] = (10_000, 10_000),
     hub_url: str | None = None,
+    policy: Policy | None = None,
     **spans: float,
 ) -> AsyncIterator[Site]:
     """A service on `store`, at a free port, until the end of the block. `spans` replace those of
@@ -131,7 +133,7 @@ async def running(
         access_scopes={roles.ACCESS},
         cache_max_age=1,
     )
-    ctx = make_world(store, folder).ctx
+    ctx = make_world(store, folder, policy=policy).ctx
     await ctx.hub.close()
     ctx.hub, ctx.clock = Hub(hub_api, token), SteadyClock()
     table = tuple(routes)

@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from gpudev_service.api.route import Access, Call, Route
 from gpudev_service.api.routes import ROUTES
+from gpudev_service.settings import IdleRule, Policy
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import Base, IdempotencyRow
 from tests.fixtures.hub import ADMIN, RunningHub
@@ -27,9 +28,11 @@ from .site import Site, running
 
 pytestmark = pytest.mark.hub
 
-#: What these do without a rule for idle leases is refused.
-REFUSED = {"keep_reservation"}
-MUTATING = [route for route in ROUTES if route.mutating and route.name not in REFUSED]
+MUTATING = [route for route in ROUTES if route.mutating]
+#: Without a rule for idle leases none can be kept. Nothing is idle within a test.
+POLICY = Policy(
+    default=Policy().default.model_copy(update={"idle": IdleRule(after_minutes=24 * 60)})
+)
 #: What changes nothing that is stored: it asks, hands out what is good once, or tells those who
 #: listen just now.
 STORES_NOTHING = {
@@ -166,8 +169,8 @@ async def test_every_call_has_its_effect_once(
     killed: Sequence[Route] = tuple(dying(one) if one.mutating else one for one in ROUTES)
     wrong: dict[str, Any] = {}
     async with (
-        running(running_hub, store, tmp_path) as site,
-        running(running_hub, store, tmp_path, routes=killed) as other,
+        running(running_hub, store, tmp_path, policy=POLICY) as site,
+        running(running_hub, store, tmp_path, routes=killed, policy=POLICY) as other,
     ):
         repeats = Repeats(
             running_hub, site, store, Matrix(running_hub, site.base, site.http), owner
