@@ -68,9 +68,10 @@ class GpuDev(Configurable):
     nodes = List(
         Dict(),
         help="""The nodes, in the order in which they are filled. Each is a dict with name,
-        gpu_type, gpu_ids (what CUDA_VISIBLE_DEVICES takes, in order; default: 0, 1, ...), simulated
-        (no real GPUs: said so everywhere), ready (False: nothing new is placed), reason, and labels
-        (a dict; people may ask for nodes that have them).
+        gpu_type, gpu_ids (what CUDA_VISIBLE_DEVICES takes, in order; default: 0, 1, ...; no
+        two nodes of this machine may have the same), simulated (no real GPUs: said so everywhere),
+        ready (False: nothing new is placed), reason, and labels (a dict; people may ask for nodes
+        that have them).
 
             c.GpuDev.nodes = [{"name": "gpu-1", "gpu_type": "h100"}]
         """,
