@@ -78,6 +78,7 @@ AREAS = {
             "operations/impossible.py",
             "operations/kept.py",
             "operations/labels.py",
+            "operations/limited.py",
             "operations/places.py",
             "operations/placing.py",
             "operations/planning.py",

@@ -88,6 +88,9 @@ def _waiting(reservation: Reservation, what: str, now: datetime) -> Message:
     html = Markup("{} for {}: {}.").format(
         place.capitalize(), what, start_html(reservation.promised_start, now)
     )
+    if reservation.limited_by:
+        plain += f" {reservation.limited_by}"
+        html += Markup(" {}").format(reservation.limited_by)
     return Message(progress=20, message=plain, html_message=str(html))
 
 

@@ -135,7 +135,7 @@ def _listing(app: App, found: Sequence[models.Reservation], *, with_user: bool) 
             say.gpus(r),
             r.disk or "",
             say.shared_with(r, now, app.zone),
-            say.standing(r, now, app.zone),
+            say.limited(say.standing(r, now, app.zone), r),
         )
         for r in found
     ]
@@ -203,6 +203,7 @@ def _details(app: App, r: models.Reservation) -> str:
             ("user", r.user),
             ("state", f"{r.state.value}: {say.standing(r, now, zone)}"),
             ("reason", app.told(r.reason) if r.reason else None),
+            ("limit", r.limited_by),
             ("GPUs", say.gpus(r)),
             ("placed on", placed),
             ("node labels", words.labels(r.node_labels)),

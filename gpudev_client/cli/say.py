@@ -62,7 +62,12 @@ def waiting(r: models.Reservation, now: datetime, zone: tzinfo | None) -> str:
     first, promised = r.first_promised_start, r.promised_start
     if r.state is State.QUEUED and first and promised and (first - promised).total_seconds() >= 60:  # noqa: PLR2004
         said += f"; earlier than first promised ({words.latest(first, now, zone)})"
-    return said
+    return limited(said, r)
+
+
+def limited(said: str, r: models.Reservation) -> str:
+    """A sentence about a reservation, and after it which limit keeps it waiting."""
+    return f"{said}. {r.limited_by}" if r.limited_by else said
 
 
 def plan(p: models.Plan, now: datetime, zone: tzinfo | None) -> str:

@@ -132,6 +132,9 @@ class Reservation(Answer):
     ssh_host: str | None = None
     image: str | None = None
     node_labels: dict[str, str] = {}
+    limited_by: str | None = Field(
+        default=None, description="In words, which limit of policy keeps it waiting."
+    )
     simulated: bool = False
 
 

@@ -32,6 +32,7 @@ from gpudev_service.store.models import (
     SshHostRow,
 )
 
+from . import limited
 from .positions import positions
 from .transitions import Entry
 
@@ -114,6 +115,7 @@ async def _views(
     disks = await _disk_names(session, {r.disk_id for r in rows if r.disk_id})
     places = await _placements(session, [r.id for r in rows])
     places_in_line = await positions(ctx, session, rows)
+    limits = await limited.told(ctx, session, rows)
     invited: dict[str, list[CollaboratorRow]] = {}
     for found in standing:
         invited.setdefault(found.reservation_id, []).append(found)
@@ -130,6 +132,7 @@ async def _views(
         ).model_copy(
             update={
                 "collaborators": _collaborators(row, invited.get(row.id, []), ctx.clock.now()),
+                "limited_by": limits.get(row.id),
                 "ssh_host": ssh_host(row.id) if row.id in reached else None,
             }
         )

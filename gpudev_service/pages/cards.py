@@ -76,6 +76,7 @@ class Card:
     simulated: bool
     sentence: tuple[Piece, ...]
     reason: str | None
+    limit: str | None
     alarm: bool
     open_url: str | None
     start_again: bool
@@ -122,6 +123,7 @@ def card(view: Reservation, viewer: str, *, can_change: bool) -> Card:
         simulated=view.simulated,
         sentence=sentence(view),
         reason=view.reason if view.state in FINAL | {State.STOPPING} else None,
+        limit=view.limited_by,
         alarm=lost,
         # Whoever was invited to see cannot open, and only the owner starts it again.
         open_url=view.url

@@ -41,6 +41,10 @@ def later(**span: float) -> Any:
         ),
         (reservation(State.QUEUED), "queued: no start time yet"),
         (
+            reservation(State.QUEUED, limited_by="Your leases hold all that you may have."),
+            "queued: no start time yet. Your leases hold all that you may have.",
+        ),
+        (
             reservation(State.SCHEDULED, booked_for=later(days=2)),
             "scheduled: booked, starts on Thu 14 May at 14:30",
         ),

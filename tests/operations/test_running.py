@@ -122,6 +122,52 @@ async def test_a_lowered_limit_moves_a_promise_and_says_so(store: Store, tmp_pat
     assert said == ["The promised start had to move: a limit was lowered."]
 
 
+def _lowered(store: Store, tmp_path: Path) -> World:
+    lower = POLICY.model_copy(update={"groups": {"staff": PolicyRule(max_running_gpus=3)}})
+    return make_world(store, tmp_path, policy=lower)
+
+
+async def test_who_waits_for_it_is_told_so(world: World) -> None:
+    first = await world.reserve("ada", "t4", gpus=3, hours=1, groups=("class",))
+    other = await world.reserve("grace", "t4", gpus=4, hours=1)
+    second = await world.reserve("ada", "t4", gpus=2, hours=1, groups=("class",))
+    # What is waited for is GPUs: the limit would have room.
+    third = await world.reserve("ada", "h100", gpus=4, hours=1, groups=("class",))
+    fourth = await world.reserve("grace", "t4", gpus=4, hours=1)
+    said = "You may have 4 t4 at once and your leases hold 3: this one waits until they leave room "
+    assert second.limited_by == said + "for it."
+    assert (await world.look(second)).limited_by == second.limited_by
+    assert [r.limited_by for r in (first, other, third, fourth)] == [None] * 4
+    await reservations.cancel(world.ctx, first.id, Actor("ada"))
+    await world.sweep()
+    assert (await world.look(second)).limited_by is None
+
+
+async def test_a_booking_is_not_told_what_is_held_before_it(world: World) -> None:
+    await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+    at = START + timedelta(hours=3)
+    booked = await world.reserve("ada", "t4", gpus=4, hours=1, starts_at=at, groups=("class",))
+    assert booked.limited_by is None
+
+
+async def test_what_is_more_than_a_lowered_limit_is_told_what_helps(
+    store: Store, tmp_path: Path
+) -> None:
+    before = make_world(store, tmp_path, policy=POLICY)
+    await before.reserve("grace", "t4", gpus=4, hours=1)
+    await before.reserve("grace", "t4", gpus=4, hours=1)
+    waits = await before.reserve("ada", "t4", gpus=4, hours=1, groups=("staff",))
+    assert (waits.state, waits.limited_by) == (State.QUEUED, None)
+    after = _lowered(store, tmp_path)
+    await fleet.run(after.ctx)
+    told = await after.look(waits)
+    assert told.promised_start is None
+    assert told.limited_by == (
+        "This cannot start: you may have 3 t4 at once now, and it asks for 4. Cancel it and ask "
+        "for 3 at most, or ask an operator to raise the limit."
+    )
+
+
 async def test_the_plan_in_memory_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit is no reason to make the plan anew for each arrival."""
     await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))

@@ -62,6 +62,12 @@ def test_a_due_promise_and_a_missing_one_are_said_plainly() -> None:
     assert str(start_html(None, NOW)) == "no start time yet"
 
 
+def test_what_limit_keeps_it_waiting_is_said_after_it() -> None:
+    said = message(Phase.WAITING, reservation(limited_by="You may have 2 <t4> at once."), NOW)
+    assert said["message"].endswith("(in 2 h 10 min). You may have 2 <t4> at once.")
+    assert said["html_message"].endswith("(in 2 h 10 min). You may have 2 &lt;t4&gt; at once.")
+
+
 def test_a_booking_is_no_place_in_the_queue() -> None:
     booked = reservation(
         state=State.SCHEDULED, position=None, booked_for=NOW + timedelta(days=1),
