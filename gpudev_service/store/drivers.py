@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from . import address, inline
+from .errors import StoreMisconfigured
 
 # Any number will do as long as every gpudev uses the same; advisory locks are per database.
 WRITE_LOCK = 0x67707564
@@ -30,6 +31,9 @@ _READERS = 5
 _MORE_READERS = 15
 # A session that holds the write lock and says nothing for so long is ended by the server.
 _IDLE_LIMIT_MS = 60_000
+# How long a server may say nothing that is not kept waiting by a lock; no less than the network may
+# leave unacknowledged what was sent.
+_SILENCE_MS = 10_000
 # Under what the URL says: notice a server that is gone without a word within seconds.
 _PSYCOPG = {
     "application_name": "gpudev",
@@ -37,8 +41,10 @@ _PSYCOPG = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
+    "tcp_user_timeout": _SILENCE_MS,
 }
+# A table that is rewritten takes its time, in which the server says nothing.
+_REWRITING_S = 600.0
 
 
 def _read_json(text: str | bytes) -> Any:
@@ -91,21 +97,30 @@ def migration_engine(url: URL, patience: float) -> AsyncEngine:
             in_thread=True,
             poolclass=NullPool,
         )
-    return _postgres(url, wait_ms, isolation_level="READ COMMITTED", poolclass=NullPool)
+    return _postgres(
+        url,
+        wait_ms,
+        silence=_REWRITING_S,
+        isolation_level="READ COMMITTED",
+        poolclass=NullPool,
+    )
 
 
 def lead_engine(url: URL, seconds: float) -> AsyncEngine:
     """An engine for the connection by which a replica leads or stands by (PostgreSQL).
 
-    A server that is gone without a word is noticed within `seconds`. No statement of it waits for
-    a lock for longer, so that the lead can always be looked at.
+    No answer is waited for longer than a leader acts without one, half of `seconds`: there is time
+    left for a sign of life by another connection. No statement waits for a lock for longer, so that
+    the lead can always be looked at.
     """
+    acts_ms = int(seconds * 500)
     return _postgres(
         url,
-        int(seconds * 1000),
+        acts_ms,
+        silence=seconds / 2,
         isolation_level="READ COMMITTED",
         poolclass=NullPool,
-        limits={"connect_timeout": max(2, int(seconds)), "tcp_user_timeout": int(seconds * 1000)},
+        limits={"connect_timeout": max(2, int(seconds)), "tcp_user_timeout": acts_ms},
     )
 
 
@@ -180,15 +195,22 @@ def _sqlite(
 
 
 def _postgres_engines(url: URL, wait_ms: int) -> Engines:
+    silence = (wait_ms + _silence_ms(url)) / 1000
     return Engines(
         # READ COMMITTED on purpose: each statement after the lock sees what the writer before
         # has committed; a snapshot taken by waiting for the lock would not.
         write=_postgres(
-            url, wait_ms, isolation_level="READ COMMITTED", pool_size=1, max_overflow=2
+            url,
+            wait_ms,
+            silence=silence,
+            isolation_level="READ COMMITTED",
+            pool_size=1,
+            max_overflow=2,
         ),
         read=_postgres(
             url,
             wait_ms,
+            silence=silence,
             isolation_level="REPEATABLE READ",
             execution_options={"postgresql_readonly": True},
             pool_size=_READERS,
@@ -197,10 +219,29 @@ def _postgres_engines(url: URL, wait_ms: int) -> Engines:
     )
 
 
+def _silence_ms(url: URL) -> int:
+    """What the URL says, if it does."""
+    try:
+        return int(str(url.query.get("tcp_user_timeout", 0))) or _SILENCE_MS
+    except ValueError:
+        raise StoreMisconfigured(
+            "tcp_user_timeout in the database URL is no number of milliseconds."
+        ) from None
+
+
 def _postgres(
-    url: URL, wait_ms: int, *, limits: Mapping[str, Any] = MappingProxyType({}), **options: Any
+    url: URL,
+    wait_ms: int,
+    *,
+    silence: float,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
 ) -> AsyncEngine:
+    # The driver is loaded where it is needed.
+    from .silence import connect
+
     connect_args = {k: v for k, v in {**_PSYCOPG, **limits}.items() if k not in url.query}
+    connect_args["async_creator_fn"] = partial(connect, silence=silence)
     engine = create_async_engine(
         url, connect_args=connect_args, pool_pre_ping=True, **_COMMON, **options
     )

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from gpudev_service.clock import elapsed
 from gpudev_service.together import Apart
 
 from . import address, drivers
@@ -34,6 +35,10 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 ALTER_ATTEMPTS = 12
+#: Seconds after which no attempt is begun any more: whoever has asked waits for an answer.
+REPEAT_LIMIT_S = 15.0
+#: The same where tables are changed.
+ALTER_LIMIT_S = 120.0
 #: Seconds that a task waits for its turn behind the other writers of this process.
 TURN_LIMIT_S = 30.0
 _UNAVAILABLE = "The database cannot be used at the moment."
@@ -139,12 +144,13 @@ class Store:
         so that nothing is done twice.
 
         Raises:
-            StoreUnavailable: `attempts` have failed; chained to the last failure.
+            StoreUnavailable: `attempts` have failed, or as many as there was time for; chained to
+                the last failure.
             StoreBroken: waiting does not help, as on a full disk; not repeated.
             OutcomeUnknown: the connection broke while committing and nobody can tell.
             sqlalchemy.exc.IntegrityError: a constraint refused a row; never repeated.
         """
-        return await self._repeat(self._engines.write, work, attempts)
+        return await self._repeat(self._engines.write, work, attempts, REPEAT_LIMIT_S)
 
     async def run_for(self, callers: int, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Like `run`, for several callers at once (see `Together`).
@@ -180,7 +186,7 @@ class Store:
 
         engine = drivers.migration_engine(self._url, self._patience)
         try:
-            return await self._repeat(engine, checked, ALTER_ATTEMPTS)
+            return await self._repeat(engine, checked, ALTER_ATTEMPTS, ALTER_LIMIT_S)
         finally:
             self.memory.forget()
             await engine.dispose()
@@ -199,8 +205,13 @@ class Store:
         await self._engines.dispose()
 
     async def _repeat(
-        self, engine: AsyncEngine, work: Callable[[AsyncSession], Awaitable[T]], attempts: int
+        self,
+        engine: AsyncEngine,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        attempts: int,
+        seconds: float,
     ) -> T:
+        too_late = _in(seconds)
         for number in range(1, attempts + 1):
             attempt = _Attempt()
             try:
@@ -210,7 +221,7 @@ class Store:
                 _raise_lasting(error)
                 if await self._took_place(attempt, error):
                     return result
-                if number == attempts:
+                if number == attempts or too_late():
                     raise StoreUnavailable(_UNAVAILABLE) from error
                 log.warning(
                     "transaction failed (%s), attempt %d of %d", name_of(error), number, attempts
@@ -270,6 +281,9 @@ class Store:
 
     async def _outcome(self, xid: str, error: Exception) -> bool:
         question = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+        too_late = _in(REPEAT_LIMIT_S)
+        # Those that are open may be as dead as the one that was lost, and each would be waited for.
+        await self._engines.read.dispose()
         for number in range(1, ATTEMPTS + 1):
             try:
                 async with self.reading() as session:
@@ -279,6 +293,8 @@ class Store:
             if status in ("committed", "aborted"):
                 return bool(status == "committed")
             log.warning("asking for the outcome of a commit, attempt %d of %d", number, ATTEMPTS)
+            if too_late():
+                break
             await _pause(number)
         raise OutcomeUnknown(_UNAVAILABLE) from error
 
@@ -291,6 +307,12 @@ def _raise_lasting(error: DBAPIError | PoolTimeoutError) -> None:
     if cause is None:
         raise error
     raise StoreBroken(f"The database cannot be used: {cause}.") from error
+
+
+def _in(seconds: float) -> Callable[[], bool]:
+    """Tells whether so much time has passed from now on."""
+    end = elapsed() + seconds
+    return lambda: elapsed() >= end
 
 
 async def _pause(number: int) -> None:

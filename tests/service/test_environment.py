@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import StoreBroken, StoreUnavailable
 from gpudev_service.store.models import ReservationRow
 from gpudev_service.takeover import Unwritable, lock
+from tests.fixtures.frozen import frozen
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.store import Templates
 from tests.fixtures.world import World, make_world
@@ -128,13 +130,24 @@ def server() -> Iterator[PostgresServer]:
         own.remove()
 
 
+@contextmanager
+def stopped(server: PostgresServer) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
 @pytest.mark.postgres
+@pytest.mark.parametrize("away", [stopped, frozen])
 async def test_postgresql_away_for_a_minute(
-    server: PostgresServer, tmp_path: Path, templates: Templates
+    server: PostgresServer,
+    tmp_path: Path,
+    templates: Templates,
+    away: Callable[[PostgresServer], AbstractContextManager[None]],
 ) -> None:
     url = server.url("gpudev")
     templates.fill(make_url(url))
-    store = Store(url)
+    store = Store(f"{url}?tcp_user_timeout=500&connect_timeout=2", patience=0.5)
     world = make_world(store, tmp_path)
     ends, stays = (
         await world.reserve(hours=1),
@@ -144,14 +157,13 @@ async def test_postgresql_away_for_a_minute(
     await world.running(ends)
     await world.running(stays)
     world.clock.pass_time(minutes=59, seconds=30)
-    server.stop()
-    with pytest.raises(StoreUnavailable):
-        await world.reserve("linus", "t4", gpus=1)
-    with pytest.raises(StoreUnavailable):
-        await run_once(world.ctx, "expiry")
-    assert not await status.database_answers(world.ctx)
-    world.clock.pass_time(minutes=1)
-    server.start()
+    with away(server):
+        with pytest.raises(StoreUnavailable):
+            await world.reserve("linus", "t4", gpus=1)
+        with pytest.raises(StoreUnavailable):
+            await run_once(world.ctx, "expiry")
+        assert not await status.database_answers(world.ctx)
+        world.clock.pass_time(minutes=1)
     await world.sweep()
     assert await world.states(ends, stays, waits) == [
         State.EXPIRED,
