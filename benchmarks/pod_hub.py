@@ -102,8 +102,12 @@ class PodHub:
             )
             + service,
         )
-        self.hub.start()
-        self._token = self.hub.token(ADMIN)
+        try:
+            self.hub.start()
+            self._token = self.hub.token(ADMIN)
+        except BaseException:
+            self.hub.remove()
+            raise
         #: An administrator, at the proxy.
         self.http = httpx.Client(
             base_url=self.hub.url,

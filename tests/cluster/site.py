@@ -80,8 +80,12 @@ class Site:
             service_config=_SERVICE.format(namespace=namespace, kubeconfig=str(kubectl.kubeconfig))
             + service,
         )
-        self.hub.start()
-        self.token = self.hub.user("ada")
+        try:
+            self.hub.start()
+            self.token = self.hub.user("ada")
+        except BaseException:
+            self.hub.remove()
+            raise
         self.client = Client(self.hub.service, self.token)
 
     def reserve(self, **asked: Any) -> Reservation:

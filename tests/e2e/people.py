@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -166,15 +166,18 @@ P = TypeVar("P", bound=Person)
 @contextmanager
 def people(kind: Callable[[str], P]) -> Iterator[Callable[[str], P]]:
     """Makes people; what they still hold goes back at the end."""
-    made: list[P] = []
+    with ExitStack() as last:
 
-    def make(name: str) -> P:
-        made.append(kind(name))
-        return made[-1]
+        def make(name: str) -> P:
+            one = kind(name)
+            last.callback(one.close)
+            last.callback(_give_back, one)
+            return one
 
-    yield make
-    for one in made:
-        for reservation in one.reservations():
-            if reservation.ended_at is None and reservation.user == one.name:
-                one.cancel(reservation.id)
-        one.close()
+        yield make
+
+
+def _give_back(one: Person) -> None:
+    for reservation in one.reservations():
+        if reservation.ended_at is None and reservation.user == one.name:
+            one.cancel(reservation.id)

@@ -97,8 +97,9 @@ class Replica:
         if self._keeper is None:
             return
         self.free_keeper()
-        for process in psutil.Process(self._keeper.pid).children():
-            process.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+            for process in psutil.Process(self._keeper.pid).children():
+                process.resume()
 
     @property
     def log(self) -> Path:
@@ -145,6 +146,13 @@ class Replica:
             service.kill()
         psutil.wait_procs([service], timeout=10)
         self._keeper = None
+
+    def close(self) -> None:
+        """Once its processes have ended: what this process holds of it."""
+        if self._keeper is not None:
+            self._keeper.wait(10)
+        self._http.close()
+        self.wire.close()
 
     def ask_to_end(self) -> subprocess.Popen[bytes]:
         """Begins an orderly end; what can be waited for."""
@@ -328,15 +336,16 @@ class ReplicatedHub(RunningHub):
         return super().logs(part) + replicas
 
     def remove(self) -> None:
-        for replica in self.replicas:  # what is frozen would not end
-            replica.revive()
-        if self._door is not None:
-            self._door.close()
-        super().remove()
-        self.database.close()
-        for replica in self.replicas:
-            replica.wire.close()
-        self._server.drop_database(self._name)
+        with contextlib.ExitStack() as last:  # from its end, each whatever became of the others
+            last.callback(self._server.drop_database, self._name)
+            for replica in self.replicas:
+                last.callback(replica.close)
+            last.callback(self.database.close)
+            last.callback(super().remove)
+            if self._door is not None:
+                last.callback(self._door.close)
+            for replica in self.replicas:  # what is frozen would not end
+                last.callback(replica.revive)
 
 
 @contextlib.contextmanager
@@ -347,11 +356,7 @@ def replicated(
     service_config: str,
     lead_seconds: float = LEAD_SECONDS,
 ) -> Iterator[ReplicatedHub]:
-    hub = ReplicatedHub(
+    with ReplicatedHub(
         server, hub_config=hub_config, service_config=service_config, lead_seconds=lead_seconds
-    )
-    try:
-        hub.start()
+    ) as hub:
         yield hub
-    finally:
-        hub.remove()
