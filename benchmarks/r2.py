@@ -5,7 +5,8 @@ everything has to be in order: nothing that was accepted is lost, nothing runs w
 GPU is held by what is over. A point of the code (`tests/e2e/crash_points.py`) is armed, and leases
 live until a process has come by and is dead: only that is a kill. Where none comes by in time the
 point is disarmed, and counted as not reached. `KILLS` and `SEED` change it. `CLUSTER=1` kills API
-server, etcd, kubelet, Hub and service of a site on a real cluster instead.
+server, etcd, kubelet, Hub and service of a site on a real cluster instead, and container and pod of
+the service in a release of the chart.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.ssh_peers import here
 from gpudev_client.states import State
 from tests import tiers
 from tests.e2e import crash_points
-from tests.e2e.conftest import LIGHT_SERVERS, SHORT
+from tests.e2e.conftest import MORTAL_HUB, MORTAL_SERVICE
 from tests.e2e.database import Database
 from tests.e2e.invariants import marked, of_machine
 from tests.e2e.people import Person
@@ -250,14 +251,12 @@ def campaign(kills: int, seed: int, *, on_postgres: bool) -> Campaign:
     hub: RunningHub | None = None
     try:
         url = None
-        config = f"{SHORT}\n{crash_points.FOR_SERVICE}"
+        config = MORTAL_SERVICE
         if postgres is not None:
             postgres.start()
             url = postgres.url(postgres.create_database())
             config += f"\nc.GpuDev.db_url = {url!r}"
-        hub = RunningHub(
-            hub_config=f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}", service_config=config
-        )
+        hub = RunningHub(hub_config=MORTAL_HUB, service_config=config)
         hub.start()
         running = Campaign(
             hub, Database(hub, url), postgres, random.Random(f"{seed} {on_postgres}")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.r2 import POINTS, Campaign
 from tests.e2e import crash_points
-from tests.e2e.conftest import LIGHT_SERVERS, SHORT
+from tests.e2e.conftest import MORTAL_HUB, MORTAL_SERVICE
 from tests.e2e.database import Database
 from tests.e2e.waiting import until
 from tests.fixtures.hub import RunningHub
@@ -19,15 +19,8 @@ pytestmark = [pytest.mark.hub, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[RunningHub]:
-    hub = RunningHub(
-        hub_config=f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}",
-        service_config=f"{SHORT}\n{crash_points.FOR_SERVICE}",
-    )
-    try:
-        hub.start()
+    with RunningHub(hub_config=MORTAL_HUB, service_config=MORTAL_SERVICE) as hub:
         yield hub
-    finally:
-        hub.remove()
 
 
 @pytest.fixture

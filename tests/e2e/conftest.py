@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.hub import RunningHub
 
+from . import crash_points
 from .people import Person, people
 
 #: Between two leases on the same GPUs, and part of every promise: more than a stop may take when
@@ -25,17 +26,16 @@ c.GpuDev.times = {{
 LIGHT_SERVERS = """
 c.Spawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.serverapp.ServerApp"
 """
+#: Hub and service of which somebody dies at the points that a test arms.
+MORTAL_HUB = f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}"
+MORTAL_SERVICE = f"{SHORT}\n{crash_points.FOR_SERVICE}"
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[RunningHub]:
     """One Hub with short times for all tests of a file."""
-    hub = RunningHub(service_config=SHORT)
-    try:
-        hub.start()
+    with RunningHub(service_config=SHORT) as hub:
         yield hub
-    finally:
-        hub.remove()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from gpudev_client.states import State
 from tests.fixtures.hub import ADMIN, RunningHub
 
 from . import crash_points
-from .conftest import LIGHT_SERVERS, SHORT
+from .conftest import MORTAL_HUB, MORTAL_SERVICE
 from .database import Database, moment
 from .invariants import assert_sound, marked
 from .people import Person
@@ -142,15 +142,8 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def killed() -> Iterator[Killed]:
-    hub = RunningHub(
-        hub_config=f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}",
-        service_config=f"{SHORT}\n{crash_points.FOR_SERVICE}",
-    )
-    try:
-        hub.start()
+    with RunningHub(hub_config=MORTAL_HUB, service_config=MORTAL_SERVICE) as hub:
         yield Killed(hub)
-    finally:
-        hub.remove()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from tests.fixtures.hub import ADMIN
 from tests.fixtures.postgres import PostgresServer
 
 from . import crash_points
-from .conftest import LIGHT_SERVERS, SHORT
+from .conftest import MORTAL_HUB, MORTAL_SERVICE
 from .invariants import of_database
 from .people import Person
 from .replicas import Replica, ReplicatedHub, replicated
@@ -94,8 +94,8 @@ class Site:
 def hub(postgres_server: PostgresServer) -> Iterator[ReplicatedHub]:
     with replicated(
         postgres_server,
-        hub_config=f"{LIGHT_SERVERS}\n{crash_points.FOR_HUB}",
-        service_config=f"{SHORT}\n{crash_points.FOR_SERVICE}",
+        hub_config=MORTAL_HUB,
+        service_config=MORTAL_SERVICE,
     ) as running:
         yield running
 
