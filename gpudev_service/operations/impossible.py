@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
+from typing import Any
 
 from gpudev_client import words
 from gpudev_service import planner
 from gpudev_service.context import Context
+from gpudev_service.disks import base as backend
 from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
+from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.store.models import DiskRow
 
 from . import labels, places
 from .admission import Admitted
+
+log = logging.getLogger(__name__)
+
+
+class AtDisk(Refusal):
+    """The disk is elsewhere, and a clone of it would help. `without_clones` is the answer where the
+    storage makes none."""
+
+    def __init__(self, message: str, without_clones: Refusal, *, field: str, accepted: Any) -> None:
+        super().__init__("impossible", message, field=field, accepted=accepted)
+        self.without_clones = without_clones
+
+
+async def as_storage_can(ctx: Context, refused: Refusal) -> Refusal:
+    """The refusal, without a clone in its advice where disks cannot be cloned. It asks the storage:
+    not for use inside a transaction."""
+    if not isinstance(refused, AtDisk):
+        return refused
+    try:
+        await ctx.disks.require_snapshots()
+    except backend.NoSnapshots:
+        return refused.without_clones
+    except (backend.DiskError, KubeAway, KubeRefused) as error:
+        log.warning("whether disks can be cloned is not known: %s", error)
+    return refused
 
 
 def refusal(ctx: Context, admitted: Admitted, why: planner.Reason, disk: DiskRow | None) -> Refusal:
@@ -76,10 +105,15 @@ def _not_at_disk(
     types = sorted({spec.gpu_type for spec in ctx.fleet.nodes() if spec.name in near})
     what = words.gpus(admitted.gpus, admitted.spec.name, admitted.nodes)
     instead = f" With this disk you can have {' or '.join(types)}." if types else ""
-    return Refusal(
-        "impossible",
-        f"No node that could give you {what} is where the disk {disk.name!r} is{_zones(reach)}. "
-        f"Clone the disk and reserve with the clone, which can begin anywhere.{instead}",
+    where = f"No node that could give you {what} is where the disk {disk.name!r} is{_zones(reach)}."
+    return AtDisk(
+        f"{where} Clone the disk and reserve with the clone, which can begin anywhere.{instead}",
+        Refusal(
+            "impossible",
+            f"{where} Take another disk.{instead}",
+            field="disk",
+            accepted={"gpu_types": types},
+        ),
         field="disk",
         accepted={"clone": disk.name, "gpu_types": types},
     )
@@ -94,11 +128,19 @@ def _not_both(
         for spec in ctx.fleet.nodes()
         if spec.name in near and spec.gpu_type == admitted.spec.name
     )
-    return Refusal(
-        "impossible",
+    where = (
         f"Not enough nodes with {words.labels(admitted.node_labels)} are where the disk "
-        f"{disk.name!r} is{_zones(reach)}. Clone the disk and reserve with the clone, which can "
-        f"begin anywhere, or ask for other labels. {labels.said(known)}",
+        f"{disk.name!r} is{_zones(reach)}."
+    )
+    others = f"or ask for other labels. {labels.said(known)}"
+    return AtDisk(
+        f"{where} Clone the disk and reserve with the clone, which can begin anywhere, {others}",
+        Refusal(
+            "impossible",
+            f"{where} Take another disk, {others}",
+            field="node_labels",
+            accepted=known,
+        ),
         field="node_labels",
         accepted=known,
     )

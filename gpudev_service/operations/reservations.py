@@ -138,7 +138,10 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
         known = {view.id: (owner, view) for owner, view in zip(owners, shown, strict=True)}
         return found, entries + outcome.entries, known
 
-    found, entries, known = await ctx.store.run_for(len(batch), work)
+    try:
+        found, entries, known = await ctx.store.run_for(len(batch), work)
+    except impossible.AtDisk as refused:
+        raise await impossible.as_storage_can(ctx, refused) from None
     await views.publish(ctx, entries, known)
     return [found[number] for number in range(len(batch))]
 
@@ -181,7 +184,8 @@ async def preview(
         answer = asked.world.what_if(demand)
         starts = [demand.promise.start_ms for demand in asked.demands if demand.promise]
     if not isinstance(answer, planner.Slot):
-        raise impossible.refusal(ctx, admitted, answer, disk)
+        refused = impossible.refusal(ctx, admitted, answer, disk)
+        raise await impossible.as_storage_can(ctx, refused)
     starts_at = max(now, facts.from_ms(answer.start_ms))
     starts_now = answer.start_ms <= facts.to_ms(now)
     ahead = sum(start <= answer.start_ms for start in starts)
