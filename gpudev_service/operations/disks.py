@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
-from sqlalchemy import delete as sql_delete
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -197,15 +196,6 @@ async def create_row(
         return row.id
 
     return await ctx.store.run(work)
-
-
-async def forget(session: AsyncSession, row: DiskRow) -> None:
-    """Removes the rows of a disk whose bytes are gone; reservations keep their own history."""
-    await session.execute(
-        update(ReservationRow).where(ReservationRow.disk_id == row.id).values(disk_id=None)
-    )
-    await session.execute(sql_delete(SnapshotRow).where(SnapshotRow.disk_id == row.id))
-    await session.delete(row)
 
 
 async def change(

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.ids import new_id
@@ -20,7 +20,8 @@ from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.errors import Refusal, not_found
-from gpudev_service.store.models import DiskRow, SnapshotRow
+from gpudev_service.store.memory import CHANGES
+from gpudev_service.store.models import DiskRow, ReservationRow, SnapshotRow
 
 from . import cursors, disks, sizes
 
@@ -385,7 +386,18 @@ async def _settled(session: AsyncSession, disk_id: str, *, drop: bool) -> None:
         return
     row.busy = None
     if drop:
-        await disks.forget(session, row)
+        await _forget(session, row)
+
+
+async def _forget(session: AsyncSession, row: DiskRow) -> None:
+    """Removes the rows of a disk whose bytes are gone; reservations keep their own history. One
+    that waits or holds GPUs has never a disk that is not there, so no plan has any of them."""
+    await session.execute(
+        update(ReservationRow).where(ReservationRow.disk_id == row.id).values(disk_id=None),
+        execution_options={CHANGES: ()},
+    )
+    await session.execute(delete(SnapshotRow).where(SnapshotRow.disk_id == row.id))
+    await session.delete(row)
 
 
 def _begin(

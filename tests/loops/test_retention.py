@@ -213,6 +213,24 @@ async def test_plans_in_memory_outlive_those_who_are_forgotten(world: World) -> 
     assert memory.count == (count or 0) + 1, "nobody else has been told to forget theirs"
 
 
+async def test_plans_in_memory_outlive_a_disk_that_is_purged(world: World) -> None:
+    """No reservation that waits or runs has it."""
+    old = await ended(world, disk="work", create_disk=True)
+    await disks.delete(world.ctx, "ada", "work", (), ADA)
+    world.clock.pass_time(days=31)
+    await world.reserve("grace")
+    await world.reserve("linus", "t4")
+    memory = world.ctx.store.memory
+    known, count = dict(memory.kept), memory.count
+    assert known.keys() == {"t4-small", "t4"}
+    await retention.run(world.ctx)
+    async with world.ctx.store.reading() as session:
+        assert not list(await session.scalars(select(DiskRow)))
+    assert (await world.look(old)).disk is None
+    assert all(memory.kept.get(name) is plan for name, plan in known.items())
+    assert memory.count == count, "nobody else has been told to forget theirs"
+
+
 async def test_ids_of_forgotten_events_are_not_given_again(world: World) -> None:
     """A stream whose reader holds the last one of them would pass over the new event."""
     await ended(world)
