@@ -134,7 +134,18 @@ AREAS = {
 #: Loops that decide neither: one measures disks, one is a pause.
 OTHER_LOOPS = ("pace", "sizes")
 #: Operations that decide neither over leases nor over who may do what.
-OTHERS = ("cursors", "disks", "keys", "lab", "listings", "sizes", "snapshots", "status", "views")
+OTHERS = (
+    "cursors",
+    "disks",
+    "doubts",
+    "keys",
+    "lab",
+    "listings",
+    "sizes",
+    "snapshots",
+    "status",
+    "views",
+)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from .config import ConfigurationError, GpuDev, GpuDevWeb
 from .keeper import keep
 from .loops import LOOPS
 from .loops.runner import run_once
+from .operations import doubts
 from .settings import Settings
 from .simulate.options import ALIASES, FLAGS, Simulate
 from .store import migrate
@@ -225,6 +226,7 @@ class LoopApp(GpuDevApp):
 
         async def run() -> None:
             async with server.context(settings, kinds(gpudev), gpudev.db_url, hub) as ctx:
+                await doubts.look_back(ctx)
                 due = await run_once(ctx, self.extra_args[0])
                 await ctx.background.settle()
                 log.info("loop %s has run; next due %s", self.extra_args[0], due or "at its pace")

@@ -13,6 +13,7 @@ from .events import EventBus
 from .fleet import Fleet, PlannerNodes
 from .hub import Hub
 from .labs import Labs
+from .other_clocks import OtherClocks
 from .servers import ServerBackend, SharedFolders
 from .settings import Settings
 from .store.engine import Store
@@ -39,6 +40,7 @@ class Context:
     contact: Contact = field(default_factory=Contact)
     starts: Starts = field(default_factory=Starts)
     labs: Labs = field(default_factory=Labs)
+    other_clocks: OtherClocks = field(default_factory=OtherClocks)
     #: Requests that wait to be admitted and planned.
     submissions: Together[Any, Any] = field(default_factory=Together)
     planner_nodes: PlannerNodes = field(default_factory=PlannerNodes)

@@ -20,6 +20,8 @@ import httpx
 
 from gpudev_client.hub_api import ROWS
 
+from .clock import elapsed
+
 #: Users per page; the Hub gives fewer where it is set to.
 _PAGE = 200
 
@@ -77,6 +79,8 @@ class Hub:
         may_act: Callable[[], bool] = lambda: True,
     ) -> None:
         self._may_act = may_act
+        #: Told the header `Date` of each answer, and when it was asked for.
+        self.hears: Callable[[str | None, float], None] | None = None
         self._http = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             headers={
@@ -227,12 +231,15 @@ class Hub:
         headers = None if token is None else {"Authorization": f"token {token}"}
         given = self._http.timeout
         timeout = given if patience is None else httpx.Timeout(patience, connect=given.connect)
+        asked = elapsed()
         try:
             answer = await self._http.request(
                 method, path, json=json, headers=headers, timeout=timeout
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubAway(type(error).__name__) from error
+        if self.hears is not None:
+            self.hears(answer.headers.get("Date"), asked)
         # A Hub that starts too many servers already says 429: that is "later", not "no".
         busy = answer.status_code == httpx.codes.TOO_MANY_REQUESTS
         if busy or answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:

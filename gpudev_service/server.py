@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -35,8 +36,9 @@ from .keeper import AGAIN
 from .kube import Cluster, NoCredentials, watched
 from .leading import Leading, lead_of
 from .loops import Runner
-from .operations import status
+from .operations import doubts, status
 from .operations.listings import volume_disks
+from .other_clocks import OtherClocks
 from .pages import routes as page_routes
 from .servers import LocalServers, PodServers, SharedFolders
 from .settings import Settings
@@ -84,6 +86,7 @@ class _Parts:
     disks: DiskBackend
     cluster: Cluster | None
     hub: Hub
+    other_clocks: OtherClocks
 
 
 def _disks(kind: str, settings: Settings, store: Store, kube: Kube | None) -> DiskBackend:
@@ -100,6 +103,10 @@ async def context(
 
     With a `lead` they change nothing, in the database or outside, while it belongs to others."""
     may_act = _always if lead is None else lead.acts
+    # Whoever answers anyway says what the time is there, from the first answer on.
+    clocks = OtherClocks()
+    if lead is not None:
+        lead.hears = partial(clocks.heard, "the database's")
     async with AsyncExitStack() as stack:
         kube = cluster = None
         if {"kubernetes", "volumes"} & {kinds.fleet, kinds.servers, kinds.disks}:
@@ -114,6 +121,7 @@ async def context(
                 kube = await stack.enter_async_context(connect(settings, may_act))
             except NoCredentials as error:
                 raise ConfigurationError(f"GpuDev.kubeconfig: {error}") from None
+            kube.hears = partial(clocks.heard_date, "the API server's")
             cluster = await stack.enter_async_context(watched(kube, settings))
         store = Store(db_url)
         store.fence = lead
@@ -121,8 +129,9 @@ async def context(
         disks = _disks(kinds.disks, settings, store, kube)
         stack.push_async_callback(asyncio.to_thread, disks.close)
         hub_client = Hub(hub.api_url, hub.token, settings.times.hub_patience, may_act)
+        hub_client.hears = partial(clocks.heard_date, "the Hub's")
         stack.push_async_callback(hub_client.close)
-        parts = _Parts(store, disks, cluster, hub_client)
+        parts = _Parts(store, disks, cluster, hub_client, clocks)
         revision = await migrate.upgrade(store)
         log.info("database at revision %s", revision)
         yield _context(settings, kinds, parts)
@@ -140,6 +149,7 @@ def _context(settings: Settings, kinds: Kinds, parts: _Parts) -> Context:
         disks=parts.disks,
         servers=PodServers(pods, patience, clock) if pods else LocalServers(),
         hub=parts.hub,
+        other_clocks=parts.other_clocks,
         shared=_shared(settings, pods) if pods else None,
         wake=wake,
     )
@@ -228,7 +238,9 @@ async def serve(
             # Whoever takes the lead reads the time of day, as at a start.
             ctx.clock = SteadyClock()
         if not stop.is_set():
-            runner.start(behind=await status.clock_behind(ctx))
+            behind = await status.clock_behind(ctx)
+            await doubts.look_back(ctx)
+            runner.start(behind=behind)
         await stop.wait()
         log.info("ending")
 

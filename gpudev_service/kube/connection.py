@@ -22,6 +22,7 @@ from kubernetes_asyncio.config import (
     load_kube_config,
 )
 
+from gpudev_service.clock import elapsed
 from gpudev_service.settings import Settings
 
 from .refusals import KubeAway, KubeRefused, NoCredentials, Object
@@ -47,6 +48,8 @@ class Kube(ApiClient):
 
     #: Asked before each call that changes something.
     may_act: Callable[[], bool] = staticmethod(lambda: True)
+    #: Told the header `Date` of each answer, and when it was asked for.
+    hears: Callable[[str | None, float], None] | None = None
 
     async def get(self, path: str, query: Query | None = None, within: float = CALL) -> Object:
         """Reads an object or a list.
@@ -124,6 +127,7 @@ class Kube(ApiClient):
         headers = {"Accept": "application/json", "Content-Type": kind}
         await self.update_params_for_auth(headers, [], ["BearerToken"])
         headers["User-Agent"] = AGENT
+        asked = elapsed()
         try:
             answer = await self.rest_client.pool_manager.request(
                 method,
@@ -139,6 +143,8 @@ class Kube(ApiClient):
             raise _ConnectionLost(_words(error)) from error
         except _BROKEN as error:
             raise _away(error) from error
+        if self.hears is not None:
+            self.hears(answer.headers.get("Date"), asked)
         try:
             if answer.status >= _ERRORS_FROM:
                 raise await _refusal(answer)

@@ -21,7 +21,7 @@ from gpudev_service.context import Context
 from gpudev_service.disks import base as backend
 from gpudev_service.disks.retention import RetentionPolicy, SnapshotRecord, to_delete
 from gpudev_service.kube import KubeAway, KubeRefused
-from gpudev_service.operations import servers, sizes, snapshots
+from gpudev_service.operations import doubts, servers, sizes, snapshots
 from gpudev_service.store.memory import CHANGES
 from gpudev_service.store.models import (
     Base,
@@ -44,20 +44,24 @@ KEYS_BATCH, KEYS_BATCHES = 1000, 1000
 
 async def run(ctx: Context) -> datetime | None:
     """Purges what is due, one disk after the other, and what killed processes left behind. A disk
-    that cannot be worked on is in no other's way; what failed is raised at the end."""
+    that cannot be worked on is in no other's way; what failed is raised at the end. While the time
+    of day is in doubt, nothing goes that a date decides about."""
     failures: list[Exception] = []
-    now = ctx.clock.now()
+    now, doubt = ctx.clock.now(), doubts.about_removing(ctx)
+    if doubt is not None:
+        log.info("nothing is removed for good now: %s", doubt.why)
     async with ctx.store.reading() as session:
         disks = list(await session.scalars(select(DiskRow).order_by(DiskRow.id)))
     for disk in disks:
         try:
-            await _disk(ctx, disk, now)
+            await _disk(ctx, disk, now, removes=doubt is None)
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
-    await _forget_keys(ctx, now)
+    if doubt is None:
+        await _forget_keys(ctx, now)
+        await _forget_reservations(ctx, now)
     await _scratch(ctx)
     await _folders(ctx)
-    await _forget_reservations(ctx, now)
     try:
         await ctx.disks.clean_up()
     except backend.DiskError as error:
@@ -66,15 +70,15 @@ async def run(ctx: Context) -> datetime | None:
         raise ExceptionGroup("several disks could not be worked on", failures)
     if failures:
         raise failures[0]
-    return None
+    return None if doubt is None else doubt.until
 
 
-async def _disk(ctx: Context, disk: DiskRow, now: datetime) -> None:
+async def _disk(ctx: Context, disk: DiskRow, now: datetime, *, removes: bool) -> None:
     if disk.size_gb is None and ctx.disks.takes_sizes:
         await sizes.learn(ctx, disk.id)  # made by a version that did not write it down
     if disk.purge_after is None:
-        await _snapshots(ctx, disk, now)
-    elif disk.purge_after <= now:
+        await _snapshots(ctx, disk, now, removes=removes)
+    elif removes and disk.purge_after <= now:
         await snapshots.purge(ctx, disk.id)
 
 
@@ -118,7 +122,7 @@ def _names(top: Path) -> list[str]:
     return sorted(path.name for path in top.iterdir()) if top.is_dir() else []
 
 
-async def _snapshots(ctx: Context, disk: DiskRow, now: datetime) -> None:
+async def _snapshots(ctx: Context, disk: DiskRow, now: datetime, *, removes: bool) -> None:
     """Removes the snapshots that policy no longer keeps; the newest always stays. Where its files
     could not be listed when it was taken, that is tried again."""
     policy = ctx.settings.policy.of(disk.groups)
@@ -132,7 +136,7 @@ async def _snapshots(ctx: Context, disk: DiskRow, now: datetime) -> None:
         )
     records = [SnapshotRecord(id=row.id, taken_at=row.taken_at) for row in found]
     keep = RetentionPolicy(policy.snapshots_kept, policy.disk_retention_days)
-    gone = to_delete(records, keep, now)
+    gone = to_delete(records, keep, now) if removes else []
     for key in gone:
         await _remove(ctx, disk.id, key)
     left = [row for row in found if row.id not in gone]

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gpudev_client import words
 from gpudev_client.models import LoopHealth
 from gpudev_service.context import Context
+from gpudev_service.other_clocks import LEAST, Difference
 from gpudev_service.settings import Times
 from gpudev_service.store.errors import StoreError
 from gpudev_service.store.models import LoopRunRow
@@ -121,6 +122,7 @@ class Runner:
         self._begun: datetime | None = None
         self._slept: Slept | None = None
         self._drift_told = timedelta(0)
+        self._differed = False
 
     def start(self, *, behind: timedelta = timedelta(0)) -> None:
         """Begins.
@@ -132,7 +134,9 @@ class Runner:
         self._behind = behind
         if self._behind > _DRIFT:
             log.error("%s", _behind_words(self._behind))
-        self._begun = self._ctx.clock.now()
+        self._begun = self._ctx.other_clocks.begun = self._ctx.clock.now()
+        if absence := self._ctx.other_clocks.absence(self._begun):
+            log.warning("%s", absence.why)
         self._slept = Slept(self._ctx)
         self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
 
@@ -155,14 +159,25 @@ class Runner:
             if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return [*found, *self._fleet_health(now), self._clock_health(now)]
+        return [*found, *self._damage(now), *self._fleet_health(now), self._clock_health(now)]
+
+    def _damage(self, now: datetime) -> Iterator[LoopHealth]:
+        """Of a database that was found damaged: what the loops read may still be whole."""
+        if damage := self._ctx.store.damage:
+            yield LoopHealth(name="database", last_run_at=now, ok=False, message=damage)
 
     def _clock_health(self, now: datetime) -> LoopHealth:
-        drift = self._ctx.clock.drift()
-        message = _drift_words(drift) if abs(drift) > _DRIFT else None
+        drift, clocks, wrong = self._ctx.clock.drift(), self._ctx.other_clocks, []
         if self._behind > _DRIFT:
-            message = _behind_words(self._behind)
-        return LoopHealth(name="clock", last_run_at=now, ok=message is None, message=message)
+            wrong.append(_behind_words(self._behind))
+        elif abs(drift) > _DRIFT:
+            wrong.append(_drift_words(drift))
+        if difference := clocks.difference(now):
+            wrong.append(_difference_words(difference))
+        absence = clocks.absence(now)
+        told = wrong or ([absence.why] if absence is not None else [])
+        message = "; ".join(told) or None
+        return LoopHealth(name="clock", last_run_at=now, ok=not wrong, message=message)
 
     def _fleet_health(self, now: datetime) -> Iterator[LoopHealth]:
         """The fleet as it is seen: while it is not, nothing new is placed. And whether it can be
@@ -178,6 +193,16 @@ class Runner:
         if abs(drift - self._drift_told) > _DRIFT:
             log.warning("%s; leases keep to the time of before", _drift_words(drift))
             self._drift_told = drift
+
+    def _tell_difference(self) -> None:
+        """When it begins and when it ends."""
+        difference = self._ctx.other_clocks.difference(self._ctx.clock.now())
+        if (difference is not None) != self._differed:
+            self._differed = difference is not None
+            if difference is None:
+                log.info("the service's clock and those of others agree again")
+            else:
+                log.error("%s", _difference_words(difference))
 
     async def _repeat(self, name: str) -> None:
         loop, failures = LOOPS[name], 0
@@ -195,6 +220,7 @@ class Runner:
             else:
                 await self._ended(name, None)
             self._tell_drift()
+            self._tell_difference()
             if self._slept is not None:
                 self._slept.look()
             pause = self._pause(loop, due)
@@ -240,12 +266,24 @@ def _told(error: Exception) -> str:
 
 
 def _drift_words(drift: timedelta) -> str:
-    return f"the machine's clock was moved by {drift.total_seconds():+.0f} s since the start"
+    told = f"the machine's clock was moved by {drift.total_seconds():+.0f} s since the start"
+    if abs(drift) > LEAST:
+        told += "; nothing is removed for good until the service starts again"
+    return told
+
+
+def _difference_words(difference: Difference) -> str:
+    return (
+        f"{difference}, so one of the two is wrong: leases keep to the service's, and nothing is"
+        " removed for good until they agree. Set the one that is wrong; if it is this machine's,"
+        " start the service again"
+    )
 
 
 def _behind_words(behind: timedelta) -> str:
     return (
         f"the machine's clock was {words.duration(behind.total_seconds())} behind the last entry of"
         " the database when the service started, so leases last longer than they should: set the"
-        " clock and start the service again"
+        " clock and start the service again. If the clock is right now, it was ahead before: then"
+        " this is over with a start after the next event of a reservation"
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import URL, Row, TextClause, select, text
 from sqlalchemy.exc import DBAPIError
@@ -43,14 +44,14 @@ _MAKE = text(
 )
 _LOOK = text(
     "SELECT epoch, holder, address, clock_timestamp() < acts_until AS acts,"
-    " clock_timestamp() < good_until AS good FROM lead WHERE id = 1"
+    " clock_timestamp() < good_until AS good, clock_timestamp() AS now FROM lead WHERE id = 1"
 )
 _LOCK = text("SELECT pg_try_advisory_lock(:lead, :epoch)")
 _UNLOCK = text("SELECT pg_advisory_unlock(:lead, :epoch)")
 _RENEW = text(
     "UPDATE lead SET acts_until = clock_timestamp() + make_interval(secs => :acts),"
     " good_until = clock_timestamp() + make_interval(secs => :good)"
-    " WHERE id = 1 AND epoch = :epoch RETURNING epoch"
+    " WHERE id = 1 AND epoch = :epoch RETURNING clock_timestamp()"
 )
 _RELEASE = text(
     "UPDATE lead SET acts_until = clock_timestamp(), good_until = clock_timestamp()"
@@ -111,6 +112,8 @@ class Lead:
         self.epoch: int | None = None
         #: Whether another replica has followed. That is for ever: this process is of no more use.
         self.lost = False
+        #: Told the database's time of day, and when it was asked for.
+        self.hears: Callable[[datetime, float], None] | None = None
         self._clock = clock
         self._acts = seconds / 2
         self._until = 0.0
@@ -200,10 +203,12 @@ class Lead:
         return StoreUnavailable(f"The database does not answer ({name_of(error)}).")
 
     async def _look(self, line: AsyncConnection) -> Leader:
+        asked = elapsed()
         row = (await line.execute(_LOOK)).one_or_none()
         if row is None:
             await line.execute(_MAKE)
             row = (await line.execute(_LOOK)).one()
+        self._heard(row.now, asked)
         return Leader(row.epoch, row.holder, row.address, row.acts, row.good)
 
     async def _take(self, line: AsyncConnection) -> bool:
@@ -255,10 +260,17 @@ class Lead:
             self._locked = await _scalar(line, _LOCK, epoch)
         begun = self._clock()
         values = {"epoch": epoch, **self._times()}
-        if (await line.execute(_RENEW, values)).one_or_none() is None:
+        asked = elapsed()
+        now = (await line.execute(_RENEW, values)).scalar_one_or_none()
+        if now is None:
             self.lost = True
             raise NotLeading("Another replica of the service leads now.")
         self._until = begun + self._acts
+        self._heard(now, asked)
+
+    def _heard(self, now: datetime, asked: float) -> None:
+        if self.hears is not None:
+            self.hears(now, asked)
 
     def _times(self) -> dict[str, float]:
         return {"acts": self._acts, "good": self.seconds}

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_service.clock import elapsed
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import NotLeading, StoreUnavailable
 from gpudev_service.store.lead import Lead
@@ -148,6 +149,28 @@ async def test_a_leader_keeps_the_lead_over_a_lost_connection(
     await pass_time(store, SECONDS / 2)
     assert not await bob.take(), "its new connection has the lock"
     assert not ada.lost
+
+
+async def test_it_tells_the_databases_time_of_day(candidate: Candidate, store: Store) -> None:
+    ada, bob = candidate("ada"), candidate("bob")
+    told: list[tuple[datetime, float]] = []
+    for lead in (ada, bob):
+        lead.hears = lambda moment, asked: told.append((moment, asked))
+
+    async def database() -> datetime:
+        async with store.reading() as session:
+            now = await session.scalar(text("SELECT clock_timestamp()"))
+        assert isinstance(now, datetime)
+        return now
+
+    for ask in (ada.take, bob.look, ada.renew):
+        told.clear()
+        begun, least = elapsed(), await database()
+        await ask()
+        assert told, ask
+        for moment, asked in told:
+            assert least <= moment <= await database(), ask
+            assert begun <= asked <= elapsed(), ask
 
 
 async def test_it_acts_for_half_of_its_time(candidate: Candidate) -> None:
