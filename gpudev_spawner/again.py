@@ -60,7 +60,8 @@ def offered(
     open_types = {kind.name: kind for kind in types if not kind.maintenance}
     same = _offer(last, open_types.get(last.gpu_type), last.gpus, availability, now)
     offers = [same] if same is not None else []
-    if same is None or not same.now:
+    # What else is free may have other labels than were asked for.
+    if not last.node_labels and (same is None or not same.now):
         offers += _sooner(last, open_types.values(), availability, now)
     return Again(last.disk, last.name, offers) if offers else None
 
@@ -97,6 +98,7 @@ def _offer(
     if start is None or start.starts_at is None:
         return None
     hours = min(last.hours, kind.max_hours)
+    of_nodes = words.labels(last.node_labels)
     query = {
         "gpu_type": kind.name,
         "gpus": gpus,
@@ -104,11 +106,16 @@ def _offer(
         "disk": last.disk,
         "name": last.name,
         **({"image": last.image} if last.image else {}),
+        **({"node_labels": of_nodes} if of_nodes else {}),
     }
+    what = f"{words.gpus(gpus, kind.label or kind.name)} for {words.hours(hours)}"
+    if of_nodes:  # availability is that of all nodes
+        what = f"{what} on nodes with {of_nodes}"
+        return Offer(urlencode(query), what, Markup("starts once such nodes are free"), now=False)
     starts_now = start.starts_at <= now
     return Offer(
         urlencode(query),
-        f"{words.gpus(gpus, kind.label or kind.name)} for {words.hours(hours)}",
+        what,
         Markup("starts now") if starts_now else start_html(start.starts_at.astimezone(UTC), now),
         starts_now,
     )

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 
-from gpudev_client import limits
+from gpudev_client import limits, words
 from gpudev_client.models import GpuType, ReservationRequest
 
 #: What a caller may set; the rest of a request is who they are and which server it is.
@@ -145,6 +145,7 @@ class FormValues:
 
     `hours` is a preset or "other", `disk_choice` is "existing", "new" or "none". `counts` are the
     numbers of GPUs that were chosen at the types, also at those that were not chosen in the end.
+    `node_labels` are those of the last time, as "zone=a, rack=7".
     """
 
     gpu_type: str = ""
@@ -156,6 +157,7 @@ class FormValues:
     new_disk: str = ""
     name: str = ""
     image: str = ""
+    node_labels: str = ""
     reservation: str = ""
     counts: Mapping[str, str] = field(default_factory=dict)
 
@@ -180,6 +182,7 @@ def form_values(form: Mapping[str, Sequence[str]]) -> FormValues:
         new_disk=one("new_disk"),
         name=one("name"),
         image=one("image"),
+        node_labels=one("node_labels"),
         reservation=one(ATTACH),
         counts={key.removeprefix(_COUNT): one(key) for key in form if key.startswith(_COUNT)},
     )
@@ -203,6 +206,9 @@ def request_from_form(values: FormValues) -> ReservationRequest:
         options["name"] = values.name
     if values.image.strip():
         options["image"] = values.image.strip()
+    if values.node_labels.strip():
+        pairs = [pair.strip().partition("=") for pair in values.node_labels.split(",")]
+        options["node_labels"] = {key: value for key, _, value in pairs}
     faults: dict[str, str] = {}
     for part in (_hours, _disk):
         try:
@@ -233,7 +239,7 @@ def mended(values: FormValues, fields: Collection[str], kind: GpuType) -> FormVa
         good |= {"hours": "other", "hours_other": f"{length:.6f}"}
     if "disk" in fields:
         good["disk_choice"] = "none"
-    good |= {field: "" for field in ("name", "image") if field in fields}
+    good |= {field: "" for field in ("name", "image", "node_labels") if field in fields}
     return replace(values, **good)
 
 
@@ -286,6 +292,7 @@ def values_of(request: ReservationRequest, presets: Sequence[float]) -> FormValu
         new_disk=request.disk or "" if request.create_disk else "",
         name=request.name or "",
         image=request.image or "",
+        node_labels=words.labels(request.node_labels or {}),
     )
 
 
@@ -315,4 +322,5 @@ def prefill(query: Mapping[str, Sequence[str]], presets: Sequence[float]) -> For
         new_disk=values.new_disk,
         name=values.name,
         image=values.image,
+        node_labels=values.node_labels,
     )

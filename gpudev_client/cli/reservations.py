@@ -133,13 +133,14 @@ def _listing(app: App, found: Sequence[models.Reservation], *, with_user: bool) 
             r.user if with_user else "",
             r.state.value,
             say.gpus(r),
+            words.labels(r.node_labels),
             r.disk or "",
             say.shared_with(r, now, app.zone),
             say.limited(say.standing(r, now, app.zone), r),
         )
         for r in found
     ]
-    titles = ("ID", "NAME", "USER", "STATE", "GPUS", "DISK", "SHARED WITH", "TIME")
+    titles = ("ID", "NAME", "USER", "STATE", "GPUS", "NODES WITH", "DISK", "SHARED WITH", "TIME")
     return table(titles, rows, app.width)
 
 

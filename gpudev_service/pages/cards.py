@@ -72,6 +72,7 @@ class Card:
     badge: str
     sign: str
     what: str
+    labels: str
     disk: str | None
     simulated: bool
     sentence: tuple[Piece, ...]
@@ -119,6 +120,7 @@ def card(view: Reservation, viewer: str, *, can_change: bool) -> Card:
         badge=badge,
         sign=sign,
         what=words.gpus(view.gpus, view.gpu_type, view.nodes),
+        labels=words.labels(view.node_labels),
         disk=view.disk,
         simulated=view.simulated,
         sentence=sentence(view),

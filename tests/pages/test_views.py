@@ -46,6 +46,14 @@ def reservation(state: State, **values: Any) -> Reservation:
     return Reservation(**(given | values))
 
 
+def test_a_card_says_which_nodes_were_asked_for_and_which_limit_it_waits_for() -> None:
+    waits = reservation(State.QUEUED, node_labels={"rack": "7"}, limited_by="Your leases hold 4.")
+    shown = cards.card(waits, "ada", can_change=True)
+    assert (shown.labels, shown.limit) == ("rack=7", "Your leases hold 4.")
+    plain = cards.card(reservation(State.QUEUED), "ada", can_change=True)
+    assert (plain.labels, plain.limit) == ("", None)
+
+
 @pytest.mark.parametrize(
     ("state", "values", "expected"),
     [

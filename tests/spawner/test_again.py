@@ -157,6 +157,22 @@ def test_the_button_asks_for_exactly_what_it_says(hours: float) -> None:
     )
 
 
+def test_the_same_labels_are_asked_for_and_no_start_is_said_that_others_have() -> None:
+    labels = {"topology.kubernetes.io/zone": "eu-1a", "rack": "7"}
+    t4, h100 = free("t4", at2=LATER), free("h100", at2=START)
+    found = offered([past(node_labels=labels)], t4=t4, h100=h100)
+    assert found is not None
+    [offer] = found.offers
+    assert offer.what == "2 x T4 for 3 h on nodes with rack=7, topology.kubernetes.io/zone=eu-1a"
+    assert (str(offer.start), offer.now) == ("starts once such nodes are free", False)
+    asked = options.from_form(options.submitted({"again": [offer.query]}, form.PRESETS))
+    assert isinstance(asked, ReservationRequest)
+    assert asked.node_labels == labels
+    # The form shows them, and gives them back.
+    shown = options.values_of(asked, form.PRESETS)
+    assert options.request_from_form(shown) == asked
+
+
 def test_without_the_button_the_fields_count() -> None:
     fields = {"gpu_type": ["h100"], "hours": ["24"], "disk_choice": ["none"]}
     assert options.submitted(fields, form.PRESETS) == options.form_values(fields)

@@ -181,3 +181,11 @@ def test_a_request_in_the_form_reads_back_as_itself() -> None:
     request = ReservationRequest(gpu_type="t4", gpus=2, hours=1.5, disk="work", name="Run")
     shown = options.values_of(request, (1, 2, 4))
     assert options.from_form(shown) == request
+
+
+@pytest.mark.parametrize("typed", ["=7", "rack=7, , x=1", "a rack=7"])
+def test_labels_that_are_none_are_a_fault_of_their_field(typed: str) -> None:
+    fields = {"gpu_type": ["t4"], "hours": ["2"], "disk_choice": ["none"], "node_labels": [typed]}
+    with pytest.raises(options.InvalidOptions) as refused:
+        options.from_form(options.form_values(fields))
+    assert list(refused.value.faults) == ["node_labels"]
