@@ -2,7 +2,7 @@ import React from 'react';
 
 import type { IIdleVerdict, ILease } from './lease';
 import type { IProps } from './panel';
-import { told } from './words';
+import { said } from './said';
 
 /** Whether the lease counts as used, and why; nothing where policy does not look at that. */
 export function Idle(props: IProps & { lease: ILease; idle: IIdleVerdict }): JSX.Element {
@@ -11,10 +11,10 @@ export function Idle(props: IProps & { lease: ILease; idle: IIdleVerdict }): JSX
   return (
     <section className="gpudev-section">
       <h2>{trans.__('Use')}</h2>
-      <p className={asked ? 'gpudev-trouble' : undefined}>{told(idle.summary, model.now, trans.locale)}</p>
+      <p className={asked ? 'gpudev-trouble' : undefined}>{said(idle.summary, model.now, trans)}</p>
       <ul className="gpudev-list">
         {idle.reasons.map(reason => (
-          <li key={reason}>{told(reason, model.now, trans.locale)}</li>
+          <li key={reason}>{said(reason, model.now, trans)}</li>
         ))}
       </ul>
       {asked && lease.visitor.owner ? (

@@ -20,10 +20,11 @@ import { LeaseModel } from './model';
 import { Notices } from './notices';
 import { LeasePanel } from './panel';
 import { type ISaveResult, saveAll, saveWorkspace } from './save';
+import { said } from './said';
 import { StatusItem } from './statusitem';
 import { choices } from './time';
 import { ILeaseModel } from './tokens';
-import { hours, type IWords, told } from './words';
+import { hours, type IWords } from './words';
 
 export { ILeaseModel } from './tokens';
 
@@ -217,7 +218,7 @@ async function extend(model: LeaseModel, notices: Notices, trans: IWords): Promi
   const amounts = choices(offer);
   if (!amounts.length) {
     const why = offer?.limited_by;
-    notices.refuse(why ? told(why, model.now, trans.locale) : trans.__('The lease cannot be extended now.'));
+    notices.refuse(why ? said(why, model.now, trans) : trans.__('The lease cannot be extended now.'));
     return;
   }
   const items = amounts.map(amount => hours(amount, trans));

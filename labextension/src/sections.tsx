@@ -5,9 +5,10 @@ import { HEIGHT, line, mean, WIDTH } from './curve';
 import type { IGpuUse, ILease, IReservation, Role } from './lease';
 import { commands, editorLink } from './links';
 import type { IProps } from './panel';
+import { said } from './said';
 import { choices, ends, secondsLeft } from './time';
 import { timeLeft } from './statusitem';
-import { ago, gpus, hours, moment, size, told, type IWords } from './words';
+import { ago, gpus, hours, moment, size, type IWords } from './words';
 
 type Props = IProps & { lease: ILease };
 
@@ -72,7 +73,7 @@ function Extend(props: Props & { reservation: IReservation }): JSX.Element {
         {amounts.length && until
           ? trans.__('Can be extended until %1.', moment(until, model.now, trans.locale))
           : trans.__('Cannot be extended now.')}
-        {reason ? ` ${told(reason, model.now, trans.locale)}` : ''}
+        {reason ? ` ${said(reason, model.now, trans)}` : ''}
       </p>
       {lease.visitor.owner ? (
         <div className="gpudev-row" role="group" aria-label={trans.__('Extend by')}>

@@ -1,0 +1,80 @@
+"""Sentences of the service are known to the panel, so that it can say them in other languages."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from gpudev_client.models import ActivitySource
+from gpudev_client.models.activity import SourceName
+from gpudev_lab import activity
+from gpudev_service.actor import Actor
+from gpudev_service.idleness import Seen, verdict
+from gpudev_service.operations import extension, reservations
+from gpudev_service.settings import IdleAction, IdleRule, Policy, PolicyRule
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import make_world
+from tests.tiers import ROOT
+
+from .test_translations import _ONE, value
+
+START = datetime(2026, 5, 12, 12, 0, tzinfo=UTC)
+SOURCES = get_args(SourceName)
+
+
+def known() -> list[re.Pattern[str]]:
+    text = (ROOT / "labextension" / "src" / "said.ts").read_text()
+    parts = (re.split(r"%\d", value(match[1])) for match in _ONE.finditer(text))
+    return [re.compile(".+".join(map(re.escape, plain))) for plain in parts]
+
+
+def unknown(*said: str | None) -> list[str | None]:
+    patterns = known()
+    return [text for text in said if not text or not any(p.fullmatch(text) for p in patterns)]
+
+
+def seen(*sources: ActivitySource, **values: Any) -> Seen:
+    return Seen(active_at=START, reported_at=START + timedelta(hours=72), sources=sources, **values)
+
+
+@pytest.mark.parametrize("action", list(IdleAction))
+@pytest.mark.parametrize(
+    "what",
+    [
+        Seen(START, None, []),
+        seen(*(ActivitySource(source=name) for name in SOURCES)),
+        seen(*(ActivitySource(source=name, last_at=START) for name in SOURCES)),
+        seen(*(ActivitySource(source=name, busy=True) for name in SOURCES)),
+        seen(ActivitySource(source="ssh", last_at=START + timedelta(hours=71, minutes=50))),
+        seen(kept_at=START + timedelta(hours=71)),
+    ],
+    ids=["unknown", "never used", "long ago", "busy", "just now", "kept"],
+)
+def test_verdicts(what: Seen, action: IdleAction) -> None:
+    rule = IdleRule(action=action, after_minutes=60)
+    found = verdict(what, rule, START + timedelta(hours=72))
+    assert not unknown(found.summary, *found.reasons)
+
+
+def test_what_a_server_sees() -> None:
+    now = [START]
+    details = [activity.ssh(now * count, START).detail for count in (1, 2)]
+    assert not unknown(*details)
+
+
+async def test_what_limits_an_extension(store: Store, tmp_path: Path) -> None:
+    for limits in ({"max_extension_hours": 1}, {"max_total_hours": 2}, {}):
+        policy = Policy(default=PolicyRule(max_hours=24, **limits))
+        world = make_world(store, tmp_path, policy=policy)
+        lease = await world.running(await world.reserve("ada", gpu_type="t4-small", hours=1))
+        assert not unknown((await extension.offer(world.ctx, lease.id)).limited_by)
+        for user in ("ada", "grace"):
+            waits = await world.reserve(user, gpu_type="t4-small", hours=1)
+            assert not unknown((await extension.offer(world.ctx, lease.id)).limited_by)
+            await reservations.cancel(world.ctx, waits.id, Actor(user))
+        await reservations.cancel(world.ctx, lease.id, Actor("ada"))
+        await world.sweep()
