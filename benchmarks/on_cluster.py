@@ -1,7 +1,8 @@
 """The part of R2 and R4 that needs a cluster: its API server, etcd and kubelet are killed too.
 
-One Hub with its service on this machine, whose servers are real pods on a real kubelet. Needs
-root; `GPUDEV_CLUSTER` names a cluster that runs already.
+One Hub with its service on this machine, whose servers are real pods on a real kubelet; and for R2
+a release of the chart, whose service is a pod. Needs root, and for the chart what its tests need;
+`GPUDEV_CLUSTER` names a cluster that runs already.
 """
 
 from __future__ import annotations
@@ -19,24 +20,32 @@ from datetime import UTC, datetime
 import pytest
 
 from benchmarks.p9 import cluster
+from gpudev_client.models import Reservation
 from gpudev_client.states import FINAL, State
+from tests.cluster import pod_kills
 from tests.cluster.kills import (
     CLUSTER,
     ENDING,
     HUB,
     INSTALLATION,
     PATIENCE,
+    PLACED,
     POINTS,
+    RUNNING,
     SERVICE,
     Killed,
+    Lives,
     processes,
 )
+from tests.cluster.pod_kills import KilledRelease, killed_release
 from tests.cluster.site import built, opened
 from tests.e2e.waiting import until
 
 #: Whether this part runs, instead of the one on a single machine.
 WANTED = bool(os.environ.get("CLUSTER"))
-VICTIMS = (*CLUSTER, *INSTALLATION)
+VICTIMS = (*CLUSTER, *INSTALLATION, *pod_kills.VICTIMS)
+#: A pod is killed so many seconds after the point, at most: between the points, too.
+LATER = 2.0
 
 
 @contextmanager
@@ -68,11 +77,17 @@ def kills(number: int, seed: int, limit: float) -> Kills:
         limit: seconds after the return in which everything has to be in order.
     """
     rng, found = random.Random(seed), Kills()
-    with site() as killed:
+    with site() as killed, killed_release(killed.site.cluster) as release:
         for at in range(1, number + 1):
             victim, point = rng.choice(VICTIMS), rng.choice(POINTS)
             try:
-                took = _round(killed, victim, point, found)
+                if victim in pod_kills.VICTIMS:
+                    took = _round_in_pods(release, victim, point, rng.uniform(0, LATER), found)
+                else:
+                    took = _round(killed, victim, point, found)
+                # Whatever of the cluster was killed was the other one's, too.
+                for lives in (killed, release):
+                    lives.settle()
             except AssertionError as error:
                 found.wrong.append(f"kill {at}, {victim} at {point}: {error}")
                 break
@@ -86,18 +101,46 @@ def kills(number: int, seed: int, limit: float) -> Kills:
 def _round(killed: Killed, victim: str, point: str, found: Kills) -> float:
     lease = killed.lease(point, hours=1)
     killed.kill(victim)
-    found.victims[f"{victim} at {point}"] += 1
+    what = f"{victim} at {point}"
+    found.victims[what] += 1
+    took = _in_order(killed)
+    _compare(killed, lease, State.CANCELLED if point == ENDING else State.ACTIVE, found, what)
+    return took
+
+
+def _round_in_pods(
+    release: KilledRelease, victim: str, point: str, later: float, found: Kills
+) -> float:
+    """One lease lives and another waits for what it holds."""
+    is_to_end = point == ENDING
+    lease = release.lease(RUNNING if is_to_end else point)
+    waits = release.lease(PLACED)
+    if is_to_end:
+        release.release.client.cancel(lease.id)
+    time.sleep(later)
+    release.kill(victim)
+    what = f"{victim} at {point}"
+    found.victims[what] += 1
+    took = _in_order(release)
+    _compare(release, lease, State.CANCELLED if is_to_end else State.ACTIVE, found, what)
+    if is_to_end:
+        _compare(release, waits, State.ACTIVE, found, what)
+    elif release.state(waits.id) is not State.QUEUED:
+        found.wrong.append(f"{what}: who waits is {release.state(waits.id)}")
+    return took
+
+
+def _in_order(lives: Lives) -> float:
     began = time.monotonic()
-    until(lambda: not killed.wrong(), "everything is in order", patience=PATIENCE, pause=0.2)
-    took = time.monotonic() - began
-    wanted = State.CANCELLED if point == ENDING else State.ACTIVE
-    killed.until_state(lease.id, State.ACTIVE, *FINAL)
-    got = killed.site.client.reservation(lease.id)
+    until(lambda: not lives.wrong(), "everything is in order", patience=PATIENCE, pause=0.2)
+    return time.monotonic() - began
+
+
+def _compare(lives: Lives, lease: Reservation, wanted: State, found: Kills, what: str) -> None:
+    got = lives.until_state(lease.id, State.ACTIVE, *FINAL)
     found.outcomes[got.state] += 1
     if got.state is not wanted:
-        found.wrong.append(f"{victim} at {point}: {got.state} instead of {wanted}: {got.reason}")
-    killed.settle()
-    return took
+        found.wrong.append(f"{what}: {got.state} instead of {wanted}: {got.reason}")
 
 
 def hub_and_proxy_dead(killed: Killed) -> Callable[[], None]:

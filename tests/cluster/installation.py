@@ -124,7 +124,7 @@ class Installation:
 
         def answers() -> bool:
             try:
-                answer = self._http.get(f"{self.url}/services/gpudev/api/v1/health")
+                answer = self.call("GET", "/health")
             except httpx.TransportError:
                 return False
             return answer.is_success and bool(answer.json()["status"] == "ok")
@@ -141,6 +141,13 @@ class Installation:
         )
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    def call(self, method: str, path: str, token: str | None = None) -> httpx.Response:
+        """A call of gpudev's API through the proxy; `path` begins below `/api/v1`."""
+        headers = {} if token is None else {"Authorization": f"token {token}"}
+        return self._http.request(
+            method, f"{self.url}/services/gpudev/api/v1{path}", headers=headers
+        )
 
     def person(self, name: str) -> Client:
         """A user with a token of theirs that may do all they may."""

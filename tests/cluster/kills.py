@@ -9,20 +9,21 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
 import httpx
 import psutil
 
+from gpudev_client import Client
 from gpudev_client.ids import MARK
 from gpudev_client.kubernetes import LABEL_RESERVATION
 from gpudev_client.models import Reservation
 from gpudev_client.states import FINAL, LIVE, State
 from tests.e2e import crash_points
 from tests.e2e.database import Database, moment
-from tests.e2e.invariants import of_servers
+from tests.e2e.invariants import HubApi, of_servers
 from tests.e2e.waiting import until
-from tests.fixtures.hub import ADMIN
-from tools.cluster.kubectl import KubectlError
+from tools.cluster.kubectl import Kubectl, KubectlError
 
 from .site import FLEET, Site
 
@@ -48,23 +49,51 @@ c.KubeSpawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = "jupyter_server.servera
 """
 
 
-class Killed:
-    """One site, and what was accepted there."""
+class Hub(HubApi, Protocol):
+    """What is asked of a Hub and of the service behind it."""
 
-    def __init__(self, site: Site) -> None:
-        self.site, self.database = site, Database(site.hub)
+    def call(self, method: str, path: str, token: str | None = None) -> httpx.Response: ...
+
+    def logs(self) -> str: ...
+
+
+class Place(Protocol):
+    """An installation, as its people and whoever operates it see it."""
+
+    @property
+    def hub(self) -> Hub: ...
+
+    @property
+    def kubectl(self) -> Kubectl: ...
+
+    @property
+    def client(self) -> Client: ...
+
+    @property
+    def token(self) -> str: ...
+
+    def reserve(self, **asked: Any) -> Reservation: ...
+
+    def pods(self, reservation: Reservation) -> list[dict[str, Any]]: ...
+
+
+class Lives:
+    """Leases of one installation that is killed, and what was accepted there."""
+
+    def __init__(self, place: Place, database: Database) -> None:
+        self._place, self.database = place, database
         self.accepted: list[str] = []
 
     def lease(self, point: str, **asked: object) -> Reservation:
         """A new lease that has just come to this point of its life."""
-        made = self.site.reserve(**asked)
+        made = self._place.reserve(**asked)
         self.accepted.append(made.id)
         if point == STARTING:
-            until(lambda: self.site.pods(made), f"the pod of {made.id} is there", pause=0)
+            until(lambda: self._place.pods(made), f"the pod of {made.id} is there", pause=0)
         if point in (RUNNING, ENDING):
             made = self.until_state(made.id, State.ACTIVE)
         if point == ENDING:
-            self.site.client.cancel(made.id)
+            self._place.client.cancel(made.id)
         return made
 
     def short_lease(self, seconds: float) -> tuple[str, datetime]:
@@ -78,25 +107,10 @@ class Killed:
                 return lease.id, end
         raise AssertionError(f"no server comes up within {seconds:g} seconds and four times that")
 
-    def kill(self, victim: str) -> None:
-        """Kills it with SIGKILL and starts it again at once; returns when it works."""
-        hub = self.site.hub
-        match victim:
-            case "hub":
-                hub.end("hub", signal.SIGKILL)
-                hub.start_hub()
-            case "service":
-                # Its keeper starts it again.
-                service = hub.process("service")
-                service.kill()
-                until(lambda: not service.is_running(), "the service has ended")
-                until(self._answers, "the service is back")
-            case part:
-                self.site.cluster.restart(part, signal.SIGKILL)
-
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the service does."""
         try:
-            return self.site.hub.call("GET", "/health/live").is_success
+            return self._place.hub.call("GET", "/health/live").is_success
         except httpx.TransportError:
             return False
 
@@ -104,7 +118,7 @@ class Killed:
         """What is not in order, pods without a lease among it; a part that does not answer yet is
         not either."""
         try:
-            return of_servers(self.site.hub, self.database, self.running(), self.accepted)
+            return of_servers(self._place.hub, self.database, self.running(), self.accepted)
         except (httpx.HTTPError, KubectlError) as error:
             return [f"{type(error).__name__}: {error}"]
 
@@ -119,7 +133,7 @@ class Killed:
 
     def running(self) -> set[str]:
         """Reservations of which the cluster has a pod that is not over."""
-        found = self.site.kubectl.get("pods", "-l", LABEL_RESERVATION)["items"]
+        found = self._place.kubectl.get("pods", "-l", LABEL_RESERVATION)["items"]
         return {
             str(pod["metadata"]["labels"][LABEL_RESERVATION])
             for pod in found
@@ -136,9 +150,9 @@ class Killed:
             lambda: self.state(key) in states,
             f"{key} is {' or '.join(states)}",
             patience=PATIENCE,
-            seen=lambda: (self.state(key), self.site.hub.logs()[-3000:]),
+            seen=lambda: (self.state(key), self._place.hub.logs()[-3000:]),
         )
-        return self.site.client.reservation(key)
+        return self._place.client.reservation(key)
 
     def expires(self, key: str) -> datetime:
         rows = self.database.rows("SELECT expires_at FROM reservations WHERE id = :id", id=key)
@@ -149,10 +163,9 @@ class Killed:
     def settle(self) -> None:
         """Checks that everything is in order, ends what still lives, and checks again."""
         self.assert_sound()
-        admin = self.site.hub.token(ADMIN)
         for key in self.accepted:
             if self.state(key) in LIVE:
-                self.site.hub.call("DELETE", f"/reservations/{key}", admin)
+                self._place.hub.call("DELETE", f"/reservations/{key}", self._place.token)
         until(
             lambda: all(self.state(key) not in LIVE for key in self.accepted),
             "all are over",
@@ -163,6 +176,30 @@ class Killed:
 
     def close(self) -> None:
         self.database.close()
+
+
+class Killed(Lives):
+    """A site of which parts are killed, and parts of its cluster."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site, Database(site.hub))
+        self.site = site
+
+    def kill(self, victim: str) -> None:
+        """Kills it with SIGKILL and starts it again at once; returns when it works."""
+        hub = self.site.hub
+        match victim:
+            case "hub":
+                hub.end("hub", signal.SIGKILL)
+                hub.start_hub()
+            case "service":
+                # Its keeper starts it again.
+                service = hub.process("service")
+                service.kill()
+                until(lambda: not service.is_running(), "the service has ended")
+                until(self.answers, "the service is back")
+            case part:
+                self.site.cluster.restart(part, signal.SIGKILL)
 
 
 def processes(keys: Sequence[str]) -> set[str]:

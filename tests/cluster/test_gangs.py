@@ -32,7 +32,7 @@ c.GpuDev.nodes = [
 """
 
 #: All processes meet at rank 0 and tell each other their ranks, as a launcher's store does it.
-_MEET = """
+MEET = """
 import json, os, socket, sys, time
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 at = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -86,7 +86,7 @@ def test_ssh_from_the_server_to_a_worker_needs_a_name_only(site: Site, pair: Res
 
 
 def test_processes_on_both_meet(site: Site, pair: Reservation) -> None:
-    site.inside(pair, f"cat > /tmp/meet.py <<'END'\n{_MEET}\nEND\n")
+    site.inside(pair, f"cat > /tmp/meet.py <<'END'\n{MEET}\nEND\n")
     site.inside(pair, "scp -q /tmp/meet.py rank-1:/tmp/meet.py")
     both = site.inside(
         pair, "ssh rank-1 python3 /tmp/meet.py & python3 /tmp/meet.py; wait; echo done"

@@ -15,11 +15,15 @@ class Database:
     """Read only; every query is a transaction of its own.
 
     Args:
+        hub: whose database it is; None where the address is given.
         url: as for the service; without it, the SQLite file in the Hub's service directory.
     """
 
-    def __init__(self, hub: RunningHub, url: str | None = None) -> None:
-        self._engine = create_engine(url or f"sqlite:///{hub.data_dir / 'gpudev.sqlite'}")
+    def __init__(self, hub: RunningHub | None, url: str | None = None) -> None:
+        if url is None:
+            assert hub is not None
+            url = f"sqlite:///{hub.data_dir / 'gpudev.sqlite'}"
+        self._engine = create_engine(url)
 
     def rows(self, query: str, **values: Any) -> list[Mapping[str, Any]]:
         with self._engine.connect() as connection:

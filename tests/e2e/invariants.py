@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import Any, Protocol
 
 import psutil
 
@@ -21,6 +22,12 @@ from .waiting import until
 
 _MARK = "GPUDEV_RESERVATION"
 _PUNCTUAL = timedelta(seconds=promises.PUNCTUAL_S)
+
+
+class HubApi(Protocol):
+    """A Hub that is asked as an administrator, wherever it runs."""
+
+    def api(self, method: str, path: str) -> Any: ...
 
 
 def of_database(database: Database) -> list[str]:
@@ -38,7 +45,7 @@ def of_machine(hub: RunningHub, database: Database, accepted: Iterable[str] = ()
 
 
 def of_servers(
-    hub: RunningHub, database: Database, running: set[str], accepted: Iterable[str] = ()
+    hub: HubApi, database: Database, running: set[str], accepted: Iterable[str] = ()
 ) -> list[str]:
     """The same but for disks, wherever servers run.
 
@@ -138,7 +145,7 @@ def _running(running: set[str], database: Database) -> Iterator[str]:
             yield f"{key} is still stopping"
 
 
-def _hub_servers(hub: RunningHub, database: Database) -> Iterator[str]:
+def _hub_servers(hub: HubApi, database: Database) -> Iterator[str]:
     live = ", ".join(f"'{state.value}'" for state in LIVE)
     leased = {
         (row["user"], row["server_name"])
