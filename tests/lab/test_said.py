@@ -67,7 +67,8 @@ def test_what_a_server_sees() -> None:
 
 
 async def test_what_limits_an_extension(store: Store, tmp_path: Path) -> None:
-    for limits in ({"max_extension_hours": 1}, {"max_total_hours": 2}, {}):
+    several: list[dict[str, Any]] = [{"max_extension_hours": 1}, {"max_total_hours": 2}, {}]
+    for limits in several:
         policy = Policy(default=PolicyRule(max_hours=24, **limits))
         world = make_world(store, tmp_path, policy=policy)
         lease = await world.running(await world.reserve("ada", gpu_type="t4-small", hours=1))
