@@ -19,7 +19,7 @@ from gpudev_client import words
 from gpudev_service import planner
 from gpudev_service.actor import SERVICE
 from gpudev_service.fleet import is_coming
-from gpudev_service.store import memory
+from gpudev_service.store import invariants, memory
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 from . import facts
@@ -45,10 +45,6 @@ _NO_START = {
     planner.Reason.QUOTA_TOO_SMALL: "it is more than you may have at once",
     planner.Reason.ELSEWHERE: "the nodes that could hold it are not where it may be",
 }
-
-#: What it takes to carry out a start that is due; nobody calls that late.
-PUNCTUAL_S = 1.0
-
 
 _table = cast("Table", ReservationRow.__table__)
 _MOVE = (
@@ -194,7 +190,7 @@ def _promised_again(
 def late(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
     """A start that comes later than promised stands in the history with its cause."""
     promised = row.planned_start
-    if promised is None or (now - promised).total_seconds() <= PUNCTUAL_S:
+    if promised is None or not invariants.is_late(promised, now):
         return []
     by = words.duration((now - promised).total_seconds())
     reason = f"The start comes {by} late: {_CAUSES[planner.Reason.STARTED_LATE]}."

@@ -1,9 +1,6 @@
-"""The tables. What must never be wrong is a constraint here, so that wrong code is refused:
-
-- one lease per GPU: the primary key of `lease_units` is (node, unit);
-- one live reservation per disk, and per server of a user: partial unique indexes;
-- one disk of a name per user among those that are not deleted: a partial unique index;
-- a lease has an end after its start, a state is one of the known ones: check constraints.
+"""The tables. What must never be wrong is a constraint here where the database can see it, so that
+wrong code is refused; `invariants` names what holds and which constraints hold it. One more: a user
+has one disk of a name among those that are not deleted, by a partial unique index.
 
 Rows are named `...Row` to keep them apart from the API's models. Datetimes are aware and UTC.
 """

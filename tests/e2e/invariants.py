@@ -7,21 +7,24 @@ are back, so it is asked for until a deadline.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from itertools import groupby
 from typing import Any, Protocol
 
 import psutil
 
-from gpudev_client.states import LEASED, LIVE, WAITING, State
-from gpudev_service.operations import promises
+from gpudev_client.states import LEASED, LIVE, State
+from gpudev_service.store import invariants
+from gpudev_service.store.invariants import Invariant, Promise, Unit
 from tests.fixtures.hub import RunningHub
 
 from .database import Database, moment
 from .waiting import until
 
 _MARK = "GPUDEV_RESERVATION"
-_PUNCTUAL = timedelta(seconds=promises.PUNCTUAL_S)
+#: Of a reservation whose GPUs are gone before its server was there.
+_PLACED_AGAIN = (State.PREPARING, State.QUEUED)
 
 
 class HubApi(Protocol):
@@ -32,7 +35,7 @@ class HubApi(Protocol):
 
 def of_database(database: Database) -> list[str]:
     """What is wrong with the rows; empty when they are sound."""
-    return [*_units(database), *_shared(database), *_promises(database)]
+    return [*_rows(database), *_promises(database)]
 
 
 def of_machine(hub: RunningHub, database: Database, accepted: Iterable[str] = ()) -> list[str]:
@@ -72,59 +75,47 @@ def assert_sound(hub: RunningHub, database: Database, accepted: Iterable[str] = 
     )
 
 
-def _units(database: Database) -> Iterator[str]:
-    """Units and leases agree: none held without a lease, none missing to one."""
-    rows = database.rows(
-        "SELECT r.id, r.state, r.nodes * r.units_per_node AS wanted, "
-        "(SELECT count(*) FROM lease_units u WHERE u.reservation_id = r.id) AS held "
-        "FROM reservations r"
+def _rows(database: Database) -> Iterator[str]:
+    """Reservations and what they hold, by one statement: one moment's."""
+    found = database.rows(
+        'SELECT r.id, r.state, r.nodes, r.units_per_node, r.disk_id, r."user", r.server_name, '
+        "u.node, u.unit FROM reservations r LEFT JOIN lease_units u ON u.reservation_id = r.id"
     )
-    for row in rows:
-        state, held = State(row["state"]), row["held"]
-        if state is State.STOPPING and held in (0, row["wanted"]):
-            continue
-        if held != (row["wanted"] if state in LEASED else 0):
-            yield f"{row['id']} is {state} and holds {held} units of {row['wanted']}"
-
-
-def _shared(database: Database) -> Iterator[str]:
-    """One live reservation per disk and per server."""
-    live = ", ".join(f"'{state.value}'" for state in LIVE)
-    for columns, what in (("disk_id", "disk"), ('"user", server_name', "server")):
-        rows = database.rows(
-            f"SELECT count(*) AS number, {columns} FROM reservations "  # noqa: S608 - constants
-            f"WHERE state IN ({live}) AND {columns.partition(',')[0]} IS NOT NULL "
-            f"GROUP BY {columns}"
-        )
-        yield from (f"a {what} is in use twice: {row}" for row in rows if row["number"] > 1)
+    reservations = {row["id"]: row for row in found}.values()
+    held = [Unit(row["node"], row["unit"], row["id"]) for row in found if row["node"] is not None]
+    yield from invariants.units(reservations, held)
+    yield from invariants.shared(reservations)
 
 
 def _promises(database: Database) -> Iterator[str]:
-    """No start is later than it was first promised, unless the history says that it moved; what it
-    takes to carry a start out is not late."""
-    moved = {
-        row["reservation_id"]
-        for row in database.rows("SELECT reservation_id FROM history WHERE kind = 'promise'")
-    }
-    for row in database.rows(
-        "SELECT id, state, planned_start, first_promise, starts_at FROM reservations"
-    ):
-        first, start = moment(row["first_promise"]), moment(row["starts_at"])
-        planned = moment(row["planned_start"])
-        if row["id"] in moved:
-            continue
-        if State(row["state"]) in WAITING and planned is None:
-            yield f"{row['id']} waits without a promised start"
-        if State(row["state"]) not in WAITING:
-            planned = None
-        for later, allowed in ((start, _PUNCTUAL), (planned, timedelta(0))):
-            if first is not None and later is not None and later > first + allowed:
-                yield f"{row['id']} was promised {first} and has {later}"
+    """Each start against what the history has told of it, to the last entry; by one statement."""
+    found = database.rows(
+        "SELECT r.id, r.state, r.planned_start, r.first_promise, r.starts_at, "
+        "h.kind, h.state AS told_state, h.data "
+        "FROM reservations r LEFT JOIN history h ON h.reservation_id = r.id "
+        "AND h.kind IN ('promise', 'transition') ORDER BY r.id, h.id"
+    )
+    broken = Invariant.NO_DELAY_IN_SILENCE.broken
+    for key, entries in groupby(found, lambda row: row["id"]):
+        told = list(entries)
+        row = told[0]
+        promise = Promise(moment(row["first_promise"]))
+        for entry in told:
+            data = json.loads(entry["data"]) if isinstance(entry["data"], str) else entry["data"]
+            if entry["kind"] == "promise":
+                if not promise.told(moment(data["from"]), moment(data["to"])):
+                    yield broken(f"{key} was promised {promise.start}, and not as told: {data}")
+            elif (data and data.get("from"), entry["told_state"]) == _PLACED_AGAIN:
+                promise.placed_again()
+        planned, begun = moment(row["planned_start"]), moment(row["starts_at"])
+        for what in promise.kept(State(row["state"]), planned, begun):
+            yield broken(f"{key} {what}")
 
 
 def _accepted(database: Database, accepted: Iterable[str]) -> Iterator[str]:
     known = {row["id"] for row in database.rows("SELECT id FROM reservations")}
-    yield from (f"{key} was accepted and is gone" for key in accepted if key not in known)
+    stays = Invariant.ACCEPTED_STAYS.broken
+    yield from (stays(f"{key} is gone") for key in accepted if key not in known)
     for row in database.rows("SELECT reservation_id FROM snapshots WHERE state = 'taking'"):
         yield f"a snapshot for {row['reservation_id']} is not finished"
 
@@ -134,10 +125,11 @@ def _running(running: set[str], database: Database) -> Iterator[str]:
         row["id"]: (State(row["state"]), row["server_lost_at"])
         for row in database.rows("SELECT id, state, server_lost_at FROM reservations")
     }
+    without = Invariant.NO_SERVER_WITHOUT_A_LEASE.broken
     for key in running:
         state = states.get(key, (None, None))[0]
         if state not in LEASED:
-            yield f"{key} is {state} and still has processes"
+            yield without(f"{key} is {state} and still has processes")
     for key, (state, lost_at) in states.items():
         if state is State.ACTIVE and key not in running and lost_at is None:
             yield f"{key} is active, without a process and not noticed"
@@ -156,7 +148,8 @@ def _hub_servers(hub: HubApi, database: Database) -> Iterator[str]:
     for user in hub.api("GET", "users?include_stopped_servers=1"):
         for name, row in user["servers"].items():
             if (row["ready"] or row["pending"]) and (user["name"], name) not in leased:
-                yield f"the Hub has the server {user['name']}/{name} without a reservation"
+                what = f"the Hub has the server {user['name']}/{name}"
+                yield Invariant.NO_SERVER_WITHOUT_A_LEASE.broken(what)
 
 
 def _disks(hub: RunningHub, database: Database) -> Iterator[str]:

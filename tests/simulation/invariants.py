@@ -1,4 +1,4 @@
-"""What must hold after every step, whatever happened in it.
+"""Whether the invariants of the store hold after every step, whatever happened in it.
 
 The checker remembers what it saw and judges the change as well as the state.
 """
@@ -6,6 +6,7 @@ The checker remembers what it saw and judges the change as well as the state.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,16 +14,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client.states import FINAL, LIVE, WAITING, State
+from gpudev_client.states import FINAL, WAITING, State
 from gpudev_service.context import Context
 from gpudev_service.operations import views
 from gpudev_service.operations.transitions import ALLOWED
+from gpudev_service.store.invariants import Invariant, Unit, is_late, shared, units
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, PlacementRow, ReservationRow
 
 from .doubles import Machine
 
-#: A start that is carried out within this time is not late.
-_PUNCTUAL = timedelta(seconds=1)
 #: A start that comes late by no more keeps its planned end; and what rounding may add.
 _SHORTER = timedelta(seconds=65)
 #: What may still change in a row that is over: a disk that is purged, a report that came late.
@@ -69,18 +69,20 @@ class Checker:
                     .order_by(HistoryRow.id)
                 )
             )
-            units = list(await session.scalars(select(LeaseUnitRow)))
+            held = list(await session.scalars(select(LeaseUnitRow)))
             places = list(await session.scalars(select(PlacementRow)))
             self._history(entries)
             for row in rows:
                 self._row(row)
-            self._units(ctx, rows, units, places)
-            _disks(rows)
+            _sound(units(rows, (Unit(one.node, one.unit, one.reservation_id) for one in held)))
+            _sound(shared(rows))
+            self._units(ctx, rows, held, places)
             await self._positions(ctx, session)
 
     # --- one reservation ------------------------------------------------------------------------
 
     def _history(self, entries: list[HistoryRow]) -> None:
+        told = Invariant.STATES_ARE_TOLD
         for entry in entries:
             self.last_entry = entry.id
             key = entry.reservation_id
@@ -93,10 +95,10 @@ class Checker:
             elif entry.kind == "transition":
                 before, state = self.last_state.get(key), State(entry.state)
                 if before is None:
-                    _must(state in WAITING, f"{key} begins as {state}")
+                    _must(told, state in WAITING, f"{key} begins as {state}")
                 else:
-                    _must(state in ALLOWED[before], f"{key} went from {before} to {state}")
-                    _must(entry.data["from"] == before, f"{key}: history says {entry.data}")
+                    _must(told, state in ALLOWED[before], f"{key} went from {before} to {state}")
+                    _must(told, entry.data["from"] == before, f"{key}: history says {entry.data}")
                 if (before, state) == (State.PREPARING, State.QUEUED):  # placed again, and told so
                     known.promise = known.expires_at = None
                     known.extended = 0.0
@@ -106,43 +108,49 @@ class Checker:
 
     def _row(self, row: dict[str, Any]) -> None:
         key, state = row["id"], State(row["state"])
-        _must(key in self.seen, f"{key} has no history")
-        known = self.seen[key]
-        _must(self.last_state[key] == state, f"{key} is {state}, history: {self.last_state[key]}")
+        told, ends = Invariant.STATES_ARE_TOLD, Invariant.ENDS_ARE_TOLD
+        _must(told, key in self.seen, f"{key} has no history")
+        known, last = self.seen[key], self.last_state[key]
+        _must(told, last == state, f"{key} is {state}, history: {last}")
         if known.final is not None:
             kept = {name: value for name, value in row.items() if name not in _MAY_CHANGE}
-            _must(kept == known.final, f"{key} was over and has changed: {kept} {known.final}")
+            changed = f"{key} was over and has changed: {kept} {known.final}"
+            _must(Invariant.OVER_IS_OVER, kept == known.final, changed)
             return
         self._promise(key, row, known)
         if known.expires_at is not None and row["expires_at"] is not None:
             moved = row["expires_at"] - known.expires_at
-            told = timedelta(seconds=round(known.extended * 3600))
-            _must(
-                abs(moved - told) < timedelta(seconds=1), f"{key}: end moved {moved}, told {told}"
-            )
+            by = timedelta(seconds=round(known.extended * 3600))
+            fits = abs(moved - by) < timedelta(seconds=1)
+            _must(ends, fits, f"{key}: end moved {moved}, told {by}")
         if state in {State.PREPARING, State.ACTIVE}:
             length = timedelta(seconds=row["duration_s"] + row["extension_s"])
             shorter = row["starts_at"] + length - row["expires_at"]
-            _must(abs(shorter) <= _SHORTER, f"{key} is shorter than its {length} by {shorter}")
+            what = f"{key} is shorter than its {length} by {shorter}"
+            _must(ends, abs(shorter) <= _SHORTER, what)
         known.expires_at, known.extended, known.state = row["expires_at"], 0.0, state
         if state in FINAL:
             known.final = {name: value for name, value in row.items() if name not in _MAY_CHANGE}
 
     def _promise(self, key: str, row: dict[str, Any], known: Seen) -> None:
         first, start = row["first_promise"], row["starts_at"]
+        silence = Invariant.NO_DELAY_IN_SILENCE
         _must(
+            silence,
             known.first_promise is None or first == known.first_promise,
             f"{key}: the first promise changed",
         )
         known.first_promise = first
         if known.promise is not None and row["planned_start"] is not None:
             _must(
+                silence,
                 row["planned_start"] <= known.promise,
                 f"{key}: start moved from {known.promise} to {row['planned_start']} in silence",
             )
         if start is not None and start != known.starts_at and known.promise is not None:
             _must(
-                start - known.promise <= _PUNCTUAL,
+                silence,
+                not is_late(known.promise, start),
                 f"{key}: promised {known.promise}, began {start}, and the history does not say why",
             )
         known.promise = row["planned_start"] or known.promise
@@ -154,68 +162,68 @@ class Checker:
         self,
         ctx: Context,
         rows: list[dict[str, Any]],
-        units: list[LeaseUnitRow],
+        units_held: list[LeaseUnitRow],
         places: list[PlacementRow],
     ) -> None:
+        """What only the fleet and the placements tell of them."""
+        one, whole = Invariant.ONE_LEASE_PER_GPU, Invariant.LEASES_HOLD_WHAT_THEY_ARE_OF
         types = ctx.fleet.types()
         sizes = {
             (node.name, node.gpu_type): types[node.gpu_type].units_per_node
             for node in ctx.fleet.nodes()
         }
         held: dict[str, set[tuple[str, int]]] = {}
-        for unit in units:
+        for unit in units_held:
             # A node may have become another one since.
             size = sizes.get((unit.node, unit.gpu_type), unit.unit + 1)
-            _must(0 <= unit.unit < size, f"{unit.node} has no unit {unit.unit}")
+            _must(whole, 0 <= unit.unit < size, f"{unit.node} has no unit {unit.unit}")
             held.setdefault(unit.reservation_id, set()).add((unit.node, unit.unit))
-        total = sum(len(found) for found in held.values())
-        _must(total == len({(u.node, u.unit) for u in units}), "a unit is held twice")
         devices = Counter(
             device for place in places if place.reservation_id in held for device in place.gpu_ids
         )
-        _must(all(count == 1 for count in devices.values()), f"a device is held twice: {devices}")
+        once = all(count == 1 for count in devices.values())
+        _must(one, once, f"a device is held twice: {devices}")
         placed: dict[str, set[tuple[str, int]]] = {}
         for place in places:
             found = placed.setdefault(place.reservation_id, set())
             found |= {(place.node, unit) for unit in place.units}
         for row in rows:
-            key, state = row["id"], State(row["state"])
+            key = row["id"]
             mine = held.pop(key, set())
-            due = row["nodes"] * row["units_per_node"]
-            if state in {State.PREPARING, State.ACTIVE} or (state is State.STOPPING and mine):
-                _must(len(mine) == due, f"{key} is {state} with {len(mine)} of {due} units")
+            if mine:
                 nodes = Counter(node for node, _ in mine)
                 shape = set(nodes.values()) == {row["units_per_node"]}
-                _must(shape, f"{key}: {nodes} is not {row['units_per_node']} per node")
-                _must(mine == placed.get(key), f"{key}: holds {mine}, placed {placed.get(key)}")
-            else:
-                _must(not mine, f"{key} is {state} and holds {mine}")
+                _must(whole, shape, f"{key}: {nodes} is not {row['units_per_node']} per node")
+                where = placed.get(key)
+                _must(whole, mine == where, f"{key}: holds {mine}, placed {where}")
             process = self.machine.processes.get(key)
             if process is not None and not mine:
-                _must(not process.began_with_lease, f"{key}: its GPUs went before its server")
-        _must(not held, f"units of nobody: {held}")
+                without = Invariant.NO_SERVER_WITHOUT_A_LEASE
+                bare = not process.began_with_lease
+                _must(without, bare, f"{key}: its GPUs went before its server")
 
     async def _positions(self, ctx: Context, session: AsyncSession) -> None:
         waiting = list(
             await session.scalars(select(ReservationRow).where(ReservationRow.state.in_(WAITING)))
         )
         shown = await views.reservations(ctx, session, waiting)
+        count = Invariant.PLACES_COUNT_FROM_ONE
         by_type: dict[str, list[int]] = {}
         for view in shown:
-            _must((view.position is None) == (view.promised_start is None), f"{view.id}: position")
+            both = (view.position is None) == (view.promised_start is None)
+            _must(count, both, f"{view.id}: position")
             if view.position is not None:
                 by_type.setdefault(view.gpu_type, []).append(view.position)
         for kind, positions in by_type.items():
-            _must(sorted(positions) == list(range(1, len(positions) + 1)), f"{kind}: {positions}")
+            fits = sorted(positions) == list(range(1, len(positions) + 1))
+            _must(count, fits, f"{kind}: {positions}")
 
 
-def _disks(rows: list[dict[str, Any]]) -> None:
-    used = Counter(r["disk_id"] for r in rows if r["disk_id"] and State(r["state"]) in LIVE)
-    _must(all(count == 1 for count in used.values()), f"a disk serves two: {used}")
-    servers = Counter((r["user"], r["server_name"]) for r in rows if State(r["state"]) in LIVE)
-    _must(all(count == 1 for count in servers.values()), f"a server serves two: {servers}")
-
-
-def _must(condition: bool, what: str) -> None:
+def _must(which: Invariant, condition: bool, what: str) -> None:
     if not condition:
+        raise Violation(which.broken(what))
+
+
+def _sound(wrong: Iterable[str]) -> None:
+    for what in wrong:
         raise Violation(what)

@@ -2,7 +2,8 @@
 
 A history is a small fleet with a queue: arrivals, bookings, early ends, cancellations, extensions,
 drains, servers that end too late and a service that is away. The ledger knows what was promised to
-whom first, and which causes were named; it shares nothing with the planner.
+whom first, and which causes were named; it shares nothing with the planner. It names none itself: a
+start is late because the service was away when it was due, which the history of events knows.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from gpudev_service.planner import (
     World,
     plan,
 )
+from gpudev_service.store import invariants
 
 SECOND = 1_000
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
 TURNOVER = 15 * SECOND
-#: Nobody calls a start late that is carried out within this time.
-PUNCTUAL = SECOND
+PUNCTUAL = round(invariants.PUNCTUAL.total_seconds() * SECOND)
 UNITS = 8
 
 
@@ -65,9 +66,12 @@ class Ledger:
             self.first.setdefault(key, slot.start_ms)
             self.latest[key] = slot.start_ms
 
-    def begun(self, key: str, hold: Hold, now: int) -> None:
+    def begun(self, key: str, hold: Hold, now: int, *, missed: bool = False) -> None:
+        """A start, and whether the service was away when it was due, and says so."""
         self.counts["starts"] += 1
-        if now > self.latest[key] + PUNCTUAL:  # the service writes it down
+        if now > self.latest[key] + PUNCTUAL:
+            if not missed:
+                raise Broken(f"{key} was due {self.latest[key]} and began {now}")
             self.caused.add(key)
             self.counts[f"cause {Reason.STARTED_LATE}"] += 1
         if now > self.first[key] + PUNCTUAL:
@@ -250,7 +254,8 @@ class History:
         slot, demand = self._slots.pop(key), self._demands.pop(key)
         until = min(self._now, slot.start_ms) + demand.duration_ms
         hold = Hold(key, dict.fromkeys(slot.nodes, slot.units_per_node), until)
-        self.ledger.begun(key, hold, self._now)
+        missed = self.ledger.latest[key] < self._away_until
+        self.ledger.begun(key, hold, self._now, missed=missed)
         self._holds[key] = hold
         heapq.heappush(self._ends, (until - TURNOVER, key))
         self._hear(self._world.begin(key, hold))

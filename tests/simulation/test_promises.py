@@ -1,5 +1,7 @@
 """Nobody starts later than first promised without a cause; `make r3` has more of the same."""
 
+import contextlib
+
 import pytest
 
 from gpudev_service.planner import Changes, Hold, Reason, Slot
@@ -32,6 +34,15 @@ def test_the_ledger_notices_a_late_start() -> None:
     ledger.latest["a"] = 2_001 + PUNCTUAL
     with pytest.raises(Broken, match="was promised"):
         ledger.begun("a", Hold("a", {"n1": 4}, 9_000), 1_001 + PUNCTUAL)
+
+
+def test_only_an_absence_of_the_service_excuses_a_late_start() -> None:
+    for missed in (False, True):
+        ledger = Ledger()
+        ledger.told(Changes({"a": SLOT}, {}, {}), now=0)
+        expected = contextlib.nullcontext() if missed else pytest.raises(Broken, match="was due")
+        with expected:
+            ledger.begun("a", Hold("a", {"n1": 4}, 9_000), 1_001 + PUNCTUAL, missed=missed)
 
 
 def test_the_ledger_notices_a_unit_that_two_hold() -> None:
