@@ -23,7 +23,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import holding, labels, places, running
+from . import holding, labels, places, quotas
 from .admission import Admitted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,7 +112,7 @@ async def world(
     turnover = ctx.settings.times.turnover_span
     if only is not None and not only:
         return World(nodes)
-    limits = await running.limits(ctx, session, only)
+    limits = await quotas.limits(ctx, session, only)
     held = await _held(ctx, session, only)
     own = {node.name: node.pool for node in nodes}
     holds = await _holds(session, held, own, only, turnover, limits)
@@ -170,7 +170,7 @@ async def _holds(
     own: Mapping[str, str],
     only: Collection[str] | None,
     turnover: timedelta,
-    limits: running.Limits,
+    limits: quotas.Limits,
 ) -> list[planner.Hold]:
     """The leases on nodes of `own`, where each stands with its type. One on nodes of several types
     is to each of these types a lease of its own."""
@@ -208,7 +208,7 @@ def _demand(
     turnover: timedelta,
     now: datetime,
     among: frozenset[str] | None,
-    quotas: running.Quotas,
+    counted: quotas.Quotas,
 ) -> planner.Demand:
     # A booking whose time has come is due like any promise; only a future one is fixed in time. One
     # that has lost its place starts as soon as it can from its time on.
@@ -232,7 +232,7 @@ def _demand(
         booked_start_ms=None if lost else booked,
         not_before_ms=booked if lost else None,
         promise=promise,
-        quotas=quotas,
+        quotas=counted,
         among=among,
     )
 
@@ -271,7 +271,7 @@ def hypothetical(
         demand,
         priority=policy.of(groups).priority,
         booked_start_ms=booked,
-        quotas=running.quotas(policy, admitted.spec, user, groups),
+        quotas=quotas.of(policy, admitted.spec, user, groups),
         among=among,
     )
 

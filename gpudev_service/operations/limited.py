@@ -17,7 +17,7 @@ from gpudev_service.context import Context
 from gpudev_service.settings import GpuTypeSpec
 from gpudev_service.store.models import LeaseUnitRow, ReservationRow
 
-from . import holding, running
+from . import holding, quotas
 
 
 async def told(
@@ -33,7 +33,7 @@ async def told(
     found = {}
     for row in waiting:
         spec = types[row.gpu_type]
-        for quota in running.quotas(policy, spec, row.user, groups.get(row.user, ())):
+        for quota in quotas.of(policy, spec, row.user, groups.get(row.user, ())):
             has = held[row.user, row.gpu_type]
             if row.gpus > quota.most:
                 found[row.id] = _too_many(spec, row.gpus, quota.most)

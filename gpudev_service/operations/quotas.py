@@ -21,7 +21,7 @@ from gpudev_service.store.models import ReservationRow
 Quotas = tuple[planner.Quota, ...]
 
 
-def quotas(policy: Policy, spec: GpuTypeSpec, user: str, groups: Iterable[str]) -> Quotas:
+def of(policy: Policy, spec: GpuTypeSpec, user: str, groups: Iterable[str]) -> Quotas:
     """Those of somebody in these groups; shares of a type without GPUs are no GPUs."""
     most = policy.of(groups).max_running_gpus if spec.gpus_per_node else None
     return () if most is None else (planner.Quota(user, most),)
@@ -56,7 +56,7 @@ async def limits(
     without = set()
     for gpu_type, user in {(one.gpu_type, one.user) for one in rows}:
         spec = types.get(gpu_type)
-        made[gpu_type, user] = quotas(policy, spec, user, latest[user]) if spec else ()
+        made[gpu_type, user] = of(policy, spec, user, latest[user]) if spec else ()
         if spec and spec.gpus_per_node and not made[gpu_type, user]:
             without.add(user)
     found = {one.id: made[one.gpu_type, one.user] for one in rows}
