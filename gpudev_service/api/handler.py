@@ -36,6 +36,12 @@ from .storage import refusal_of
 
 log = logging.getLogger(__name__)
 
+_BROKEN = "The database cannot be used until an administrator has put it right."
+_UNKNOWN = (
+    "The database went away while this was being stored, and it may have been done. "
+    "Try again with the same Idempotency-Key, or look first whether it was."
+)
+
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -89,6 +95,8 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
             await self._admit()
         except Refusal as refusal:
             await self.refuse_body(refusal)
+        except StoreUnavailable as error:  # whose a reservation is, is asked there
+            await self.refuse_body(self._of_store(error))
 
     async def _admit(self) -> None:
         auth, limit = self.service.auth, self.service.limit
@@ -174,25 +182,25 @@ class ApiHandler(HubOAuthenticated, BodyHandler):
                 await self._dispatch(raw)
         except Refusal as refusal:
             self.refuse(refusal)
-        except StoreBroken as error:
-            log.warning("request %s: %s", self.request_id, error)
-            said = "The database cannot be used until an administrator has put it right."
-            self.refuse(Refusal("unavailable", said))
-        except OutcomeUnknown:
-            log.warning("request %s: the database went away during a commit", self.request_id)
-            said = (
-                "The database went away while this was being stored, and it may have been done. "
-                "Try again with the same Idempotency-Key, or look first whether it was."
-            )
-            self.refuse(Refusal("unavailable", said))
-        except StoreUnavailable:
-            log.warning("request %s: the database is away", self.request_id)
-            self.refuse(Refusal("unavailable", "The database is away for a moment. Try again."))
+        except StoreUnavailable as error:
+            self.refuse(self._of_store(error))
         except DiskError as error:
             log.warning("request %s: %s: %s", self.request_id, type(error).__name__, error)
             self.refuse(refusal_of(error))
 
     get = head = post = put = patch = delete = options = _answer
+
+    def _of_store(self, error: StoreUnavailable) -> Refusal:
+        """What callers are told of a database that cannot be used; the log says more."""
+        match error:
+            case StoreBroken():
+                told, said = str(error), _BROKEN
+            case OutcomeUnknown():
+                told, said = "the database went away during a commit", _UNKNOWN
+            case _:
+                told, said = "the database is away", "The database is away for a moment. Try again."
+        log.warning("request %s: %s", self.request_id, told)
+        return Refusal("unavailable", said)
 
     async def _dispatch(self, raw: bytes) -> None:
         route = cast("Route", self.route)

@@ -159,7 +159,12 @@ class Runner:
             if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return [*found, *self._fleet_health(now), self._clock_health(now)]
+        return [*found, *self._damage(now), *self._fleet_health(now), self._clock_health(now)]
+
+    def _damage(self, now: datetime) -> Iterator[LoopHealth]:
+        """Of a database that was found damaged: what the loops read may still be whole."""
+        if damage := self._ctx.store.damage:
+            yield LoopHealth(name="database", last_run_at=now, ok=False, message=damage)
 
     def _clock_health(self, now: datetime) -> LoopHealth:
         drift, clocks, wrong = self._ctx.clock.drift(), self._ctx.other_clocks, []

@@ -29,7 +29,7 @@ from gpudev_service.disks.base import DiskError
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 from gpudev_service.operations import status
-from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.errors import OutcomeUnknown, StoreBroken, StoreUnavailable
 
 from . import headers, menu, rendering
 from .addresses import Addresses
@@ -337,7 +337,8 @@ class PageHandler(HubOAuthenticated, BodyHandler):
         """An error in the look of the pages: what a person can do about it, never how it came."""
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, StoreUnavailable):
-            error = Refusal("unavailable", "The database is away for a moment. Try again soon.")
+            log.warning("request %s: %s", self.request_id, error)
+            error = Refusal("unavailable", _of_store(error))
         if isinstance(error, DiskError):
             log.warning("request %s: %s: %s", self.request_id, type(error).__name__, error)
             error = refusal_of(error)
@@ -397,6 +398,20 @@ def local(address: str) -> str:
         return "/"
     path = "/" + parts.path.lstrip("/\\")
     return f"{path}?{parts.query}" if parts.query else path
+
+
+def _of_store(error: StoreUnavailable) -> str:
+    """What somebody can do who has no key for a second try."""
+    match error:
+        case StoreBroken():
+            return "The database cannot be used until an administrator has put it right."
+        case OutcomeUnknown():
+            return (
+                "The database went away while this was being stored, and it may have been done. "
+                "Look first whether it was, and try again if not."
+            )
+        case _:
+            return "The database is away for a moment. Try again soon."
 
 
 def _given(arguments: dict[str, list[bytes]]) -> dict[str, list[bytes]]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from . import address, inline
-from .errors import StoreMisconfigured
+from .errors import StoreBroken, StoreMisconfigured
 
 # Any number will do as long as every gpudev uses the same; advisory locks are per database.
 WRITE_LOCK = 0x67707564
@@ -61,16 +62,54 @@ _COMMON: Mapping[str, Any] = MappingProxyType(
 )
 
 
+class _File:
+    """Whether a SQLite database is still the file that was opened first.
+
+    SQLite goes on with one that has been replaced or removed: what it accepts then is gone with the
+    process, and new connections join another file with the journal of this one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, int] | None = None
+
+    def opened(self) -> None:
+        """A connection to it is there."""
+        self._opened = self._opened or self._found()
+
+    def check(self) -> None:
+        """Raises `StoreBroken` where it is not."""
+        if self._opened is not None and self._found() != self._opened:
+            raise StoreBroken(
+                "The database cannot be used: its file was replaced or removed while it was in use;"
+                " stop the service, restore the file or a backup, and start it again."
+            )
+
+    def forget(self) -> None:
+        """All connections are closed."""
+        self._opened = None
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """One engine for write transactions, one for reading."""
 
     write: AsyncEngine
     read: AsyncEngine
+    file: _File | None = None
 
     async def dispose(self) -> None:
         await self.write.dispose()
         await self.read.dispose()
+        if self.file is not None:
+            self.file.forget()
 
 
 def create(url: URL, patience: float) -> Engines:
@@ -91,6 +130,7 @@ def migration_engine(url: URL, patience: float) -> AsyncEngine:
         return _sqlite(
             url,
             wait_ms,
+            _File(address.sqlite_file(url)),
             begin="BEGIN IMMEDIATE",
             foreign_keys=False,
             # A table that is copied takes its time, in which a signal may come.
@@ -137,22 +177,26 @@ async def begin_write(session: AsyncSession) -> str | None:
 
 
 def _sqlite_engines(url: URL, wait_ms: int) -> Engines:
+    file = _File(address.sqlite_file(url))
     return Engines(
-        write=_sqlite(url, wait_ms, begin="BEGIN IMMEDIATE", pool_size=1, max_overflow=2),
+        write=_sqlite(url, wait_ms, file, begin="BEGIN IMMEDIATE", pool_size=1, max_overflow=2),
         read=_sqlite(
             url,
             wait_ms,
+            file,
             begin="BEGIN DEFERRED",
             read_only=True,
             pool_size=_READERS,
             max_overflow=_MORE_READERS,
         ),
+        file=file,
     )
 
 
 def _sqlite(
     url: URL,
     wait_ms: int,
+    file: _File,
     *,
     begin: str,
     read_only: bool = False,
@@ -176,6 +220,7 @@ def _sqlite(
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def create_private(*_: Any) -> None:
+        file.check()
         # SQLite would create the file readable for everybody; the journal takes its mode. A file
         # that is there must not be opened here: closing it again would take all of this process's
         # locks on it away (POSIX), and another process could change it under our transactions.
@@ -186,9 +231,11 @@ def _sqlite(
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
         _execute_all(connection, pragmas)
+        file.opened()
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin_transaction(connection: Connection) -> None:
+        file.check()
         connection.exec_driver_sql(begin)
 
     return engine

@@ -27,7 +27,7 @@ from gpudev_service.together import Apart
 from . import address, drivers
 from .errors import OutcomeUnknown, StoreBroken, StoreError, StoreUnavailable
 from .memory import Memory, Turn
-from .transient import is_transient, lasting_cause, name_of, pause_after
+from .transient import is_damage, is_transient, lasting_cause, name_of, pause_after
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class Store:
         #: Asked at the beginning of each write transaction, after it has the lock; not where tables
         #: are changed, which every replica does before it begins.
         self.fence: Fence | None = None
+        #: That a SQLite file was found damaged; nothing is written into it any more.
+        self.damage: str | None = None
         #: What is kept of one write transaction for the next.
         self.memory: Memory[Any] = Memory()
 
@@ -111,7 +113,7 @@ class Store:
             async with self._write(self._engines.write, attempt) as session:
                 yield session
         except (DBAPIError, PoolTimeoutError) as error:
-            _raise_lasting(error)
+            self._raise_lasting(error)
             if await self._took_place(attempt, error):
                 return
             raise StoreUnavailable(_UNAVAILABLE) from error
@@ -130,7 +132,7 @@ class Store:
             async with self._session(self._engines.read) as session, session.begin():
                 yield session
         except (DBAPIError, PoolTimeoutError) as error:
-            _raise_lasting(error)
+            self._raise_lasting(error)
             raise StoreUnavailable(_UNAVAILABLE) from error
 
     async def run(
@@ -203,6 +205,7 @@ class Store:
     async def close(self) -> None:
         """Closes every connection. The store can be used again after it."""
         await self._engines.dispose()
+        self.damage = None
 
     async def _repeat(
         self,
@@ -218,7 +221,7 @@ class Store:
                 async with self._write(engine, attempt) as session:
                     result = await work(session)
             except (DBAPIError, PoolTimeoutError) as error:
-                _raise_lasting(error)
+                self._raise_lasting(error)
                 if await self._took_place(attempt, error):
                     return result
                 if number == attempts or too_late():
@@ -234,6 +237,8 @@ class Store:
     @asynccontextmanager
     async def _write(self, engine: AsyncEngine, attempt: _Attempt) -> AsyncIterator[AsyncSession]:
         async with self._my_turn():
+            if self.damage is not None:
+                raise StoreBroken(self.damage)
             async with self._session(engine) as session, session.begin():
                 attempt.xid = await drivers.begin_write(session)
                 if self.fence is not None and engine is self._engines.write:
@@ -267,6 +272,21 @@ class Store:
             self._holder = None
             self._turn.release()
 
+    def _raise_lasting(self, error: DBAPIError | PoolTimeoutError) -> None:
+        """Returns only for a failure that may pass by itself."""
+        if is_transient(error):
+            if self.damage is not None:
+                raise StoreBroken(self.damage) from error
+            return
+        cause = lasting_cause(error)
+        if cause is None:
+            raise error
+        said = f"The database cannot be used: {cause}."
+        if is_damage(error) and self.damage is None:
+            log.error("%s Nothing is written until the service is started again.", said)
+            self.damage = said
+        raise StoreBroken(said) from error
+
     def _session(self, engine: AsyncEngine) -> AsyncSession:
         return AsyncSession(engine, expire_on_commit=False)
 
@@ -297,16 +317,6 @@ class Store:
                 break
             await _pause(number)
         raise OutcomeUnknown(_UNAVAILABLE) from error
-
-
-def _raise_lasting(error: DBAPIError | PoolTimeoutError) -> None:
-    """Returns only for a failure that may pass by itself."""
-    if is_transient(error):
-        return
-    cause = lasting_cause(error)
-    if cause is None:
-        raise error
-    raise StoreBroken(f"The database cannot be used: {cause}.") from error
 
 
 def _in(seconds: float) -> Callable[[], bool]:

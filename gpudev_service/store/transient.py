@@ -24,6 +24,8 @@ _PASSING = {
 }
 _CONNECTION_CLASS = "08"
 
+# What Python says, without a code, of text that is none: nothing else writes such.
+_GARBLED = "Could not decode to UTF-8"
 _FULL = "its disk is full"
 _DAMAGED = "it is damaged; restore a backup"
 #: What is the matter until somebody acts, by SQLite's primary codes and PostgreSQL's SQLSTATE.
@@ -74,8 +76,19 @@ def lasting_cause(error: BaseException) -> str | None:
     if not isinstance(error, DBAPIError):
         return None
     if isinstance(error.orig, sqlite3.Error):
+        if str(error.orig).startswith(_GARBLED):
+            return _DAMAGED
         return _LASTING.get(_primary(error.orig))
     return _LASTING.get(getattr(error.orig, "sqlstate", None) or "")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether a SQLite file is damaged. What is written into it from then on would be lost with it,
+    also where the part that is written to is still whole, or is still in memory."""
+    if not isinstance(error, DBAPIError) or not isinstance(error.orig, sqlite3.Error):
+        return False
+    broken = _primary(error.orig) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return broken or lasting_cause(error) == _DAMAGED
 
 
 def _primary(error: sqlite3.Error) -> int:
