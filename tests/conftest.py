@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.hub",
     "tests.fixtures.postgres",
     "tests.fixtures.store",
+    "tests.fixtures.world",
 ]
 
 # How long an example takes says something about the machine, not about the code. In CI the

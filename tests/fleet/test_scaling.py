@@ -21,7 +21,7 @@ from gpudev_service.loops.runner import Runner
 from gpudev_service.operations import capacity, reservations, servers
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, ScaleUp
 from gpudev_service.store.engine import Store
-from tests.fixtures.world import START, World, make_world
+from tests.fixtures.world import START, World
 from tests.kube.site import Site, site
 from tests.kube.things import GPU, node
 
@@ -55,13 +55,7 @@ async def there(tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def world(store: Store, tmp_path: Path, there: Site) -> World:
-    return world_of(there, store, tmp_path)
-
-
-def world_of(there: Site, store: Store, tmp_path: Path) -> World:
-    made = make_world(store, tmp_path, types=there.settings.gpu_types, nodes=())
-    made.ctx.settings, made.ctx.fleet = there.settings, there.fleet
-    return made
+    return there.world(store, tmp_path)
 
 
 def placeholders(there: Site) -> list[dict[str, Any]]:
@@ -144,7 +138,7 @@ async def test_a_placeholder_asks_for_another_node_than_those_that_are_there(
     growing = KubernetesType(scale_up=ScaleUp(max_nodes=6, minutes=MINUTES))
     kind = GROWING.model_copy(update={"kubernetes": growing})
     async with site(tmp_path, *old, *nameless, types=(kind,)) as there:
-        world = world_of(there, store, tmp_path)
+        world = there.world(store, tmp_path)
         await world.reserve(gpu_type="h100", gpus=1)
         await fleet_loop.run(world.ctx)
         (pod,) = placeholders(there)
@@ -163,7 +157,7 @@ async def test_a_type_whose_placeholder_is_refused_keeps_no_other_from_its_nodes
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site(tmp_path, types=(GROWING, SMALL)) as there:
-        world = world_of(there, store, tmp_path)
+        world = there.world(store, tmp_path)
         there.moody.barred = placeholder_prefix("h100")
         await world.reserve("ada", "h100", gpus=8)
         await world.reserve("bob", "l4", gpus=4)

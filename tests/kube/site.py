@@ -12,6 +12,8 @@ from gpudev_service.fleet import KubernetesFleet
 from gpudev_service.kube import Cluster, Timing
 from gpudev_service.kube.connection import connect
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec, Settings
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import World, make_world
 
 from .moody import Moody, moody_server, settings_for
 
@@ -44,6 +46,12 @@ class Site:
 
     def node(self, name: str) -> NodeSpec:
         return next(node for node in self.fleet.nodes() if node.name == name)
+
+    def world(self, store: Store, folder: Path) -> World:
+        """A service whose nodes are these."""
+        made = make_world(store, folder, types=self.settings.gpu_types, nodes=())
+        made.ctx.settings, made.ctx.fleet = self.settings, self.fleet
+        return made
 
     def freeze(self) -> None:
         """From now on nothing of the cluster is heard, and what is known is old."""

@@ -18,7 +18,7 @@ from gpudev_service.operations import labels, reservations, servers
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec, ScaleUp, Settings
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import DiskRow, ReservationRow
-from tests.fixtures.world import START, TYPES, World, make_world
+from tests.fixtures.world import START, TYPES, World, living
 from tests.kube.site import Site, site
 from tests.kube.things import node
 
@@ -37,10 +37,8 @@ CHOICES = {"link": ["fast", "slow"], ZONE: ["a", "b"]}
 
 @pytest.fixture
 async def there(store: Store, tmp_path: Path) -> AsyncIterator[World]:
-    made = make_world(store, tmp_path, nodes=NODES)
-    yield made
-    await made.ctx.background.close()
-    made.ctx.disks.close()
+    async with living(store, tmp_path, nodes=NODES) as made:
+        yield made
 
 
 async def refused(world: World, **asked: Any) -> Refusal:
@@ -171,14 +169,6 @@ async def test_a_disk_that_alone_is_in_the_way_is_named(there: World) -> None:
 
 # --- nodes of a cluster -----------------------------------------------------------------------
 
-H100 = GpuTypeSpec(name="h100", kubernetes=KubernetesType(), max_nodes=4)
-
-
-def within(store: Store, folder: Path, cluster: Site) -> World:
-    made = make_world(store, folder, types=cluster.settings.gpu_types, nodes=())
-    made.ctx.settings, made.ctx.fleet = cluster.settings, cluster.fleet
-    return made
-
 
 async def changed(world: World, cluster: Site, name: str, zone: str) -> None:
     """A node's label gets another value, and the fleet's loop has run."""
@@ -198,7 +188,7 @@ async def test_people_may_ask_for_what_the_operator_offers(tmp_path: Path) -> No
 async def test_who_waits_is_planned_anew_when_labels_change(store: Store, tmp_path: Path) -> None:
     nodes = [node(name, labels={ZONE: zone}) for name, zone in (("a", "x"), ("b", "y"))]
     async with site(tmp_path, *nodes) as cluster:
-        world = within(store, tmp_path, cluster)
+        world = cluster.world(store, tmp_path)
         holders = [await world.reserve("bob", "h100", gpus=8, hours=h) for h in (1, 2)]
         waits = await world.reserve(gpu_type="h100", gpus=8, node_labels={ZONE: "x"})
         plain = await world.reserve("eve", gpu_type="h100", gpus=8)
@@ -219,7 +209,7 @@ async def test_who_waits_is_planned_anew_when_labels_change(store: Store, tmp_pa
 async def test_a_promise_goes_to_another_node_that_has_them(store: Store, tmp_path: Path) -> None:
     nodes = [node(name, labels={ZONE: "x"}) for name in ("a", "b")]
     async with site(tmp_path, *nodes) as cluster:
-        world = within(store, tmp_path, cluster)
+        world = cluster.world(store, tmp_path)
         for hours in (1, 2):
             await world.reserve("bob", "h100", gpus=8, hours=hours)
         waits = await world.reserve(gpu_type="h100", gpus=8, node_labels={ZONE: "x"})
@@ -234,7 +224,7 @@ async def test_a_promise_goes_to_another_node_that_has_them(store: Store, tmp_pa
 async def test_a_lease_that_has_begun_stays_on_its_node(store: Store, tmp_path: Path) -> None:
     nodes = [node(name, labels={ZONE: "x"}) for name in ("a", "b")]
     async with site(tmp_path, *nodes) as cluster:
-        world = within(store, tmp_path, cluster)
+        world = cluster.world(store, tmp_path)
         lease = await world.reserve(gpu_type="h100", gpus=8, node_labels={ZONE: "x"})
         await changed(world, cluster, "a", "y")
         launch = await servers.launch(world.ctx, lease.id)
@@ -258,7 +248,7 @@ async def test_a_node_that_can_be_added_is_sure_to_have_what_its_type_is_chosen_
         ),
     )
     async with site(tmp_path, types=(growing,)) as cluster:
-        world = within(store, tmp_path, cluster)
+        world = cluster.world(store, tmp_path)
         wanted = {ZONE if sure else "private": "x"}
         if sure:
             got = await world.reserve(gpu_type="h100", gpus=8, node_labels=wanted)

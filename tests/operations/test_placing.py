@@ -28,10 +28,7 @@ async def there(tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def world(store: Store, tmp_path: Path, there: Site) -> World:
-    made = make_world(store, tmp_path, types=there.settings.gpu_types, nodes=())
-    made.ctx.settings = there.settings
-    made.ctx.fleet = there.fleet
-    return made
+    return there.world(store, tmp_path)
 
 
 def where(view: Reservation) -> list[str]:

@@ -15,7 +15,7 @@ from gpudev_service.operations import disks, reservations
 from gpudev_service.settings import NodeSpec
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import DiskRow
-from tests.fixtures.world import World, make_world
+from tests.fixtures.world import World, living
 
 ADA = Actor("ada")
 NODES = (
@@ -27,10 +27,8 @@ NODES = (
 
 @pytest.fixture
 async def zones(store: Store, tmp_path: Path) -> AsyncIterator[World]:
-    world = make_world(store, tmp_path, nodes=NODES)
-    yield world
-    await world.ctx.background.close()
-    world.ctx.disks.close()
+    async with living(store, tmp_path, nodes=NODES) as made:
+        yield made
 
 
 async def put(world: World, reach: dict[str, Any] | None) -> None:
