@@ -184,6 +184,33 @@ def passed_through(client: Client, lease: Reservation) -> list[str]:
     return [line.state.value for line in lines if line.kind == "transition"]
 
 
+def calls(installed: Installation) -> Iterator[tuple[str, str, str, bool]]:
+    """Which account asked what of the API server, and whether that was refused."""
+    for line in installed.cluster.place.audit_log.read_text().splitlines():
+        entry = json.loads(line)
+        user = entry["user"]["username"]
+        account = user.removeprefix(f"system:serviceaccount:{installed.namespace}:")
+        if account == user or "objectRef" not in entry:
+            continue
+        what = entry["objectRef"]
+        kind = "/".join(
+            filter(None, [what.get("apiGroup"), what.get("resource"), what.get("subresource")])
+        )
+        yield account, entry["verb"], kind, entry.get("responseStatus", {}).get("code") == 403
+
+
+def refused(installed: Installation) -> list[tuple[str, str, str]]:
+    return [(who, verb, kind) for who, verb, kind, no in calls(installed) if no]
+
+
+def unused(installed: Installation, account: str) -> set[tuple[str, str]]:
+    """What an account may and has never asked for."""
+    here, everywhere = accounts(render(*installation.values()).manifests)[account]
+    return (here | everywhere) - {
+        (verb, kind) for who, verb, kind, _ in calls(installed) if who == account
+    }
+
+
 def test_the_notes_say_what_to_do_next(installed: Installation) -> None:
     assert "rollout status deployment/hub" in installed.said
     assert "The authenticator is `dummy`" in installed.said
@@ -379,28 +406,9 @@ def test_a_lease_of_several_nodes(installed: Installation, ada: Client) -> None:
 
 def test_no_part_asked_for_what_it_may_not(installed: Installation) -> None:
     """The apiserver's own record: what was refused, and what is granted and was never needed."""
-    asked: dict[str, set[tuple[str, str]]] = {}
-    refused = []
-    for line in installed.cluster.place.audit_log.read_text().splitlines():
-        entry = json.loads(line)
-        user = entry["user"]["username"]
-        account = user.removeprefix(f"system:serviceaccount:{installed.namespace}:")
-        if account == user or "objectRef" not in entry:
-            continue
-        what = entry["objectRef"]
-        kind = "/".join(
-            filter(None, [what.get("apiGroup"), what.get("resource"), what.get("subresource")])
-        )
-        asked.setdefault(account, set()).add((entry["verb"], kind))
-        if entry.get("responseStatus", {}).get("code") == 403:
-            refused.append((account, entry["verb"], kind))
-    assert refused == []
-    assert {"gpudev", "hub"} <= asked.keys()
-    granted = accounts(render(*installation.values()).manifests)
+    assert refused(installed) == []
     for account, needless in _NEEDLESS.items():
-        here, everywhere = granted[account]
-        unused = (here | everywhere) - asked[account]
-        assert unused == needless, f"{account} may what it never does: {unused ^ needless}"
+        assert unused(installed, account) == needless, f"of what {account} may"
 
 
 def test_an_uninstall_leaves_people_their_disks_and_nothing_else(
@@ -424,6 +432,8 @@ def test_an_uninstall_leaves_people_their_disks_and_nothing_else(
         "data-gpudev-database-0",
         "hub-db-dir",
     }
+    assert refused(installed) == []
+    assert unused(installed, "gpudev-cleanup") == set()
 
 
 def _disk(disk_id: str) -> Manifest:
