@@ -110,8 +110,7 @@ def abandon(place: Place) -> None:
         return
     buildah(place, "rm", "--all")
     # The store itself is mounted for each command, and stays so.
-    for mount in remains.mounts(store):
-        remains.unmount(mount)
+    remains.unmount_all(store)
 
 
 def _adapt(root: Path) -> None:

@@ -34,8 +34,7 @@ def note(state: State) -> None:
 def remove(place: Place, state: State) -> None:
     """Unmounts and removes everything; keeps the logs for a look at them."""
     _end_containers(place)
-    for mount in mounts(place.run):
-        unmount(mount)
+    unmount_all(place.run)
     foreign = set(state.noted("foreign") or [])
     for path in _FIXED:
         if str(path) not in foreign:
@@ -93,10 +92,20 @@ def _groups(place: Place) -> list[Path]:
     return sorted(groups, key=lambda path: len(path.parts), reverse=True)
 
 
-def unmount(path: Path) -> None:
-    """Raises:
-    ClusterError: it cannot be unmounted.
+def unmount_all(folder: Path) -> None:
+    """Takes away all mounts below a folder.
+
+    The highest goes first and takes along what is in it: what lies below a folder that was mounted
+    twice cannot be reached.
+
+    Raises:
+        ClusterError: one cannot be unmounted.
     """
+    while points := mounts(folder):
+        _unmount(points[-1])
+
+
+def _unmount(path: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
         number = ctypes.get_errno()
