@@ -51,7 +51,7 @@ class Claim:
     made: Mapping[str, list[str]] = field(default_factory=dict)
     #: The effect is committed, or a commit of it was tried.
     marked: bool = False
-    #: False once the request is over: what its operation left running belongs to it no more.
+    #: False once its answer is being kept: what its operation left running belongs to it no more.
     open: bool = True
 
     def undone(self) -> None:
@@ -122,7 +122,7 @@ class Idempotency:
 
             return await self._ctx.store.run_for(len(batch), work)
 
-        _current.set(None)
+        _close(claim)
         await _in_time(self._kept.do((claim, status, body), keep))
 
     async def release(self, claim: Claim) -> None:
@@ -133,7 +133,7 @@ class Idempotency:
             if row is not None and row.status is None:
                 await session.delete(row)
 
-        _current.set(None)
+        _close(claim)
         await self._ctx.store.run(work)
 
     async def _begin(self, caller: str, key: str, request_hash: str) -> Claim | Stored:
@@ -153,6 +153,13 @@ class Idempotency:
             return [_claimed(session, rows.get((one.caller, one.key)), one, now) for one in batch]
 
         return await self._ctx.store.run_for(len(batch), work)
+
+
+def _close(claim: Claim) -> None:
+    """From here on nothing belongs to the call: what its operation left running would write its
+    mark over the answer, and a retry would do it again."""
+    claim.open = False
+    _current.set(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,16 @@ import psycopg
 import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from gpudev_service.api.idempotency import Claim, Idempotency, Stored
 from gpudev_service.api.route import Call, Route
 from gpudev_service.api.routes import ROUTES
 from gpudev_service.loops import retention
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import OutcomeUnknown
-from gpudev_service.store.models import IdempotencyRow, ReservationRow
+from gpudev_service.store.models import DiskRow, IdempotencyRow, ReservationRow
 from tests.fixtures.hub import RunningHub
 
 from .site import Site, running
@@ -284,6 +286,26 @@ async def test_what_goes_on_in_the_background_is_not_taken_for_the_call(
     assert first.status_code == 202
     assert again.content == first.content
     assert again.headers["Idempotent-Replay"] == "true"
+
+
+async def test_what_goes_on_while_the_answer_is_kept_does_not_take_it_away(site: Site) -> None:
+    ctx, books, kept = site.ctx, Idempotency(site.ctx), asyncio.Event()
+
+    async def left_running() -> None:
+        await kept.wait()
+        await ctx.store.run(add)
+
+    async def add(session: AsyncSession) -> None:
+        session.add(DiskRow(id="d1", user="ida", name="d1", created_at=ctx.clock.now()))
+
+    async with books.claim("ida", "key-0001", "hash") as claim:
+        assert isinstance(claim, Claim)
+        running_on = asyncio.create_task(left_running())
+        await books.keep(claim, 201, "the answer")
+        kept.set()
+        await running_on
+    async with books.claim("ida", "key-0001", "hash") as again:
+        assert again == Stored(201, "the answer")
 
 
 async def test_a_credential_is_not_kept(site: Site, ada: str) -> None:
