@@ -22,6 +22,8 @@ import httpx
 from benchmarks.campaign import machine, size
 from benchmarks.faulty import Faulty
 from benchmarks.ssh_peers import here
+from benchmarks.standing import Act, Standing
+from gpudev_service.api.routes import ROUTES
 from tests.e2e.database import Database
 from tests.fixtures.hub import RunningHub
 
@@ -37,10 +39,17 @@ async def _nobody_starts(ctx, key):
     return None
 
 driving.begin = _nobody_starts
-c.GpuDev.gpu_types = {"t4": {"gpus_per_node": 8, "cpus": 48, "memory_gb": 192}}
+_size = {"gpus_per_node": 8, "cpus": 48, "memory_gb": 192}
+_types = {"t4": 20} | {f"own-{n}": 1 for n in range(16)}
+c.GpuDev.gpu_types = {name: _size for name in _types}
 c.GpuDev.nodes = [
-    {"name": f"t4-{n}", "gpu_type": "t4", "simulated": True} for n in range(20)
+    {"name": f"{name}-{n}", "gpu_type": name, "simulated": True}
+    for name, nodes in _types.items() for n in range(nodes)
 ]
+# Nothing is idle while it lasts, and no limit ends what is counted.
+c.GpuDev.policy = {
+    "default": {"idle": {"after_minutes": 100_000, "keeps": 1_000_000}, "snapshots_kept": 1_000_000}
+}
 """
 
 
@@ -55,19 +64,27 @@ class Client:
     rng: random.Random
     reservations: list[str] = field(default_factory=list)
     disks: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     made: dict[str, str] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     extended: Counter[str] = field(default_factory=Counter)
     snapshots: Counter[str] = field(default_factory=Counter)
     unanswered: list[str] = field(default_factory=list)
     tries: int = 0
+    #: How often each route was answered with success.
+    done: Counter[str] = field(default_factory=Counter)
+    standing: Standing | None = None
 
     async def act(self) -> None:
-        acts = [self.reserve] * 5 + [self.new_disk]
+        acts: list[Act] = [self.reserve] * 5 + [self.new_disk]
         if self.reservations:
             acts += [self.cancel] * 4 + [self.extend] * 4
         if self.disks:
-            acts += [self.snapshot, self.rename]
+            acts += [self.snapshot, self.rename, self.clone, self.delete]
+        if self.gone:
+            acts.append(self.restore)
+        if self.standing is not None:
+            acts += self.standing.acts()
         await self.rng.choice(acts)()
 
     async def reserve(self) -> None:
@@ -109,9 +126,35 @@ class Client:
         if answer is not None and answer.is_success:
             self.snapshots[disk] += 1
 
-    async def call(self, method: str, path: str, json: Any = None) -> httpx.Response | None:
+    async def clone(self) -> None:
+        name = f"d{uuid.uuid4().hex[:12]}"
+        path = f"/disks/{self.rng.choice(self.disks)}/clones"
+        answer = await self.call("POST", path, {"name": name})
+        if answer is not None and answer.is_success:
+            self.disks.append(name)
+
+    async def delete(self) -> None:
+        name = self.rng.choice(self.disks)
+        answer = await self.call("DELETE", f"/disks/{name}")
+        if answer is not None and answer.is_success:
+            self.disks.remove(name)
+            self.gone.append(name)
+
+    async def restore(self) -> None:
+        name = self.rng.choice(self.gone)
+        answer = await self.call("POST", f"/disks/{name}/restoration", {})
+        if answer is not None and answer.is_success:
+            self.gone.remove(name)
+            self.disks.append(name)
+
+    async def call(
+        self, method: str, path: str, json: Any = None, token: str | None = None
+    ) -> httpx.Response | None:
         """One call with one key, again and again until it is answered."""
-        headers = {"Authorization": f"token {self.token}", "Idempotency-Key": uuid.uuid4().hex}
+        headers = {
+            "Authorization": f"token {token or self.token}",
+            "Idempotency-Key": uuid.uuid4().hex,
+        }
         for number in range(PATIENCE):
             self.tries += 1
             try:
@@ -122,10 +165,17 @@ class Client:
                 continue
             code = AGAIN.get(answer.status_code)
             if code is None or code not in answer.text:
+                if answer.is_success:
+                    self.done[_route(method, path)] += 1
                 return answer
             await asyncio.sleep(min(1.0, 0.02 * 2**number))
         self.unanswered.append(f"{method} {path}")
         return None
+
+
+def _route(method: str, path: str) -> str:
+    path = path.partition("?")[0]
+    return next(one.name for one in ROUTES if one.method == method and one.match(path) is not None)
 
 
 async def call_all(hub: RunningHub, calls: int, seed: int) -> tuple[list[Client], Faulty]:
@@ -138,6 +188,9 @@ async def call_all(hub: RunningHub, calls: int, seed: int) -> tuple[list[Client]
             Client(name, hub.user(name), base, http, random.Random(f"{seed} {name}"))
             for name in names
         ]
+        for at, one in enumerate(clients):
+            guest = names[(at + 1) % CLIENTS]
+            one.standing = Standing.prepare(hub, one.name, at, guest, one.call)
 
         async def live(client: Client) -> None:
             for _ in range(-(-calls // CLIENTS)):
@@ -156,6 +209,9 @@ def doubles(database: Database, clients: list[Client]) -> list[str]:
     for row in rows:
         named.setdefault(row["name"], []).append(row["id"])
     for client in clients:
+        if client.standing is not None:
+            named.pop(f"lease of {client.name}", None)
+            found += client.standing.differences(database)
         for marker, key in client.made.items():
             if named.pop(marker, []) != [key]:
                 found.append(f"{key} is not the only one of its call")
@@ -181,17 +237,21 @@ def doubles(database: Database, clients: list[Client]) -> list[str]:
 def _disks(database: Database, clients: list[Client]) -> list[str]:
     found = []
     for client in clients:
-        rows = database.rows('SELECT id, name FROM disks WHERE "user" = :user', user=client.name)
-        if sorted(row["name"] for row in rows) != sorted(client.disks):
-            found.append(f"{client.name} has disks {len(rows)} for {len(client.disks)} calls")
+        query = "SELECT id, name, deleted_at FROM disks WHERE \"user\" = :user AND name <> 'home'"
+        rows = database.rows(query, user=client.name)
+        for what, told, stored in (
+            ("disks", client.disks, [row["name"] for row in rows if row["deleted_at"] is None]),
+            ("deleted", client.gone, [row["name"] for row in rows if row["deleted_at"]]),
+        ):
+            if sorted(stored) != sorted(told):
+                found.append(f"{client.name} has {what} {len(stored)} for {len(told)} calls")
         for row in rows:
             taken = database.rows(
                 "SELECT count(*) AS number FROM snapshots WHERE disk_id = :id AND cause <> 'end'",
                 id=row["id"],
             )[0]["number"]
-            if taken != client.snapshots[row["name"]]:
-                told = client.snapshots[row["name"]]
-                found.append(f"{row['name']} has {taken} snapshots for {told} calls")
+            if taken != (asked := client.snapshots[row["name"]]):
+                found.append(f"{row['name']} has {taken} snapshots for {asked} calls")
     return found
 
 
@@ -219,6 +279,10 @@ def main() -> int:
         f" {sum(len(c.disks) for c in clients)} disks,"
         f" {sum(c.snapshots.total() for c in clients)} snapshots"
     )
+    done = sum((client.done for client in clients), Counter[str]())
+    routes = {route.name for route in ROUTES if route.mutating}
+    never = ", ".join(sorted(routes - done.keys()))
+    print(f"done: {len(done)} of {len(routes)} routes that change something; not: {never}")
     for line in wrong[:20]:
         print(line)
     print(
