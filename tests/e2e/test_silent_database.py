@@ -11,7 +11,7 @@ from gpudev_client.models import Health
 from gpudev_client.states import State
 from tests.fixtures.frozen import frozen
 from tests.fixtures.hub import RunningHub
-from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.postgres import PostgresServer, started
 
 from .conftest import LIGHT_SERVERS, SHORT
 from .people import Person
@@ -23,12 +23,8 @@ pytestmark = [pytest.mark.hub, pytest.mark.postgres, pytest.mark.slow]
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """A server that the test may freeze."""
-    own = PostgresServer()
-    try:
-        own.start()
+    with started() as own:
         yield own
-    finally:
-        own.remove()
 
 
 @pytest.fixture

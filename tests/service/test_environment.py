@@ -22,7 +22,7 @@ from gpudev_service.store.errors import StoreBroken, StoreUnavailable
 from gpudev_service.store.models import ReservationRow
 from gpudev_service.takeover import Unwritable, lock
 from tests.fixtures.frozen import frozen
-from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.postgres import PostgresServer, started
 from tests.fixtures.store import Templates
 from tests.fixtures.world import World, make_world
 
@@ -122,12 +122,8 @@ async def test_a_damaged_database_is_said(world: World, small: Path, damage: str
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """A server that the test may end."""
-    own = PostgresServer()
-    try:
-        own.start()
+    with started() as own:
         yield own
-    finally:
-        own.remove()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from gpudev_service.store.errors import OutcomeUnknown, StoreMisconfigured, Stor
 from gpudev_service.store.lead import Lead
 from gpudev_service.store.models import HistoryRow
 from tests.fixtures.frozen import freeze, frozen, thaw
-from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.postgres import PostgresServer, started
 from tests.fixtures.rows import NOW, reservation
 from tests.fixtures.store import Templates
 
@@ -31,12 +31,8 @@ PATIENCE = 60.0
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """A server that the tests may freeze."""
-    own = PostgresServer()
-    try:
-        own.start()
+    with started() as own:
         yield own
-    finally:
-        own.remove()
 
 
 @pytest.fixture
