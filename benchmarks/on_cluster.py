@@ -13,7 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -52,10 +52,8 @@ LATER = 2.0
 def site() -> Iterator[Killed]:
     with cluster() as there, pytest.MonkeyPatch.context() as monkeypatch:
         built(there)
-        for one in opened(there, monkeypatch, SERVICE, HUB):
-            killed = Killed(one)
+        with opened(there, monkeypatch, SERVICE, HUB) as one, closing(Killed(one)) as killed:
             yield killed
-            killed.close()
 
 
 @dataclass

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tools.ports import free_port
 
 PROGRAMS = ("slurmctld", "sbatch", "squeue", "sdiag")
 #: Cores of a node; a job gets them in proportion to its GPUs, so that they are never what is short.
@@ -113,7 +114,7 @@ class Slurm:
         (self._home / "state").mkdir()
         (self._home / "slurm.conf").write_text(
             _CONFIGURATION.format(
-                port=_free_port(),
+                port=free_port(),
                 user=_account(),
                 home=self._home,
                 parameters=",".join(f"{name}={value}" for name, value in parameters.items()),
@@ -265,9 +266,3 @@ def _account() -> str:
     import pwd
 
     return pwd.getpwuid(os.geteuid()).pw_name
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from gpudev_client.ssh import config
 from gpudev_lab.sshd import daemon
-from tests.fixtures.hub import _free_ports
 from tests.ssh.site import HOST, Person, Site
+from tools.ports import free_ports
 
 #: A command that runs `ssh` up to and with the host, and its environment.
 Way = tuple[list[str], dict[str, str]]
@@ -33,7 +33,7 @@ def direct(
     ada: Person, through: Callable[[int], contextlib.AbstractContextManager[int]] | None = None
 ) -> Iterator[Way]:
     """An sshd that listens, with the same keys; `through` gives the port that leads to its."""
-    [own] = _free_ports(1)
+    [own] = free_ports(1)
     with (through or contextlib.nullcontext)(own) as port:
         yield from _listening(ada, own, port)
 

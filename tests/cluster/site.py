@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ def built(cluster: Cluster) -> str:
     return IMAGE
 
 
+@contextmanager
 def opened(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, service: str = FLEET, hub: str = ""
 ) -> Iterator[Site]:

@@ -61,8 +61,11 @@ else:
 @pytest.fixture(scope="module")
 def site(cluster: Cluster) -> Iterator[Site]:
     built(cluster)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield from opened(cluster, monkeypatch, service=_SERVICE)
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        opened(cluster, monkeypatch, service=_SERVICE) as site,
+    ):
+        yield site
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gpudev_client.states import State
 from tests.e2e.waiting import until
+from tests.fixtures.cluster import together
 from tools.cluster.cluster import Cluster
 
 from .kills import (
@@ -36,12 +38,13 @@ LATEST = timedelta(seconds=5)
 
 @pytest.fixture(scope="module")
 def killed(cluster: Cluster) -> Iterator[Killed]:
-    built(cluster)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for site in opened(cluster, monkeypatch, SERVICE, HUB):
+    with pytest.MonkeyPatch.context() as monkeypatch, ExitStack() as stack:
+        with together(cluster):
+            built(cluster)
+            site = stack.enter_context(opened(cluster, monkeypatch, SERVICE, HUB))
             made = Killed(site)
-            yield made
-            made.close()
+        stack.callback(made.close)
+        yield made
 
 
 @pytest.fixture(autouse=True)

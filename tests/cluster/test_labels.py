@@ -44,8 +44,11 @@ def zones(cluster: Cluster) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def site(cluster: Cluster, zones: dict[str, str]) -> Iterator[Site]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield from opened(cluster, monkeypatch, service=_SERVICE)
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        opened(cluster, monkeypatch, service=_SERVICE) as site,
+    ):
+        yield site
 
 
 @pytest.mark.parametrize("zone", ["west", "east"])

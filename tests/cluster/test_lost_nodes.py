@@ -46,7 +46,8 @@ def at(machines: tuple[Kubelets, int], cluster: Cluster, patience: int) -> Itera
     _, port = machines
     with pytest.MonkeyPatch.context() as monkeypatch:
         service = _SERVICE.replace("PATIENCE", str(patience))
-        yield from opened(cluster, monkeypatch, service, hub=f"c.KubeSpawner.port = {port}\n")
+        with opened(cluster, monkeypatch, service, hub=f"c.KubeSpawner.port = {port}\n") as site:
+            yield site
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def image(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="module")
 def site(cluster: Cluster, image: str) -> Iterator[Site]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield from opened(cluster, monkeypatch)
+    with pytest.MonkeyPatch.context() as monkeypatch, opened(cluster, monkeypatch) as site:
+        yield site
 
 
 def test_a_server_runs_where_it_was_planned_with_its_gpus_and_nothing_more(site: Site) -> None:

@@ -130,6 +130,33 @@ assert seen() == before, (before, seen())
     _nothing_is_left(place)
 
 
+def test_down_leaves_the_network_to_the_cluster_that_has_it(place: Place) -> None:
+    _apart(
+        place,
+        """
+from tools.cluster import network, remains
+from tools.cluster.place import State
+
+# As after a crash: processes and network are gone, what was noted is not.
+state = State.new(cluster.place)
+remains.note(state)
+network.up(cluster.place, state)
+network.down(state)
+other = Place(Path(sys.argv[1] + "-other"))
+theirs = State.new(other)
+network.up(other, theirs)
+with_theirs = seen()
+cluster.down()
+assert seen() == with_theirs, (with_theirs, seen())
+network.down(theirs)
+import shutil
+shutil.rmtree(other.home)
+assert seen() == before, (before, seen())
+""",
+    )
+    _nothing_is_left(place)
+
+
 def _apart(place: Place, script: str) -> None:
     """Runs Python in namespaces of its own."""
     prepare = 'ip link set lo up; mount -t tmpfs none /run; mount -t tmpfs none /var/lib; exec "$@"'

@@ -25,9 +25,10 @@ from sqlalchemy import make_url
 
 from gpudev_hub_config import roles
 from gpudev_hub_config.secrets import secret
-from tests.fixtures.hub import _MARK, RunningHub, _end_with_parent, _free_ports
+from tests.fixtures.hub import _MARK, RunningHub, _end_with_parent
 from tests.fixtures.postgres import PostgresServer
 from tests.tiers import ROOT
+from tools.ports import free_ports
 
 from .database import Database
 from .waiting import until
@@ -286,7 +287,7 @@ class ReplicatedHub(RunningHub):
         self.db_url = server.url(self._name)
         self.replicas = [
             Replica(self, number, port, self.db_url, lead_seconds)
-            for number, port in enumerate(_free_ports(count))
+            for number, port in enumerate(free_ports(count))
         ]
         self.database = Database(self, self.db_url)
         self._door: Door | None = None

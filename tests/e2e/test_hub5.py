@@ -14,7 +14,7 @@ from gpudev_client.states import State
 from tests import tiers
 from tests.fixtures.hub import RunningHub
 
-from .conftest import SHORT
+from .conftest import SHORT, TURNOVER
 from .kernel import run_inside
 from .people import Person
 from .waiting import until
@@ -41,7 +41,7 @@ def test_the_flow_on_the_oldest_hub(hub5: RunningHub) -> None:
         "/hub/gpudev/new",
         gpu_type="t4-small",
         hours="other",
-        hours_other="1 min",
+        hours_other="2 min",  # all that is done in the lease, on a machine that does much else
         disk_choice="new",
         new_disk="thesis",
     )
@@ -77,7 +77,7 @@ def test_the_flow_on_the_oldest_hub(hub5: RunningHub) -> None:
 
     ada.until_over(first.id, State.EXPIRED)
     stopping = next(h for h in ada.history(first.id) if h.state is State.STOPPING)
-    assert longer.expires_at <= stopping.at <= longer.expires_at + timedelta(seconds=1)
+    assert longer.expires_at <= stopping.at <= longer.expires_at + TURNOVER
     begun = grace.until_state(second.id, State.ACTIVE)
     assert begun.starts_at is not None
     assert second.promised_start is not None

@@ -25,8 +25,9 @@ import psutil
 
 from tests.client.models import ID
 from tests.fixtures.certificates import self_signed
-from tests.fixtures.hub import PATIENCE, _end_with_parent, _free_ports
+from tests.fixtures.hub import PATIENCE, _end_with_parent
 from tests.tiers import ROOT
+from tools.ports import free_ports
 
 from .child import OWNER
 from .laptop import Laptop
@@ -53,7 +54,7 @@ class Site:
         self.home = Path(tempfile.mkdtemp(prefix="gpudev-ssh-site-"))
         self.disk = self.home / "disk"
         self.disk.mkdir(mode=0o700)
-        self.public, self.api, self.port = _free_ports(3)
+        self.public, self.api, self.port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.public}"
         #: The server without the proxy.
         self.local = f"http://127.0.0.1:{self.port}"

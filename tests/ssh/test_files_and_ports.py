@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.hub import _free_ports
+from tools.ports import free_ports
 
 from .site import HOST, Person, Site
 
@@ -135,7 +135,7 @@ def connected(ada: Person, port: int) -> socket.socket:
 
 @pytest.mark.parametrize("direction", ["-L", "-R"])
 def test_a_port_of_the_other_side(ada: Person, web: int, direction: str) -> None:
-    [port] = _free_ports(1)
+    [port] = free_ports(1)
     with (
         forwarding(ada, direction, f"127.0.0.1:{port}:127.0.0.1:{web}"),
         connected(ada, port) as sock,
@@ -154,7 +154,7 @@ def by_socks(ada: Person, socks: int, port: int) -> socket.socket:
 
 
 def test_any_port_of_the_other_side(ada: Person, web: int) -> None:
-    [socks] = _free_ports(1)
+    [socks] = free_ports(1)
     with forwarding(ada, "-D", f"127.0.0.1:{socks}"), by_socks(ada, socks, web) as sock:
         assert get(sock, "/socks") == b"hello /socks"
 
@@ -180,7 +180,7 @@ echo "id: end"
 wait
 """
     for _ in range(2):
-        [socks] = _free_ports(1)
+        [socks] = free_ports(1)
         editor = subprocess.Popen(
             ada.command("-T", "-D", f"127.0.0.1:{socks}", HOST, "bash"),
             env=ada.environment,

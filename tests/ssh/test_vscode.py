@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures.hub import _free_ports
 from tests.tiers import ROOT
+from tools.ports import free_ports
 
 from .site import HOST, Person, Site
 
@@ -92,7 +92,7 @@ async def test_an_editor_with_files_and_a_terminal_that_reconnects(
 ) -> None:
     page.set_default_timeout(120_000)
     (site.disk / "hello.txt").write_text("from the lease")
-    here, there = _free_ports(2)
+    here, there = free_ports(2)
     PICTURES.mkdir(parents=True, exist_ok=True)
     with served(ada, there):
         with forwarded(ada, here, there):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +13,9 @@ import pytest
 from gpudev_lab.sshd import daemon, worker
 from gpudev_spawner import workers
 from tests.spawner.pods import KEY, plan
+from tools.ports import free_port
 
 pytestmark = pytest.mark.ssh
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class Pod:

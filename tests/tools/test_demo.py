@@ -23,6 +23,7 @@ from gpudev_service.fleet.nvml import find_gpus
 from tests.tiers import ROOT
 from tools.demo import parts, place
 from tools.demo.__main__ import examples
+from tools.ports import free_port
 
 pytestmark = [pytest.mark.hub, pytest.mark.slow]
 
@@ -76,7 +77,7 @@ def test_what_it_suggests_is_on_this_machine() -> None:
 
 
 def test_it_comes_up_is_usable_and_ends_without_leftovers(directory: Path) -> None:
-    port = place.free_port()
+    port = free_port()
     with demo(directory, port) as process:
         printed = lines_until(process, "Ctrl-C")
         assert f"http://127.0.0.1:{port}" in printed
@@ -109,7 +110,7 @@ def client_of(directory: Path) -> Client:
 
 
 def test_running_leases_survive_the_end_of_the_demo(directory: Path) -> None:
-    port = place.free_port()
+    port = free_port()
     with demo(directory, port) as process:
         lines_until(process, "Ctrl-C")
         asked = ReservationRequest(gpu_type="cpu-x86", hours=1, name="Long training")
@@ -137,7 +138,7 @@ def test_running_leases_survive_the_end_of_the_demo(directory: Path) -> None:
 
 
 def test_a_demo_that_is_killed_takes_proxy_hub_and_service_with_it(directory: Path) -> None:
-    port = place.free_port()
+    port = free_port()
     with demo(directory, port) as process:
         lines_until(process, "Ctrl-C")
         started = marked(directory)
@@ -160,7 +161,7 @@ def test_a_taken_port_is_said_plainly(directory: Path) -> None:
 
 
 def test_a_second_demo_leaves_the_first_ones_data_alone(directory: Path) -> None:
-    with place.hold(directory), demo(directory, place.free_port()) as process:
+    with place.hold(directory), demo(directory, free_port()) as process:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Another demo runs" in out
@@ -170,7 +171,7 @@ def test_a_second_demo_leaves_the_first_ones_data_alone(directory: Path) -> None
 
 def test_a_directory_that_cannot_be_made_is_said_plainly(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with demo(tmp_path / "file" / "demo", place.free_port()) as process:
+    with demo(tmp_path / "file" / "demo", free_port()) as process:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "cannot keep its data" in out
@@ -181,7 +182,7 @@ def test_a_part_that_does_not_start_ends_the_others(directory: Path) -> None:
     """The service cannot have its directory: somebody put a file in its place."""
     directory.mkdir()
     (directory / "service").write_text("")
-    with demo(directory, place.free_port()) as process:
+    with demo(directory, free_port()) as process:
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "has ended" in out

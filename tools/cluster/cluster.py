@@ -47,9 +47,8 @@ class Cluster:
         self.place.check()
         if self.is_up:
             return
-        holder = network.owner()
-        if holder not in {None, str(self.place.run)[:255]}:
-            self._clear(Path(str(holder)))
+        if (holder := self._other()) is not None:
+            self._clear(Path(holder))
         self.down()
         if foreign := network.leftovers():
             raise ClusterError(
@@ -80,7 +79,8 @@ class Cluster:
         for name in reversed(state.parts):
             processes.stop(state, name)
         processes.kill(processes.marked(self.place))
-        network.down(state)
+        if self._other() is None:
+            network.down(state)
         remains.remove(self.place, state)
         if found := self.leftovers():
             raise ClusterError("The cluster left something behind:\n" + "\n".join(found))
@@ -88,7 +88,8 @@ class Cluster:
     def leftovers(self) -> list[str]:
         """What of the cluster is on this machine, in words; nothing after `down`."""
         found = [f"process {p.pid} ({p.name()})" for p in processes.marked(self.place)]
-        return [*found, *network.leftovers(), *remains.found(self.place)]
+        network_too = network.leftovers() if self._other() is None else []
+        return [*found, *network_too, *remains.found(self.place)]
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends one part, as a test of what then happens wants it."""
@@ -175,6 +176,11 @@ class Cluster:
     def remove_nodes(self, group: str) -> None:
         """Takes the nodes of a group away."""
         fleet.remove(self.place, self._state(), group)
+
+    def _other(self) -> str | None:
+        """The folder of another tree's cluster that has this machine's network now."""
+        holder = network.owner()
+        return None if holder == network.named(self.place) else holder
 
     def _clear(self, run: Path) -> None:
         """Takes away what another tree's cluster left whose processes are all gone."""

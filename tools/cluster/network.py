@@ -43,6 +43,11 @@ def owner() -> str | None:
     return str(json.loads(answer.stdout)[0].get("ifalias", "an unknown folder"))
 
 
+def named(place: Place) -> str:
+    """What `owner` says of a place that has the network."""
+    return str(place.run)[:255]
+
+
 def up(place: Place, state: State) -> None:
     """Makes the bridge, lets packets through, and notes how the machine was before."""
     before = {
@@ -54,7 +59,7 @@ def up(place: Place, state: State) -> None:
         raise ClusterError(f"This kernel has no {' and no '.join(sorted(missing))} (br_netfilter).")
     state.note("switches", before)
     _run(["ip", "link", "add", BRIDGE, "type", "bridge"])
-    _run(["ip", "link", "set", BRIDGE, "alias", str(place.run)[:255], "up"])
+    _run(["ip", "link", "set", BRIDGE, "alias", named(place), "up"])
     _run(["ip", "address", "add", f"{GATEWAY}/16", "dev", BRIDGE])
     # kube-proxy changes the address of what is under way; without any route it would not even be.
     _run(["ip", "route", "add", SERVICES, "dev", BRIDGE])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tools.ports import free_port
 
 TREE = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -127,7 +128,7 @@ class State:
         """The port with this name: a free one when it is asked for first, the same ever after."""
         ports: dict[str, int] = self._data["ports"]
         if name not in ports:
-            ports[name] = _free_port()
+            ports[name] = free_port()
             self._save()
         return ports[name]
 
@@ -154,10 +155,3 @@ class State:
         draft = self._file.with_suffix(".new")
         draft.write_text(json.dumps(self._data, indent=1))
         draft.replace(self._file)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpudev_hub_config.local import Ports
+from tools.ports import free_port
 
 #: Names the demo's directory to everything that it starts; by it the demo finds what to end.
 MARK = "GPUDEV_DEMO"
@@ -137,13 +138,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind((ADDRESS, 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 def write_private(path: Path, text: str) -> None:
