@@ -63,10 +63,11 @@ def gpu_types(user: str | None = None) -> Listed[models.GpuType]:
 
 
 def availability(
-    hours: float | None = None, gpu_type: str | None = None
+    hours: float | None = None, gpu_type: str | None = None, user: str | None = None
 ) -> Listed[models.Availability]:
-    """Per type what is free, how many wait, and the earliest start for a lease of `hours`."""
-    query = params(hours=hours, gpu_type=gpu_type)
+    """Per type what is free, how many wait, and the earliest start for a lease of `hours`, with the
+    limits of the caller, or of `user` for who may reserve for them."""
+    query = params(hours=hours, gpu_type=gpu_type, user=user)
     return Listed(Call("GET", "/availability", query), models.Page[models.Availability])
 
 

@@ -115,7 +115,7 @@ async def gather(spawner: GpuDevMixin, server_name: str) -> Facts:
     client, user = spawner.connection.client, spawner.user.name
     types, availability, disks, live, past = await asyncio.gather(
         client.gpu_types(user).all(),
-        client.availability().all(),
+        client.availability(user=user).all(),
         client.disks(user=user).all(),
         spawner.connection.live(user, server_name),
         client.reservations(user, FINAL).page(again.LOOKED_AT),

@@ -16,7 +16,16 @@ from .route import Access, Call, NoQuery, PageQuery, Route
 T = TypeVar("T")
 
 
-class AvailabilityQuery(PageQuery):
+class TypesQuery(PageQuery):
+    user: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="With the limits of this user, for whom the caller may reserve; default: own.",
+    )
+
+
+class AvailabilityQuery(TypesQuery):
     hours: float = Field(
         default=1.0,
         gt=0,
@@ -27,27 +36,29 @@ class AvailabilityQuery(PageQuery):
     gpu_type: str | None = Field(default=None, max_length=63, description="Only this type.")
 
 
-class TypesQuery(PageQuery):
-    user: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=255,
-        description="With the limits of this user, for whom the caller may reserve; default: own.",
-    )
+Q = TypeVar("Q", bound=TypesQuery)
+
+
+async def _for_whom(call: Call[Q, None]) -> tuple[str | None, tuple[str, ...]]:
+    """Whose limits hold for the answer, and their groups; nobody's where a service asks."""
+    own = call.caller.name if call.caller.kind == "user" else None
+    user = call.query.user
+    if user is None or user == own:
+        return own, call.caller.groups
+    people = call.service.people
+    await access.person(people, Access.CREATE, call.caller, user)
+    return user, await people.groups_of_existing(user)
 
 
 async def gpu_types(call: Call[TypesQuery, None]) -> Page[GpuType]:
-    groups, user = call.caller.groups, call.query.user
-    if user is not None and not (call.caller.kind == "user" and user == call.caller.name):
-        people = call.service.people
-        await access.person(people, Access.CREATE, call.caller, user)
-        groups = await people.groups_of_existing(user)
+    _, groups = await _for_whom(call)
     return page_of(await capacity.gpu_types(call.ctx, groups), call.query)
 
 
 async def availability(call: Call[AvailabilityQuery, None]) -> Page[Availability]:
     query = call.query
-    found = await capacity.availability(call.ctx, query.hours, call.caller.groups, query.gpu_type)
+    user, groups = await _for_whom(call)
+    found = await capacity.availability(call.ctx, query.hours, groups, query.gpu_type, user)
     return page_of(found, query)
 
 

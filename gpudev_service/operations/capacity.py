@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +32,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, facts, holding, planning, promises, views
+from . import admission, facts, holding, planning, promises, quotas, views
 from .standings import maintenance
 
 
@@ -79,9 +80,15 @@ def _simulated(ctx: Context, gpu_type: str) -> bool:
 
 
 async def availability(
-    ctx: Context, hours: float, groups: tuple[str, ...], gpu_type: str | None = None
+    ctx: Context,
+    hours: float,
+    groups: tuple[str, ...],
+    gpu_type: str | None = None,
+    user: str | None = None,
 ) -> list[Availability]:
-    """Per type what is there, what is free, who waits, and the earliest start for each count."""
+    """Per type what is there, what is free, who waits, and the earliest start for each count, with
+    the priority and the limits of `user` in these groups; without one, of nobody in particular.
+    """
     now = ctx.clock.now()
     types = ctx.fleet.types()
     if gpu_type is not None and gpu_type not in types:
@@ -90,7 +97,16 @@ async def availability(
         messages = await maintenance(session)
         current = await facts.world(ctx, session, now, None if gpu_type is None else [gpu_type])
     chosen = [types[gpu_type]] if gpu_type else list(types.values())
-    return [_availability(ctx, spec, current, messages, hours) for spec in chosen]
+    policy = ctx.settings.policy
+
+    def asked(spec: GpuTypeSpec, gpus: int) -> planner.Demand:
+        return replace(
+            facts.question(ctx, spec, gpus, hours_to_duration(hours), facts.to_ms(now)),
+            priority=policy.of(groups).priority,
+            quotas=() if user is None else quotas.of(policy, spec, user, groups),
+        )
+
+    return [_availability(ctx, spec, current, messages, hours, asked) for spec in chosen]
 
 
 def _availability(
@@ -99,6 +115,7 @@ def _availability(
     current: facts.World,
     messages: dict[str, str],
     hours: float,
+    asked: Callable[[GpuTypeSpec, int], planner.Demand],
 ) -> Availability:
     now_ms = facts.to_ms(ctx.clock.now())
     possible = [node for node in current.nodes if node.pool == spec.name]
@@ -112,11 +129,8 @@ def _availability(
     closed = messages.get(spec.name) or spec.maintenance
     holds = [h for h in current.holds if names & set(h.units)]
     demands = [d for d in current.demands if d.pool == spec.name]
-    asked = planner.World(possible, holds, demands, facts.rules(ctx), now_ms)
-    starts = [
-        asked.what_if(facts.question(ctx, spec, gpus, hours_to_duration(hours), now_ms))
-        for gpus in spec.valid_counts
-    ]
+    world = planner.World(possible, holds, demands, facts.rules(ctx), now_ms)
+    starts = [world.what_if(asked(spec, gpus)) for gpus in spec.valid_counts]
     return Availability(
         gpu_type=spec.name,
         total=total,

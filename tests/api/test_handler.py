@@ -283,11 +283,12 @@ async def test_types_show_the_limits_of_whom_one_may_reserve_for(
     """The Hub's form is asked for by the spawner, and shows the person's own limits."""
     running_hub.user("una", "lab")
     spawner = running_hub.spawner_token
-    assert (await site.call("GET", "/gpu-types?user=una", spawner)).status_code == 200
-    assert error(await site.call("GET", "/gpu-types?user=una", tom)) == (403, "not_allowed")
-    assert (await site.call("GET", "/gpu-types?user=tom", tom)).status_code == 200
-    unknown = await site.call("GET", "/gpu-types?user=nobody-of-that-name", spawner)
-    assert error(unknown) == (422, "invalid_input")
+    for path in ("/gpu-types", "/availability"):
+        assert (await site.call("GET", f"{path}?user=una", spawner)).status_code == 200
+        assert error(await site.call("GET", f"{path}?user=una", tom)) == (403, "not_allowed")
+        assert (await site.call("GET", f"{path}?user=tom", tom)).status_code == 200
+        unknown = await site.call("GET", f"{path}?user=nobody-of-that-name", spawner)
+        assert error(unknown) == (422, "invalid_input")
 
 
 async def test_a_person_does_not_name_servers(site: Site, tom: str) -> None:

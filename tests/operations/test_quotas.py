@@ -10,7 +10,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import fleet
-from gpudev_service.operations import extension, kept, reservations
+from gpudev_service.operations import capacity, extension, kept, reservations
 from gpudev_service.settings import Policy, PolicyRule
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import START, World, make_world
@@ -71,6 +71,25 @@ async def test_a_preview_knows_it(world: World) -> None:
     assert first.expires_at is not None
     assert (mine.starts_at, mine.starts_now) == (first.expires_at + TURNOVER, False)
     assert theirs.starts_now
+
+
+async def test_what_is_free_when_is_told_with_it(world: World) -> None:
+    """A start that is shown before the reservation is the one that is promised then."""
+    first = await world.reserve("ada", "t4", gpus=4, hours=1, groups=("class",))
+    assert first.expires_at is not None
+
+    async def starts(*of: str) -> dict[int, datetime | None]:
+        [t4] = await capacity.availability(world.ctx, 1, ("class",), "t4", *of)
+        return {each.gpus: each.starts_at for each in t4.earliest}
+
+    mine = await starts("ada")
+    assert (mine[1], mine[4], mine[8]) == (first.expires_at + TURNOVER,) * 2 + (None,)
+    second = await world.reserve("ada", "t4", gpus=1, hours=1, groups=("class",))
+    assert second.promised_start == mine[1]
+    theirs, anyones = await starts("grace"), await starts()
+    assert theirs[1] == theirs[4] == anyones[1] == START
+    assert theirs[8] is None
+    assert anyones[8] is not None
 
 
 async def test_an_extension_keeps_off_ones_own_promise(world: World) -> None:
