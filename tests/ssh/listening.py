@@ -31,10 +31,11 @@ class Listening:
         for thread in self._threads:
             thread.join(30)
 
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+    def _start(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

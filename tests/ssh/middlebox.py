@@ -43,8 +43,8 @@ class Middlebox(Listening):
             return
         self._open.append(server)
         seen = threading.Event()
-        self._start(self._up, client, server, seen)
-        self._start(self._down, server, client, seen)
+        up = self._start(self._up, client, server, seen)
+        self._start(self._down, server, client, seen, up)
 
     def _up(self, client: socket.socket, server: socket.socket, seen: threading.Event) -> None:
         with contextlib.suppress(OSError):
@@ -54,7 +54,13 @@ class Middlebox(Listening):
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
-    def _down(self, server: socket.socket, client: socket.socket, seen: threading.Event) -> None:
+    def _down(
+        self,
+        server: socket.socket,
+        client: socket.socket,
+        seen: threading.Event,
+        up: threading.Thread,
+    ) -> None:
         with contextlib.suppress(OSError):
             head = b""
             while data := server.recv(CHUNK):
@@ -63,15 +69,21 @@ class Middlebox(Listening):
                     continue
                 head += data
                 if b"\r\n\r\n" in head:
-                    self._misbehave(head, server, client)
+                    self._misbehave(head, server, client, up)
                     return
             client.shutdown(socket.SHUT_WR)
 
-    def _misbehave(self, head: bytes, server: socket.socket, client: socket.socket) -> None:
+    def _misbehave(
+        self, head: bytes, server: socket.socket, client: socket.socket, up: threading.Thread
+    ) -> None:
         self.done += 1
         end = head.index(b"\r\n\r\n") + 4
         if self.how == "resets":
             client.sendall(head[:end])
+            # A connection that another thread reads from is not cut before that has ended,
+            # whoever closes it.
+            client.shutdown(socket.SHUT_RD)
+            up.join()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             return
