@@ -28,6 +28,9 @@ CHUNK = 256 * 1024
 PIPE = 512 * 1024
 #: Seconds that the other side has to finish after we have.
 GRACE = 10.0
+#: Seconds for which nothing at all may come before the server's first words. What lets WebSockets
+#: through lets a server's pings through, each 30 seconds, however long its first words take.
+SILENCE = 60.0
 #: How an SSH server begins.
 _FIRST_WORDS = b"SSH-"
 #: Seconds; a timeout of 0 would mean not to wait at all.
@@ -175,7 +178,7 @@ def run_behind(way: Way) -> int:
 
 
 def run(way: Way, fd_in: int, fd_out: int) -> int:
-    """Relays until one side has gone; 1 where the other one went without a word."""
+    """Relays until one side has gone; 1 where the other one went, or stays, without a word."""
     before = {fd: os.get_blocking(fd) for fd in (fd_in, fd_out)}
     for fd in before:
         os.set_blocking(fd, False)
@@ -206,6 +209,8 @@ class _Loop:
         way.heard = bool(way.early)
         #: When something last moved; counts once our side has ended.
         self.progress = 0.0
+        #: When the network is taken for gone; counts until the first words.
+        self.silent_until = time.monotonic() + SILENCE
 
     @property
     def cut(self) -> bool:
@@ -231,6 +236,10 @@ class _Loop:
             # Whoever waits for us may be stopped for hours; the network may not. Its time begins
             # with our end being told, however long nothing had moved before.
             if self.told and not self.to_out and time.monotonic() > self.progress + GRACE:
+                return
+            # `ssh` itself would wait for ever.
+            if self.in_open and not self.way.heard and time.monotonic() > self.silent_until:
+                self.gone_first = True
                 return
 
     def _unfinished(self) -> bool:
@@ -282,11 +291,17 @@ class _Loop:
         poll = select.poll()
         for fd, what in wanted.items():
             poll.register(fd, what)
+        return dict(poll.poll(self._patience()))
+
+    def _patience(self) -> int | None:
+        """Milliseconds to wait for something to move."""
         if self._may_read_net() and self.net.pending:
-            wait: int | None = 0
-        else:
-            wait = None if self.in_open else int(GRACE * 1000)
-        return dict(poll.poll(wait))
+            return 0
+        if not self.in_open:
+            return int(GRACE * 1000)
+        if self.way.heard:
+            return None
+        return max(0, int((self.silent_until - time.monotonic()) * 1000) + 1)
 
     def _read_in(self) -> None:
         count = _read(self.fd_in, self.space)
@@ -313,6 +328,7 @@ class _Loop:
             self.net_open = self.in_open = False
             return
         self.progress = time.monotonic()
+        self.silent_until = self.progress + SILENCE
         content = self.way.incoming(data)
         self.way.heard = self.way.heard or bool(content)
         # The same here, and then nothing is copied.

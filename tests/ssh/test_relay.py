@@ -33,6 +33,8 @@ class Ends:
         self.sshd, sshd_inner = socket.socketpair()
         near, far = socket.socketpair()
         self.threads: list[threading.Thread] = []
+        #: What the client's relay has ended with.
+        self.codes: list[int] = []
         #: With one relay only, the network's other end is the test's.
         self.network = far if not server else near
         if client:
@@ -48,9 +50,9 @@ class Ends:
         self.threads.append(thread)
         thread.start()
 
-    @staticmethod
-    def _client(network: socket.socket, inner: socket.socket) -> None:
-        client_relay.run(client_relay.Framed(network, b""), inner.fileno(), inner.fileno())
+    def _client(self, network: socket.socket, inner: socket.socket) -> None:
+        way = client_relay.Framed(network, b"")
+        self.codes.append(client_relay.run(way, inner.fileno(), inner.fileno()))
         inner.close()
 
     @staticmethod
@@ -261,6 +263,45 @@ def test_a_client_that_never_reads_ends_after_its_sshd(
     pushed(one.sshd, bytes(MEGABYTE))
     one.sshd.close()
     assert one.ended()
+
+
+def test_a_server_without_a_word_does_not_keep_ssh_for_ever(
+    ends: Callable[..., Ends], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the header of a frame came, and where `ssh` said its own words."""
+    monkeypatch.setattr(client_relay, "SILENCE", 0.5)
+    one = ends(server=False)
+    one.ssh.sendall(b"SSH-2.0-test\r\n")
+    one.network.sendall(frames.SERVER_OPENING)
+    assert read_all(one.ssh) == b""
+    assert one.ended()
+    assert one.codes == [1]
+
+
+def test_a_server_that_has_spoken_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_relay, "SILENCE", -1.0)
+    (ssh, inner), (near, far) = socket.socketpair(), socket.socketpair()
+    words = frames.encode(frames.BINARY, b"SSH-2.0-test\r\n")
+    codes: list[int] = []
+
+    def relaying() -> None:
+        way = client_relay.Framed(near, words)
+        codes.append(client_relay.run(way, inner.fileno(), inner.fileno()))
+        inner.close()
+
+    thread = threading.Thread(target=relaying)
+    thread.start()
+    for one in (ssh, far):
+        one.settimeout(30)
+    try:
+        assert ssh.recv(100) == b"SSH-2.0-test\r\n"
+        ssh.sendall(b"up")
+        assert decoded(far.recv(100), from_client=True) == [(frames.BINARY, b"up")]
+    finally:
+        far.close()
+        thread.join(30)
+        ssh.close()
+    assert codes == [0]
 
 
 def test_the_pipe_to_ssh_is_made_wide() -> None:
