@@ -45,10 +45,12 @@ def _kept_through_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.Turn, "take", greedy)
 
 
-async def test_plans_are_kept_and_compared(ground: Ground) -> None:
-    for seed in LIVES:
-        assert await ground.run(seed, STEPS) is None
-    assert ground.remembered > len(LIVES) * len(STEPS)
+@pytest.mark.parametrize("seed", LIVES)
+async def test_plans_are_kept_and_compared(ground: Ground, seed: int) -> None:
+    failure = await ground.run(seed, STEPS)
+    if failure is not None:
+        pytest.fail(failure.report(seed), pytrace=False)
+    assert ground.remembered > len(STEPS)
 
 
 @pytest.mark.parametrize("plant", [_plans_unseen, _ends_unseen, _kept_through_rollback])
