@@ -237,18 +237,12 @@ def _demand(
     )
 
 
-#: A start that is carried out late by no more than this keeps its promised end, in milliseconds.
-_LATE_MS = 60_000
-
-
 def rules(ctx: Context) -> planner.Rules:
     """How long a lease that should have ended is still counted as occupying, and how late a start
     may be and keep its end: never so late that nothing would be left of a short lease."""
     shortest_ms = ctx.settings.policy.min_hours * 3_600_000
-    return planner.Rules(
-        overstay_ms=max(1000, round(ctx.settings.times.turnover * 1000)),
-        late_start_ms=min(_LATE_MS, int(shortest_ms / 2)),
-    )
+    usual = planner.Rules(overstay_ms=max(1000, round(ctx.settings.times.turnover * 1000)))
+    return replace(usual, late_start_ms=min(usual.late_start_ms, int(shortest_ms / 2)))
 
 
 def hypothetical(

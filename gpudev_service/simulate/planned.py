@@ -15,9 +15,6 @@ from gpudev_service import planner
 from .fleet import Fleet
 from .replay import Part
 
-#: A promised start that is carried out late by no more than this keeps its end, in milliseconds.
-_LATE_MS = 60_000
-
 
 @dataclass(slots=True)
 class _Seated:
@@ -35,7 +32,7 @@ class Planned:
             for pool, those in fleet.nodes.items()
             for name, units in those.items()
         ]
-        rules = planner.Rules(overstay_ms=max(1000, turnover_ms), late_start_ms=_LATE_MS)
+        rules = planner.Rules(overstay_ms=max(1000, turnover_ms))
         self._world = planner.World(nodes, (), (), rules, 0)
         self._turnover_ms = turnover_ms
         self._seated: dict[str, _Seated] = {}
