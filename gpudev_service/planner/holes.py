@@ -13,6 +13,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
+from .profiles import FOREVER
+
 # A key is a start and a node in one integer: integers compare much faster than pairs. For the next
 # thousand years it fits into 60 bits, up to which Python's integers are fastest.
 NODE_BITS = 16
@@ -27,7 +29,7 @@ Window = tuple[int, int, int]
 class Holes:
     """Spans by key. No two of them have the same key."""
 
-    __slots__ = ("_firsts", "_keys", "_latest", "_lengths", "_longest")
+    __slots__ = ("_firsts", "_keys", "_latest", "_lengths", "_longest", "_soonest")
 
     def __init__(self, spans: list[tuple[int, int]]) -> None:
         """From (key, length) pairs, in order."""
@@ -36,6 +38,7 @@ class Holes:
         self._firsts: list[int] = []  # the first key of each chunk
         self._longest: list[int] = []  # at least the length of each span of the chunk
         self._latest: list[int] = []  # at least the end of each span of the chunk
+        self._soonest: dict[int, int] = {}  # as far as it is known; by the bits of the duration
         for at in range(0, len(spans), _CHUNK):
             part = spans[at : at + _CHUNK]
             self._insert_chunk(len(self._keys), [key for key, _ in part], [n for _, n in part])
@@ -61,6 +64,18 @@ class Holes:
                 self._tighten(at)
         return None
 
+    def soonest(self, duration: int) -> int:
+        """No span with room for `duration` begins before this, and it is quickly told.
+
+        It is when the first span begins that has as many bits as `duration`, and so perhaps room.
+        """
+        bits = duration.bit_length()
+        soonest = self._soonest.get(bits)
+        if soonest is None:
+            found = self.first(1 << (bits - 1), 0, FOREVER)
+            soonest = self._soonest[bits] = FOREVER if found is None else found[0]
+        return soonest
+
     def all(self, duration: int, earliest: int) -> Iterator[Window]:
         """All spans with room for `duration` from `earliest` on, in order."""
         must_reach = earliest + duration
@@ -82,6 +97,9 @@ class Holes:
         """Enters a span that was not there."""
         key = start << NODE_BITS | node
         length = end - start
+        for bits, soonest in self._soonest.items():
+            if start < soonest and length >> (bits - 1):
+                self._soonest[bits] = start
         at = bisect_right(self._firsts, key) - 1
         if at < 0:
             if not self._firsts:
@@ -106,6 +124,13 @@ class Holes:
         at = bisect_right(self._firsts, key) - 1
         keys = self._keys[at]
         place = bisect_left(keys, key)
+        length = self._lengths[at][place]
+        if start in self._soonest.values():  # there may be another that begins then, or none
+            self._soonest = {
+                bits: soonest
+                for bits, soonest in self._soonest.items()
+                if soonest != start or not length >> (bits - 1)
+            }
         del keys[place], self._lengths[at][place]
         if not keys:
             del self._keys[at], self._lengths[at], self._firsts[at]

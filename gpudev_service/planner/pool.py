@@ -144,13 +144,13 @@ class Pool:
 
         Asks only those who might gain from what was given back, or `everyone` once.
         """
-        seating = self.seating
+        seating, now = self.seating, self.seating.now
         waiting = sorted(self.seats.values(), key=_by_key)
         while everyone or seating.fresh:
             gains = seating.gains()
+            might_gain = gains.anywhere if everyone else gains.possible
             for seat in waiting:
-                earliest = max(seating.now, seat.not_before)
-                if seat.start > earliest and (everyone or gains.possible(seat, earliest)):
+                if seat.start > now and seat.start > seat.not_before and might_gain(seat):
                     place = seating.better(seat)
                     if place is not None:
                         seating.lift(seat)

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 #: The end of a span with nothing behind it.
 FOREVER = 1 << 59
 
+_NOT_FREE = -1
+
 
 class Profiles:
     """Step functions by node: from `times[node][i]` on, `free[node][i]` units are free.
@@ -71,29 +73,23 @@ class Profiles:
         """
         times, free = self.times[node], self.free[node]
         edges: list[int] = []
-        inside = False
-        at, steps = bisect_right(times, start) - 1, len(times)
-        if at < 0:
-            at, start = 0, times[0]
-        time = start
-        while time < end:
-            if free[at] >= units:
-                if not inside:
-                    inside = True
-                    edges.append(time)
-            elif inside:
-                inside = False
-                if time - edges[-1] < least:
-                    edges.pop()
-                else:
-                    edges.append(time)
-            at += 1
-            time = times[at] if at < steps else end
-        if inside:
-            if end - edges[-1] < least:
-                edges.pop()
-            else:
-                edges.append(end)
+        if start >= end:
+            return edges
+        first = bisect_right(times, start) - 1
+        if first < 0:
+            first, start = 0, times[0]
+        last = bisect_left(times, end, first)
+        begin = start if free[first] >= units else _NOT_FREE
+        for time, count in zip(times[first + 1 : last], free[first + 1 : last], strict=True):
+            if count >= units:
+                if begin == _NOT_FREE:
+                    begin = time
+            elif begin != _NOT_FREE:
+                if time - begin >= least:
+                    edges += (begin, time)
+                begin = _NOT_FREE
+        if begin != _NOT_FREE and end - begin >= least:
+            edges += (begin, end)
         return edges
 
     def steps(self, node: int, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -103,6 +99,14 @@ class Profiles:
         last = bisect_left(times, end, first)
         edges = [start, *times[first + 1 : last], end]
         return list(zip(edges, edges[1:], free[first:last], strict=False))
+
+    def is_free_before(self, nodes: Iterable[int], units: int, start: int) -> bool:
+        """Whether `units` are free right up to `start` on any of `nodes`."""
+        for node in nodes:
+            at = bisect_left(self.times[node], start)
+            if at and self.free[node][at - 1] >= units:
+                return True
+        return False
 
     def free_since(self, node: int, units: int, start: int) -> int:
         """Since when `units` have been free right up to `start`; `start` if they are not."""

@@ -25,7 +25,7 @@ Place = tuple[int, tuple[int, ...]]
 class Seat:
     """A demand and where it sits: [start, end) on `nodes`, which is empty while it has no place."""
 
-    __slots__ = ("among", "demand", "end", "key", "nodes", "not_before", "quotas", "start")
+    __slots__ = ("among", "demand", "end", "key", "nodes", "not_before", "quotas", "shape", "start")
 
     def __init__(self, demand: Demand, among: frozenset[int] | None) -> None:
         self.demand = demand
@@ -33,6 +33,8 @@ class Seat:
         self.quotas = keys(demand.quotas)
         #: The numbers of the nodes that it may use; None: all.
         self.among = among
+        #: What it needs on a node, roughly: units, and bits of the duration.
+        self.shape = demand.units_per_node, demand.duration_ms.bit_length()
         #: Its place in the queue.
         self.key = queue_key(demand)
         #: Before this it may not start, whatever is free; 0 if nothing is said.
@@ -203,7 +205,7 @@ class Seating:
 
     def gains(self) -> Gains:
         """Who might gain from what was given back."""
-        return Gains(self.calendar, self.fresh)
+        return Gains(self.calendar, self.fresh, self.now)
 
     def impossible(self, seat: Seat) -> Reason | None:
         """Why the fleet can never hold the demand, even with nothing else on it; None if it can."""
@@ -285,10 +287,13 @@ class Seating:
 
         With `own_start` what the seat has is its own (see `Usage.earliest`).
         """
-        duration, limits = seat.demand.duration_ms, self._left_by_others(seat.demand)
-        if len(limits) == 1:
-            usage, most = limits[0]
-            return usage.earliest(start, duration, most, own_start)
+        demand = seat.demand
+        duration = demand.duration_ms
+        if len(demand.quotas) == 1:  # the usual case
+            key, most = demand.quotas[0]
+            units = demand.units_per_node * demand.nodes
+            return self._used(key).earliest(start, duration, most - units, own_start)
+        limits = self._left_by_others(demand)
         while True:
             agreed = start
             for usage, most in limits:

@@ -27,6 +27,7 @@ from .profiles import FOREVER, Profiles
 MAX_NODES = 1 << NODE_BITS
 
 _NO_TAIL = -1
+_NO_EDGES: list[int] = []
 _NONE: Mapping[int, Window] = {}
 
 
@@ -49,21 +50,36 @@ class Windows:
         self._edges: dict[int, list[int]] = {}  # of each node's holes, if it has any
         holes: list[tuple[int, int]] = []
         for node in open_nodes:
-            edges = self._enter(node)
-            holes += [
-                (edges[at] << NODE_BITS | node, edges[at + 1] - edges[at])
-                for at in range(0, len(edges), 2)
-            ]
+            tail, edges = self._windows_of(node)
+            if tail != _NO_TAIL:
+                self._tail[node] = tail
+                self._tails.append(tail << NODE_BITS | node)
+            if edges:
+                self._edges[node] = edges
+                holes += [
+                    (edges[at] << NODE_BITS | node, edges[at + 1] - edges[at])
+                    for at in range(0, len(edges), 2)
+                ]
+        self._tails.sort()
         holes.sort()
         self._holes = Holes(holes)
 
     def update(self, node: int, is_open: bool) -> None:
         """Looks at a node anew. Needed when it has more room than before, or is closed."""
-        if self._tail[node] != _NO_TAIL:
-            del self._tails[bisect_left(self._tails, self._tail[node] << NODE_BITS | node)]
-            self._tail[node] = _NO_TAIL
-        old = self._edges.pop(node, [])
-        new = self._enter(node) if is_open else []
+        old_tail, old = self._tail[node], self._edges.get(node, _NO_EDGES)
+        tail, new = self._windows_of(node) if is_open else (_NO_TAIL, _NO_EDGES)
+        if tail != old_tail:
+            self._tail[node] = tail
+            if old_tail != _NO_TAIL:
+                del self._tails[bisect_left(self._tails, old_tail << NODE_BITS | node)]
+            if tail != _NO_TAIL:
+                insort(self._tails, tail << NODE_BITS | node)
+        if new == old:
+            return
+        if new:
+            self._edges[node] = new
+        else:
+            del self._edges[node]
         before = set(zip(old[::2], old[1::2], strict=True))
         after = set(zip(new[::2], new[1::2], strict=True))
         for start, _ in before - after:
@@ -95,6 +111,13 @@ class Windows:
         if start < earliest:
             start = earliest
         return self._first_hole(duration, earliest, start + 1) or (start, key & NODE_MASK)
+
+    def soonest(self, duration: int) -> int:
+        """No start for `duration` is before this, and to search before it changes nothing."""
+        soonest = self._holes.soonest(duration)
+        if self._tails and self._tails[0] >> NODE_BITS < soonest:
+            return self._tails[0] >> NODE_BITS
+        return soonest
 
     def at(self, duration: int, start: int, count: int) -> list[int]:
         """Up to `count` nodes with room for `duration` from `start` on."""
@@ -243,22 +266,18 @@ class Windows:
             yield hole
         yield from reversed(others)
 
-    def _enter(self, node: int) -> list[int]:
-        """Notes the windows of a node; returns the edges of its holes."""
+    def _windows_of(self, node: int) -> tuple[int, list[int]]:
+        """Where the node's tail begins, and the edges of its holes."""
         times, free, units = self._profiles.times[node], self._profiles.free[node], self._units
         if free[-1] < units:
-            return []
+            return _NO_TAIL, _NO_EDGES
         at = len(free) - 1
         while at and free[at - 1] >= units:
             at -= 1
-        self._tail[node] = times[at]
-        insort(self._tails, times[at] << NODE_BITS | node)
+        tail = times[at]
         if not at or max(free[:at]) < units:
-            return []
-        edges = self._profiles.spans(node, units, self._least, end=times[at])
-        if edges:
-            self._edges[node] = edges
-        return edges
+            return tail, _NO_EDGES
+        return tail, self._profiles.spans(node, units, self._least, end=tail)
 
 
 def _is_within(window: Window, own: Mapping[int, Window]) -> bool:

@@ -138,6 +138,40 @@ def test_a_search_finds_the_first_start_that_there_is(seed: int) -> None:
                 assert all(naive.open[node] for node in found[1])
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_nothing_starts_before_what_is_said_to_be_the_soonest(seed: int) -> None:
+    rng = random.Random(seed)
+    calendar, naive = Calendar(SINCE, UNITS, [True] * len(UNITS)), Naive()
+    calendar.expect(1)
+    taken: list[tuple[list[int], int, int, int]] = []
+    exact = 0
+    for _ in range(STEPS):
+        if taken and rng.random() < 0.5:
+            nodes, start, end, units = taken.pop(rng.randrange(len(taken)))
+            calendar.give(nodes, start, end, units)
+        else:
+            nodes = rng.sample(range(len(UNITS)), rng.randrange(1, 5))
+            (start, end), units = spans(rng), rng.randrange(1, 9)
+            calendar.take(nodes, start, end, units)
+            taken.append((nodes, start, end, units))
+            units = -units
+        for node in nodes:
+            naive.change(node, start, end, units)
+        if rng.random() < 0.15:
+            node = rng.randrange(len(UNITS))
+            naive.open[node] = not naive.open[node]
+            calendar.set_open(node, naive.open[node])
+        units, duration = rng.randrange(1, 5), rng.randrange(1, 14)
+        first = naive.find(1, units, duration, SINCE, FOREVER, set(range(len(UNITS))))
+        first_start = FOREVER if first is None else first
+        soonest = calendar.soonest(units, duration)
+        assert soonest <= first_start
+        exact += soonest == first_start
+        if rng.random() < 0.5:  # what a search finds out counts at once
+            calendar.find(1, units, duration, SINCE)
+    assert exact > STEPS / 4
+
+
 def test_fits_asks_every_node_for_the_whole_span() -> None:
     calendar = Calendar(0, (2, 2, 2), (True, True, False))
     calendar.take([1], 5, 9, 1)
