@@ -17,6 +17,7 @@ import psutil
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Float, Unicode
 
+from gpudev_client import processes
 from gpudev_client.ids import MARK
 from gpudev_client.models import ServerLaunch
 
@@ -113,8 +114,8 @@ class GpuDevLocalSpawner(GpuDevMixin, LocalProcessSpawner):
     def _same_process(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            return alive and abs(process.create_time() - self.created) < _SAME
+            same = abs(process.create_time() - self.created) < _SAME
+            return same and processes.goes_on(self.pid)
         except psutil.NoSuchProcess:
             return False
 
@@ -144,7 +145,7 @@ def _end_leftovers(reservation_id: str) -> None:
     the GPUs of one lease."""
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == reservation_id:
+            if processes.variable(process.pid, MARK) == reservation_id:
                 process.kill()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except (psutil.NoSuchProcess, psutil.AccessDenied, PermissionError):
             continue  # ended meanwhile, or another account's

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from gpudev_client import processes
 from gpudev_client.ids import MARK
 from gpudev_service.settings import STOP_BY_FORCE
 
@@ -110,14 +111,14 @@ class LocalServers:
 
 
 def _marked() -> Iterator[tuple[psutil.Process, str]]:
-    """Living processes with a reservation in their environment."""
+    """Processes with a reservation in their environment of which a thread still runs."""
     for process in psutil.process_iter():
         try:
-            mark = process.environ().get(MARK)
-            if mark and process.status() != psutil.STATUS_ZOMBIE:
-                yield process, mark
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # ended meanwhile, or another account's: not one of ours
+            mark = processes.variable(process.pid, MARK)
+        except PermissionError:
+            continue  # another account's: not one of ours
+        if mark:
+            yield process, mark
 
 
 def _by_handle(handle: Handle | None) -> psutil.Process | None:
@@ -152,7 +153,7 @@ def _same(pid: int, created: float) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - created) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and processes.goes_on(pid) else None
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None  # gone, or another account's: not the one that was reported
 

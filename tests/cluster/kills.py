@@ -18,6 +18,7 @@ from gpudev_client import Client
 from gpudev_client.ids import MARK
 from gpudev_client.kubernetes import LABEL_RESERVATION
 from gpudev_client.models import Reservation
+from gpudev_client.processes import variable
 from gpudev_client.states import FINAL, LIVE, State
 from tests.e2e import crash_points
 from tests.e2e.database import Database, moment
@@ -209,9 +210,5 @@ def processes(keys: Sequence[str]) -> set[str]:
 
 def _marks() -> Iterator[str]:
     for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(MARK)
-            if mark and process.status() != psutil.STATUS_ZOMBIE:
-                yield mark
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+        if mark := variable(process.pid, MARK):
+            yield mark

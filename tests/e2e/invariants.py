@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from gpudev_client.processes import variable
 from gpudev_client.states import LEASED, LIVE, State
 from gpudev_service.store import invariants
 from gpudev_service.store.invariants import Invariant, Promise, Unit
@@ -166,11 +167,7 @@ def marked(hub: RunningHub) -> set[str]:
     """Reservations of this Hub of which a process runs."""
     found = set()
     for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            mine = environment.get("GPUDEV_TESTS_DIR") == str(hub.home)
-            if mine and environment.get(_MARK) and process.status() != psutil.STATUS_ZOMBIE:
-                found.add(environment[_MARK])
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+        mark = variable(process.pid, _MARK)
+        if mark and variable(process.pid, "GPUDEV_TESTS_DIR") == str(hub.home):
+            found.add(mark)
     return found

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.loops import reconcile
 from gpudev_service.operations import reservations, servers
+from tests.fixtures.headless import headless
 from tests.fixtures.world import World
 
 #: A server that ignores the polite signal and has a child in a session of its own.
@@ -178,6 +180,28 @@ async def test_what_runs_after_its_lease_is_found_and_stopped(
     started.append(late)
     await reconcile.run(world.ctx)
     assert all(gone(pid) for pid in late.pids)
+
+
+async def test_what_goes_on_without_its_first_thread_ends_with_its_lease(world: World) -> None:
+    """It holds its GPUs, and looks as if it had ended."""
+    got = await world.reserve()
+    launch = await servers.launch(world.ctx, got.id)
+    with headless(launch.environment) as process:
+        created = psutil.Process(process.pid).create_time()
+        handle: dict[str, str | int | float] = {
+            "kind": "process",
+            "pid": process.pid,
+            "created": created,
+        }
+        said = ServerReport(status="starting", handle=handle)
+        await servers.report(world.ctx, got.id, Actor("spawner"), said)
+        await world.running(got)
+        await reconcile.run(world.ctx)
+        assert (await world.look(got)).server_lost_at is None
+        world.clock.pass_time(hours=1)
+        await world.sweep()
+        assert await world.states(got) == [State.EXPIRED]
+        assert process.wait(30) == -signal.SIGTERM
 
 
 async def test_processes_of_another_service_are_left_alone(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from gpudev_client.processes import goes_on, variable
+
 from .place import ClusterError, Place, State
 
 #: In the environment of all that the cluster starts, with the folder of its run.
@@ -92,10 +94,9 @@ def marked(place: Place) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            mine = process.environ().get(MARK) == str(place.run)
-            if mine and process.status() != psutil.STATUS_ZOMBIE:
+            if variable(process.pid, MARK) == str(place.run):
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except PermissionError:
             continue  # ended meanwhile
     return found
 
@@ -144,10 +145,8 @@ def _ticks(pid: int) -> int | None:
 def _lives(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):  # another process started it
         os.waitpid(pid, os.WNOHANG)  # our own child would stay as a zombie
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    # One whose first thread has ended still has its ports, until the last one has.
+    return goes_on(pid)
 
 
 def _ended(pid: int, grace: float) -> bool:

@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from gpudev_client.ids import MARK as SERVER_MARK
+from gpudev_client.processes import variable
 from gpudev_hub_config import local
 
 from .place import MARK, Place
@@ -126,11 +127,11 @@ def marked(place: Place) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            mine = process.environ().get(MARK) == str(place.directory)
-            if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # ended meanwhile, or another account's
+            mine = variable(process.pid, MARK) == str(place.directory)
+        except PermissionError:
+            continue  # another account's
+        if mine and process.pid != os.getpid():
+            found.append(process)
     return found
 
 
