@@ -1,0 +1,26 @@
+"""The world in which the service's events are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import text
+
+from benchmarks import events_in_service
+from benchmarks.planner_queues import NOW, queue
+from gpudev_service.planner import plan
+from gpudev_service.store.engine import Store
+
+
+async def test_nobody_waits_to_whom_no_start_can_be_promised(tmp_path: Path) -> None:
+    """With one such in the queue every event would be planned from all rows."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'gpudev.sqlite'}"
+    given = queue(2000, 200)
+    without = plan(given.nodes, given.holds, given.demands, given.rules, NOW).impossible
+    assert without
+    await events_in_service.fill(url, 2000, 200)
+    store = Store(url)
+    async with store.reading() as session:
+        counted = text("SELECT count(*) FROM reservations WHERE starts_at IS NULL")
+        assert await session.scalar(counted) == 2000 - len(without)
+    await store.close()
