@@ -5,6 +5,9 @@ world is kept in the store's memory, and told who came and who went, whose lease
 another end, and which nodes were closed or opened. Whatever else may happen (other nodes, a booking
 whose time has come, somebody who can have no place) is left to a world that is made anew from the
 rows: that is always right, and only takes longer. A simulation compares the two after each step.
+
+Who can have no place for as long as these nodes are closed is kept like everybody else: nothing but
+a change of the nodes gives them one.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ _LONGEST_MS = 300_000
 @dataclass(slots=True)
 class Kept:
     """A planner's world with what it was made of, as a transaction leaves it. Everybody in
-    `demands` has a seat, which is their promise. No booking's time comes before `booking_ms`.
-    `limits` are the quotas that hold for them, by key; for what those who are `unlimited` have,
-    none does."""
+    `demands` has a seat, which is their promise, or neither. No booking's time comes before
+    `booking_ms`. `limits` are the quotas that hold for them, by key; for what those who are
+    `unlimited` have, none does."""
 
     settings: Settings
     fleet: Sequence[NodeSpec]
@@ -133,7 +136,8 @@ def as_of(
     if news is None:
         return False
     changes = _take_in(known, ctx, current, news, now_ms)
-    return not (changes.slots or known.live.due() or known.live.refused())
+    loses = any(known.demands[key].promise is not None for key in known.live.refused())
+    return not (changes.slots or loses or known.live.due())
 
 
 def _take_in(
@@ -164,8 +168,11 @@ def _is_good(known: Kept, ctx: Context, now_ms: int) -> bool:
     return (
         known.live.now_ms <= now_ms <= known.since_ms + _LONGEST_MS
         and known.settings is ctx.settings
-        # Where a disk can be used may be different on other nodes.
-        and (known.fleet is ctx.fleet.nodes() or not any(d.among for d in known.demands.values()))
+        # Where a disk can be used, and which nodes have a label, may be different on other nodes.
+        and (
+            known.fleet is ctx.fleet.nodes()
+            or all(demand.among is None for demand in known.demands.values())
+        )
         and not _has_come(known, now_ms)
     )
 
@@ -250,7 +257,12 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
     impossible = made.live.refused()
     promised |= {key: made.demands[key].promise for key in impossible}
     slots = {}
-    keeps = not impossible and not any(is_coming(node.name) for node in made.nodes)
+    keeps = not any(is_coming(node.name) for node in made.nodes)
+    for key, why in impossible.items():
+        demand = made.demands[key] = replace(made.demands[key], promise=None)
+        # A booking may have its time, or any, as soon as somebody else has gone.
+        if why is planner.Reason.BOOKED_START_TAKEN or _is_booked(demand):
+            keeps = False
     for key, slot in changes.slots.items():
         if key in begun or key in impossible or slot == made.demands[key].promise:
             continue
@@ -268,6 +280,10 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
         if key in slots and _is_later(slots[key], promised[key])
     }
     return Step(promised, begun, slots, moved_later, impossible, made if keeps else None)
+
+
+def _is_booked(demand: planner.Demand) -> bool:
+    return demand.booked_start_ms is not None or demand.not_before_ms is not None
 
 
 def _is_later(slot: planner.Slot, before: planner.Slot | None) -> bool:

@@ -13,7 +13,7 @@ from operator import attrgetter
 from . import extension
 from .model import Changes, Demand, Hold, Node, Reason, Rules
 from .pool import Pool, occupied_until
-from .seats import Seat
+from .seats import Seat, queue_key
 
 #: How much past a calendar may gather before it is built anew without it.
 _FORGET_PAST_MS = 600_000
@@ -104,10 +104,10 @@ class LivePool(Pool):
         closed = {self.seating.number[name] for name, available in changes.items() if not available}
         self._leave(closed)
         self.improve()
-        if len(closed) < len(changes):
-            refused, self.refused = self.refused, {}
-            for demand, _ in refused.values():
-                self.add(demand)
+        # Who can sit somewhere now does; of the others it may be another cause that holds now.
+        refused, self.refused = self.refused, {}
+        for demand in sorted((demand for demand, _ in refused.values()), key=queue_key):
+            self.add(demand)
 
     def _leave(self, closed: Set[int]) -> None:
         """Seats those elsewhere who sit on nodes that were closed."""

@@ -27,6 +27,7 @@ is built anew from the stored promises.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from operator import attrgetter
 
 from .losses import hand_down
@@ -175,8 +176,8 @@ class Pool:
         self.seats[seat.demand.id] = seat
 
     def refuse(self, demand: Demand, why: Reason) -> None:
-        """Remembers that there is no place for `demand`."""
-        self.refused[demand.id] = demand, why
+        """Remembers that there is no place for `demand`, and so no promise any more."""
+        self.refused[demand.id] = replace(demand, promise=None), why
 
     # What others see.
 

@@ -153,6 +153,29 @@ async def test_questions_are_put_to_the_plan_that_is_kept(world: World) -> None:
     assert "t4-small" not in kept, "rows may have been changed by hand"
 
 
+async def test_who_can_have_no_place_keeps_nobody_from_being_planned_quickly(world: World) -> None:
+    """Everything was read and planned anew for each event, for as long as somebody waited so."""
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    whole = await world.reserve("grace", "t4", gpus=8, hours=1)
+    await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
+    assert (await world.look(whole)).promised_start is None
+    kept = world.ctx.store.memory.kept
+    known = kept["t4"]
+    behind = await world.reserve("linus", "t4", gpus=4, hours=3)
+    asked = ReservationRequest(gpu_type="t4", gpus=4, hours=1)
+    plan = await reservations.preview(world.ctx, Actor("ken"), asked, ())
+    assert plan.starts_at == START + timedelta(hours=4, seconds=30)
+    await reservations.cancel(world.ctx, behind.id, Actor("linus"))
+    assert kept["t4"] is known
+    await capacity.undrain(world.ctx, "t4-2", ADMIN)
+    assert (await world.look(whole)).promised_start == START + timedelta(hours=1, seconds=15)
+    assert kept["t4"] is known
+    await capacity.drain(world.ctx, "t4-1", "cooling", ADMIN)
+    assert (await world.look(whole)).promised_start is None
+    await reservations.cancel(world.ctx, whole.id, Actor("grace"))
+    assert kept["t4"] is known
+
+
 async def test_whose_promise_moves_is_told_and_their_rows_hold_it(world: World) -> None:
     lease = await world.reserve("ada", hours=3)
     await world.running(lease)

@@ -49,7 +49,10 @@ def _differences(
     kept = known.live.plan()
     if anew.slots != kept.slots:
         found.append(f"slots {kept.slots} for {anew.slots}")
-    if anew.slots != {key: demand.promise for key, demand in demands.items()}:
+    if anew.impossible != kept.impossible:
+        found.append(f"without a place {kept.impossible} for {anew.impossible}")
+    promised = {key: demand.promise for key, demand in demands.items() if demand.promise}
+    if anew.slots != promised:
         found.append(f"slots {anew.slots} are not what was promised")
     return found
 
