@@ -23,18 +23,16 @@ def goes_on(pid: int) -> bool:
 def variable(pid: int, name: str) -> str | None:
     """What the process has as `name` in its environment, by any thread that has not ended.
 
-    None where it has no such thread or no such variable.
-
-    Raises:
-        PermissionError: another account's.
+    None where it has no such thread or no such variable, and where it is another account's, whose
+    environment nobody else may see.
     """
     thread = _thread(pid)
     if thread is None:
         return None
     try:
         pairs = (thread / "environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return None  # ended meanwhile
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # ended meanwhile, or another account's
     start = name.encode() + b"="
     found = next((pair for pair in pairs if pair.startswith(start)), None)
     return None if found is None else found.removeprefix(start).decode(errors="replace")

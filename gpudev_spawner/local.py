@@ -147,5 +147,5 @@ def _end_leftovers(reservation_id: str) -> None:
         try:
             if processes.variable(process.pid, MARK) == reservation_id:
                 process.kill()
-        except (psutil.NoSuchProcess, psutil.AccessDenied, PermissionError):
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # ended meanwhile, or another account's

@@ -113,11 +113,7 @@ class LocalServers:
 def _marked() -> Iterator[tuple[psutil.Process, str]]:
     """Processes with a reservation in their environment of which a thread still runs."""
     for process in psutil.process_iter():
-        try:
-            mark = processes.variable(process.pid, MARK)
-        except PermissionError:
-            continue  # another account's: not one of ours
-        if mark:
+        if mark := processes.variable(process.pid, MARK):
             yield process, mark
 
 

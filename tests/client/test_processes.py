@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
+import pytest
 
+from gpudev_client import processes
 from gpudev_client.processes import goes_on, variable
 from tests.e2e.waiting import until
 from tests.fixtures.headless import headless
@@ -43,3 +46,19 @@ def test_one_without_its_first_thread_goes_on() -> None:
         process.kill()
         process.wait()
         assert not goes_on(process.pid)
+
+
+def test_another_accounts_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read them all but for some: here the file cannot be read by anybody."""
+    first = tmp_path / "7" / "task" / "7"
+    first.mkdir(parents=True)
+    (first / "stat").write_text("7 (a) b) S 1")
+    (first / "environ").mkdir()
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", _refused)
+    assert goes_on(7)
+    assert variable(7, NAME) is None
+
+
+def _refused(_: Path) -> bytes:
+    raise PermissionError

@@ -91,14 +91,8 @@ def is_running(state: State, name: str) -> bool:
 
 def marked(place: Place) -> list[psutil.Process]:
     """All living processes that carry this cluster's mark, whoever started them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if variable(process.pid, MARK) == str(place.run):
-                found.append(process)
-        except PermissionError:
-            continue  # ended meanwhile
-    return found
+    mine = str(place.run)
+    return [one for one in psutil.process_iter() if variable(one.pid, MARK) == mine]
 
 
 def kill(processes: list[psutil.Process]) -> None:
