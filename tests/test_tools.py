@@ -38,7 +38,8 @@ def test_a_script_is_readable_and_stops_at_the_first_error(script: str) -> None:
 
 #: Stands for the tests: these have failed, and the second run ends as it is told.
 FAILED = """test:
-\t@mkdir -p .pytest_cache/v/cache; cp last .pytest_cache/v/cache/lastfailed; exit 2
+\t@mkdir -p .pytest_cache/v/cache; cp last .pytest_cache/v/cache/lastfailed
+	@echo 'FAILED tests/test_x.py::test_0 - because of this'; exit 2
 retest:
 \t@echo again; exit $(AGAIN)
 """
@@ -77,6 +78,8 @@ def test_a_few_failures_get_one_more_run_alone(
     assert run.returncode == code, run.stderr
     assert ("again" in run.stdout) == (0 < failures <= 40)
     assert ("passed alone" in run.stdout) == (code == 0)
+    # Why is said again behind what the second run prints, which may be all that anybody sees.
+    assert ("because of this" in run.stdout.partition("again\n")[2]) == (0 < failures <= 40)
 
 
 def test_system_packages_are_listed_without_installing_anything() -> None:
