@@ -164,11 +164,12 @@ async def test_a_service_that_is_away_is_said_and_it_recovers(
     service = hub.process("service")
     keeper = service.parent()
     assert keeper is not None
-    keeper.kill()  # else it would be back in a moment; the Hub looks every half minute
+    # Else it would be back in a moment: the keeper starts it again, or, without one, the Hub.
+    keeper.suspend()
     service.kill()
     trouble = page.locator(f"{PANEL} .gpudev-trouble")
-    # In one look: a service that the Hub has just started again takes the line away.
     await trouble.filter(has_text="does not answer").wait_for()
     await picture(page, "away")
+    keeper.resume()
     await trouble.wait_for(state="detached", timeout=2 * PATIENCE)
     assert "left" in await page.inner_text(f"{PANEL} .gpudev-left")
