@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from gpudev_client.processes import variable
+
 #: The share of a processor's core from which on something works.
 WORKING = 0.2
 _TERMINALS = Path("/dev/pts")
@@ -27,14 +29,7 @@ def tree(pid: int) -> set[psutil.Process]:
 
 def marked(name: str, value: str) -> set[psutil.Process]:
     """All processes that have this variable in their environment, whoever's children they are."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(name) == value:
-                found.add(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # ended meanwhile, or another account's
-    return found
+    return {one for one in psutil.process_iter() if variable(one.pid, name) == value}
 
 
 def processor_time(processes: Iterable[psutil.Process]) -> float:

@@ -9,12 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from gpudev_client.models import Reservation
 from gpudev_client.states import LEASED, State
 from tests.fixtures.hub import RunningHub
+from tests.fixtures.processes import marked
 
 from .conftest import TURNOVER
 from .kernel import run_inside
@@ -181,14 +181,7 @@ def _is_next(grace: Person, second: Reservation, ended: Reservation) -> None:
 
 
 def _left_nothing_behind(hub: RunningHub, first: Reservation) -> None:
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("GPUDEV_RESERVATION") == first.id:
-                left.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    assert not left
+    assert not marked("GPUDEV_RESERVATION", first.id)
     until(
         lambda: first.server_name not in hub.api("GET", "users/ada")["servers"],
         "the server's row is gone from the Hub",

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from gpudev_client.models import Reservation, ServerReport
+from gpudev_client.processes import goes_on
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.loops import reconcile
@@ -82,10 +83,7 @@ async def start(world: World, started: list[Server], got: Reservation) -> Server
 
 
 def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return not goes_on(pid)
 
 
 async def test_the_lease_ends_the_server_and_what_it_started(

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from tests.client.models import ID
 from tests.fixtures.certificates import self_signed
 from tests.fixtures.hub import PATIENCE, _end_with_parent
+from tests.fixtures.processes import kill_all
 from tests.tiers import ROOT
 from tools.ports import free_ports
 
@@ -106,10 +106,7 @@ class Site:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.end(part)
         # What sessions have left running.
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if process.environ().get("HOME") == str(self.disk):
-                    process.kill()
+        kill_all("HOME", str(self.disk))
         self.http.close()
         shutil.rmtree(self.home, ignore_errors=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import pexpect  # type: ignore[import-untyped]
-import psutil
 import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -25,6 +23,7 @@ from tests.e2e.conftest import LIGHT_SERVERS, SHORT
 from tests.e2e.people import Person, people
 from tests.e2e.waiting import PATIENCE, until
 from tests.fixtures.hub import RunningHub
+from tests.fixtures.processes import kill_all
 
 from .laptop import Laptop
 
@@ -417,10 +416,7 @@ def test_a_server_that_crashed_is_waited_for(person: Make) -> None:
     ada = person("ssh-crash")
     got = ada.lease()
     assert ada.laptop.ssh("true").returncode == 0
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get("GPUDEV_RESERVATION") == got.id:
-                process.kill()
+    kill_all("GPUDEV_RESERVATION", got.id)
     waiting = subprocess.Popen(
         ada.laptop.command(ada.laptop.host, "echo again"),
         env=ada.laptop.environment,

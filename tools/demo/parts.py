@@ -116,20 +116,14 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 
 def _is_server(process: psutil.Process) -> bool:
     """Whether the process belongs to somebody's server."""
-    try:
-        return SERVER_MARK in process.environ()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False  # ended meanwhile
+    return variable(process.pid, SERVER_MARK) is not None
 
 
 def marked(place: Place) -> list[psutil.Process]:
     """Everything that runs for this demo, apart from the demo itself."""
-    found = []
-    for process in psutil.process_iter():
-        mine = variable(process.pid, MARK) == str(place.directory)
-        if mine and process.pid != os.getpid():
-            found.append(process)
-    return found
+    mine = str(place.directory)
+    found = (one for one in psutil.process_iter() if variable(one.pid, MARK) == mine)
+    return [one for one in found if one.pid != os.getpid()]
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
