@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,7 +31,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, facts, holding, planning, promises, quotas, views
+from . import admission, facts, holding, planning, promises, views
 from .standings import maintenance
 
 
@@ -97,16 +96,7 @@ async def availability(
         messages = await maintenance(session)
         current = await facts.world(ctx, session, now, None if gpu_type is None else [gpu_type])
     chosen = [types[gpu_type]] if gpu_type else list(types.values())
-    policy = ctx.settings.policy
-
-    def asked(spec: GpuTypeSpec, gpus: int) -> planner.Demand:
-        return replace(
-            facts.question(ctx, spec, gpus, hours_to_duration(hours), facts.to_ms(now)),
-            priority=policy.of(groups).priority,
-            quotas=() if user is None else quotas.of(policy, spec, user, groups),
-        )
-
-    return [_availability(ctx, spec, current, messages, hours, asked) for spec in chosen]
+    return [_availability(ctx, spec, current, messages, hours, groups, user) for spec in chosen]
 
 
 def _availability(
@@ -115,7 +105,8 @@ def _availability(
     current: facts.World,
     messages: dict[str, str],
     hours: float,
-    asked: Callable[[GpuTypeSpec, int], planner.Demand],
+    groups: tuple[str, ...],
+    user: str | None,
 ) -> Availability:
     now_ms = facts.to_ms(ctx.clock.now())
     possible = [node for node in current.nodes if node.pool == spec.name]
@@ -130,7 +121,11 @@ def _availability(
     holds = [h for h in current.holds if names & set(h.units)]
     demands = [d for d in current.demands if d.pool == spec.name]
     world = planner.World(possible, holds, demands, facts.rules(ctx), now_ms)
-    starts = [world.what_if(asked(spec, gpus)) for gpus in spec.valid_counts]
+    length = hours_to_duration(hours)
+    starts = [
+        world.what_if(facts.question(ctx, spec, gpus, length, now_ms, groups, user))
+        for gpus in spec.valid_counts
+    ]
     return Availability(
         gpu_type=spec.name,
         total=total,

@@ -254,26 +254,29 @@ def hypothetical(
     now: datetime,
 ) -> planner.Demand:
     """A request that is not stored, as the planner takes it; last among its equals."""
-    demand = question(ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now))
+    demand = question(
+        ctx, admitted.spec, admitted.gpus, admitted.duration, to_ms(now), groups, user
+    )
     booked = to_ms(admitted.booked_for) if admitted.booked_for else None
     among = None
     if disk is not None and disk.reach is not None:
         among = places.area(Reach.from_json(disk.reach), ctx.fleet.nodes())
     among = labels.narrow(ctx, admitted.spec.name, admitted.node_labels, among)
-    policy = ctx.settings.policy
-    return replace(
-        demand,
-        priority=policy.of(groups).priority,
-        booked_start_ms=booked,
-        quotas=quotas.of(policy, admitted.spec, user, groups),
-        among=among,
-    )
+    return replace(demand, booked_start_ms=booked, among=among)
 
 
 def question(
-    ctx: Context, spec: GpuTypeSpec, gpus: int, duration: timedelta, now_ms: int
+    ctx: Context,
+    spec: GpuTypeSpec,
+    gpus: int,
+    duration: timedelta,
+    now_ms: int,
+    groups: tuple[str, ...] = (),
+    user: str | None = None,
 ) -> planner.Demand:
-    """ "When could I have this?", as the planner takes it."""
+    """ "When could I have this?", as the planner takes it, with the priority of these groups and
+    the quotas of `user` in them; without one, nobody's."""
+    policy = ctx.settings.policy
     nodes, units = spec.shape(gpus)
     return planner.Demand(
         id="",
@@ -281,6 +284,7 @@ def question(
         nodes=nodes,
         units_per_node=units,
         duration_ms=to_ms(_EPOCH + duration + ctx.settings.times.turnover_span),
-        priority=0,
+        priority=policy.of(groups).priority,
         order=(now_ms, "~"),
+        quotas=() if user is None else quotas.of(policy, spec, user, groups),
     )

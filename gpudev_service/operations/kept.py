@@ -2,12 +2,10 @@
 
 Reading and seating everybody anew for each arrival is most of the work of one. So the planner's
 world is kept in the store's memory, and told who came and who went, whose lease ended or got
-another end, and which nodes were closed or opened. Whatever else may happen (other nodes, a booking
-whose time has come, somebody who can have no place) is left to a world that is made anew from the
+another end, and which nodes were closed or opened. Who can have no place is kept like everybody
+else, as nothing but other or opened nodes gives them one. Whatever else may happen (other nodes, a
+booking whose time has come or that can have no place) is left to a world that is made anew from the
 rows: that is always right, and only takes longer. A simulation compares the two after each step.
-
-Who can have no place for as long as these nodes are closed is kept like everybody else: nothing but
-a change of the nodes gives them one.
 """
 
 from __future__ import annotations
@@ -186,8 +184,13 @@ def _has_come(known: Kept, now_ms: int) -> bool:
 
 
 def _first_booking(demands: Iterable[planner.Demand]) -> float:
-    times = (demand.booked_start_ms or demand.not_before_ms for demand in demands)
+    times = map(_booking, demands)
     return min((at for at in times if at is not None), default=math.inf)
+
+
+def _booking(demand: planner.Demand) -> int | None:
+    """The time that is booked, or was until it was lost."""
+    return demand.booked_start_ms or demand.not_before_ms
 
 
 def _news(
@@ -258,10 +261,10 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
     promised |= {key: made.demands[key].promise for key in impossible}
     slots = {}
     keeps = not any(is_coming(node.name) for node in made.nodes)
-    for key, why in impossible.items():
+    for key in impossible:
         demand = made.demands[key] = replace(made.demands[key], promise=None)
         # A booking may have its time, or any, as soon as somebody else has gone.
-        if why is planner.Reason.BOOKED_START_TAKEN or _is_booked(demand):
+        if _booking(demand) is not None:
             keeps = False
     for key, slot in changes.slots.items():
         if key in begun or key in impossible or slot == made.demands[key].promise:
@@ -280,10 +283,6 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
         if key in slots and _is_later(slots[key], promised[key])
     }
     return Step(promised, begun, slots, moved_later, impossible, made if keeps else None)
-
-
-def _is_booked(demand: planner.Demand) -> bool:
-    return demand.booked_start_ms is not None or demand.not_before_ms is not None
 
 
 def _is_later(slot: planner.Slot, before: planner.Slot | None) -> bool:
