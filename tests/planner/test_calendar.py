@@ -98,28 +98,41 @@ def _spans(naive: Naive, node: int, units: int, least: int, low: int, high: int)
     return edges
 
 
+class Both:
+    """A calendar and what it is compared with: the same happens to the two."""
+
+    def __init__(self) -> None:
+        self.calendar, self.naive = Calendar(SINCE, UNITS, [True] * len(UNITS)), Naive()
+        self._taken: list[tuple[list[int], int, int, int]] = []
+
+    def happens(self, rng: random.Random, *, gives: float, nodes: int, units: int) -> None:
+        """Something is given back, with the chance `gives`, or taken: up to so many nodes and units
+        of each; and sometimes a node is opened or closed."""
+        if self._taken and rng.random() < gives:
+            numbers, start, end, change = self._taken.pop(rng.randrange(len(self._taken)))
+            self.calendar.give(numbers, start, end, change)
+        else:
+            numbers = rng.sample(range(len(UNITS)), rng.randrange(1, nodes + 1))
+            (start, end), change = spans(rng), rng.randrange(1, units + 1)
+            self.calendar.take(numbers, start, end, change)
+            self._taken.append((numbers, start, end, change))
+            change = -change
+        for number in numbers:
+            self.naive.change(number, start, end, change)
+        if rng.random() < 0.15:
+            number = rng.randrange(len(UNITS))
+            self.naive.open[number] = not self.naive.open[number]
+            self.calendar.set_open(number, self.naive.open[number])
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_a_search_finds_the_first_start_that_there_is(seed: int) -> None:
     rng = random.Random(seed)
-    calendar, naive = Calendar(SINCE, UNITS, [True] * len(UNITS)), Naive()
-    taken: list[tuple[list[int], int, int, int]] = []
+    both = Both()
+    calendar, naive = both.calendar, both.naive
     subset = frozenset({0, 2, 3})
     for _ in range(STEPS):
-        if taken and rng.random() < 0.4:
-            nodes, start, end, units = taken.pop(rng.randrange(len(taken)))
-            calendar.give(nodes, start, end, units)
-        else:
-            nodes = rng.sample(range(len(UNITS)), rng.randrange(1, 3))
-            (start, end), units = spans(rng), rng.randrange(1, 4)
-            calendar.take(nodes, start, end, units)
-            taken.append((nodes, start, end, units))
-            units = -units
-        for node in nodes:
-            naive.change(node, start, end, units)
-        if rng.random() < 0.15:
-            node = rng.randrange(len(UNITS))
-            naive.open[node] = not naive.open[node]
-            calendar.set_open(node, naive.open[node])
+        both.happens(rng, gives=0.4, nodes=2, units=3)
         for _ in range(3):
             count, units = rng.choice((1, 1, 2, 3)), rng.randrange(1, 5)
             duration = rng.randrange(1, 14)
@@ -141,26 +154,12 @@ def test_a_search_finds_the_first_start_that_there_is(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(16))
 def test_nothing_starts_before_what_is_said_to_be_the_soonest(seed: int) -> None:
     rng = random.Random(seed)
-    calendar, naive = Calendar(SINCE, UNITS, [True] * len(UNITS)), Naive()
+    both = Both()
+    calendar, naive = both.calendar, both.naive
     calendar.expect(1)
-    taken: list[tuple[list[int], int, int, int]] = []
     exact = 0
     for _ in range(STEPS):
-        if taken and rng.random() < 0.5:
-            nodes, start, end, units = taken.pop(rng.randrange(len(taken)))
-            calendar.give(nodes, start, end, units)
-        else:
-            nodes = rng.sample(range(len(UNITS)), rng.randrange(1, 5))
-            (start, end), units = spans(rng), rng.randrange(1, 9)
-            calendar.take(nodes, start, end, units)
-            taken.append((nodes, start, end, units))
-            units = -units
-        for node in nodes:
-            naive.change(node, start, end, units)
-        if rng.random() < 0.15:
-            node = rng.randrange(len(UNITS))
-            naive.open[node] = not naive.open[node]
-            calendar.set_open(node, naive.open[node])
+        both.happens(rng, gives=0.5, nodes=4, units=8)
         units, duration = rng.randrange(1, 5), rng.randrange(1, 14)
         first = naive.find(1, units, duration, SINCE, FOREVER, set(range(len(UNITS))))
         first_start = FOREVER if first is None else first
