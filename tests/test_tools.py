@@ -39,7 +39,7 @@ def test_a_script_is_readable_and_stops_at_the_first_error(script: str) -> None:
 #: Stands for the tests: these have failed, and the second run ends as it is told.
 FAILED = """test:
 \t@mkdir -p .pytest_cache/v/cache; cp last .pytest_cache/v/cache/lastfailed
-	@echo 'FAILED tests/test_x.py::test_0 - because of this'; exit 2
+\t@echo 'FAILED tests/test_x.py::test_0 - because of this'; exit 2
 retest:
 \t@echo again; exit $(AGAIN)
 """
