@@ -25,6 +25,7 @@ from benchmarks.campaign import size
 from benchmarks.soak import Place
 from tests.e2e import kernel as kernels
 from tests.e2e.waiting import until
+from tests.fixtures.websocket import hang_up
 
 EACH = size("EACH", 10, 3)
 RESTARTS = (("service",), ("hub",), ("service", "hub"))
@@ -93,8 +94,8 @@ class Kernel:
                 awaited.discard(content["execution_state"])
         return printed
 
-    def close(self) -> None:
-        self._connection.close()
+    async def close(self) -> None:
+        await hang_up(self._connection)
 
 
 class Session:
@@ -172,7 +173,7 @@ async def _through(place: Place) -> Dropped:
             )
     finally:
         for kernel in begun:
-            kernel.close()
+            await kernel.close()
         for session in sessions:
             session.close()
     return found

@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from tornado.httpclient import HTTPRequest
-from tornado.websocket import websocket_connect
 
 from gpudev_client.models import Reservation
+from tests.fixtures.websocket import websocket
 
 from .people import Person
 
@@ -31,9 +30,8 @@ async def _run(person: Person, reservation: Reservation, code: str) -> str:
         made.raise_for_status()
         kernel = made.json()["id"]
     address = f"{base.replace('http', 'ws', 1)}/{kernel}/channels"
-    connection = await websocket_connect(HTTPRequest(address, headers=login))
-    try:
-        request = uuid.uuid4().hex
+    request = uuid.uuid4().hex
+    async with websocket(address, login) as connection:
         await connection.write_message(json.dumps(_execute(request, code)))
         printed: list[str] = []
         # The reply and what was printed come by two ways of their own; "idle" ends the second.
@@ -54,8 +52,6 @@ async def _run(person: Person, reservation: Reservation, code: str) -> str:
             elif kind == "status":
                 awaited.discard(content["execution_state"])
         return "".join(printed)
-    finally:
-        connection.close()
 
 
 def _execute(request: str, code: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketHandler, webso
 
 from gpudev_client.models import LabAccess, LabView
 from gpudev_lab.guard import CLOSE_CODE, Guard
+from tests.fixtures.websocket import hang_up
 
 from .test_closing import view
 
@@ -89,8 +90,8 @@ async def test_an_open_connection_of_somebody_removed_is_closed(site: Site) -> N
     async with asyncio.timeout(PATIENCE):
         await owners.write_message("still here")
         assert await owners.read_message() == "still here"
-    owners.close()
-    theirs.close()  # tornado's client wants it said, though the server has closed it
+    await hang_up(owners)
+    await hang_up(theirs)  # tornado's client wants it said, though the server has closed it
 
 
 async def test_an_invitation_ends_on_time_though_the_service_is_away(site: Site) -> None:
@@ -101,7 +102,7 @@ async def test_an_invitation_ends_on_time_though_the_service_is_away(site: Site)
     async with asyncio.timeout(PATIENCE):
         assert await theirs.read_message() is None
     assert theirs.close_code == CLOSE_CODE
-    theirs.close()
+    await hang_up(theirs)
     request = SimpleNamespace(request=SimpleNamespace(headers={"Person": "bob"}))
     assert await site.provider.get_user(request) is None
     site.guard.update(allowed("bob", until=soon + timedelta(minutes=1)))
@@ -127,4 +128,4 @@ async def test_who_is_invited_again_or_administers_gets_in(site: Site, name: str
     if name == "bob":
         site.guard.update(allowed("bob"))
     site.ready.set()
-    (await connecting).close()
+    await hang_up(await connecting)

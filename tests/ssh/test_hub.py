@@ -24,6 +24,7 @@ from tests.e2e.people import Person, people
 from tests.e2e.waiting import PATIENCE, until
 from tests.fixtures.hub import RunningHub
 from tests.fixtures.processes import kill_all
+from tests.fixtures.websocket import hang_up
 
 from .laptop import Laptop
 
@@ -216,7 +217,7 @@ async def closed(connection: WebSocketClientConnection) -> datetime:
     while await connection.read_message() is not None:
         pass
     now = datetime.now(UTC)
-    connection.close()
+    await hang_up(connection)
     return now
 
 
@@ -287,7 +288,7 @@ async def test_a_warning_comes_in_every_terminal_of_the_server(person: Make) -> 
         await until_shown(in_lab, f"[gpudev] {said}")
     finally:
         by_ssh.close(force=True)
-        in_lab.close()
+        await hang_up(in_lab)
 
 
 async def terminal(person: Person, lease: Reservation) -> WebSocketClientConnection:
