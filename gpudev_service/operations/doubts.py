@@ -43,7 +43,9 @@ _ROW = "absence"
 
 
 async def look_back(ctx: Context) -> None:
-    """Notes whether the service, which now begins, was away for long.
+    """Notes whether the service, which now begins, was away for long, and forgets what a clock
+    noted of the loops that was ahead and has been set since: a loop that has not run again before
+    the next start would look as if this one's clock were behind.
 
     That is also written down, for the case that it is killed within the hour. A database that
     cannot be written does not keep it from starting: then this process alone knows."""
@@ -51,14 +53,14 @@ async def look_back(ctx: Context) -> None:
     async with ctx.store.reading() as session:
         last = await session.scalar(select(func.max(LoopRunRow.finished_at)))
         known = await session.get(LoopRunRow, _ROW)
-    # One that lies ahead was noted by a clock that was, and has been set since.
+    ahead = last is not None and last > now
     new = None if known is None or known.started_at > now else known
     if last is not None and now - last > AWAY:
         new = LoopRunRow(name=_ROW, started_at=now, ok=True, message=_told(last, now))
     ctx.other_clocks.was_away(_doubt(new))
-    if new is not known:
+    if ahead or new is not known:
         try:
-            await ctx.store.run(partial(_note, new))
+            await ctx.store.run(partial(_note, new, now))
         except StoreError as error:
             log.warning("how long the service was away could not be written down: %s", error)
 
@@ -77,7 +79,8 @@ def about_removing(ctx: Context) -> Doubt | None:
     return ctx.other_clocks.absence(now)
 
 
-async def _note(row: LoopRunRow | None, session: AsyncSession) -> None:
+async def _note(row: LoopRunRow | None, now: datetime, session: AsyncSession) -> None:
+    await session.execute(delete(LoopRunRow).where(LoopRunRow.finished_at > now))
     if row is None:
         await session.execute(delete(LoopRunRow).where(LoopRunRow.name == _ROW))
     else:

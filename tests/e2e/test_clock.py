@@ -110,6 +110,12 @@ def test_a_clock_a_month_ahead_at_the_start_removes_nothing(hub: RunningHub) -> 
 
     step(hub, "step", 0.0)
     again(hub)
+
+    def remembered() -> bool:
+        clock = clock_of(hub)
+        return clock is not None and "behind the last entry" in str(clock["message"])
+
+    until(remembered, "the clock that was ahead is told", seen=lambda: clock_of(hub))
     assert ada.call("POST", "/disks/work/restoration", {}).is_success, "it is still there"
     # Once more: the last event is not one of the clock that was ahead any more.
     ada.reserve(gpu_type="cpu-x86", gpus=0, hours=1)

@@ -16,7 +16,7 @@ from gpudev_service.actor import Actor
 from gpudev_service.disks.directories import DirectoryDisks
 from gpudev_service.loops import retention
 from gpudev_service.loops.runner import Runner, run_once
-from gpudev_service.operations import disks, doubts, snapshots
+from gpudev_service.operations import disks, doubts, snapshots, status
 from gpudev_service.other_clocks import OtherClocks
 from gpudev_service.settings import Policy, PolicyRule
 from gpudev_service.store.engine import Store
@@ -131,6 +131,18 @@ async def test_an_absence_that_cannot_be_written_down_counts_all_the_same(
     world.ctx.store.fence = None
     assert await retention.run(world.ctx) == world.clock.now() + doubts.PAUSE
     assert await is_there(world, key)
+
+
+async def test_loops_of_a_clock_that_was_ahead_are_forgotten_with_the_first_start(
+    world: World,
+) -> None:
+    """A loop that rests for long has not run again when the service is killed."""
+    world.clock.pass_time(days=31)
+    await run_once(world.ctx, "expiry")
+    world.clock.pass_time(days=-31)
+    assert await status.clock_behind(world.ctx) == timedelta(days=31)
+    await doubts.look_back(world.ctx)
+    assert await status.clock_behind(world.ctx) == timedelta(0)
 
 
 async def test_what_no_date_decides_about_goes_on(store: Store, tmp_path: Path) -> None:
