@@ -66,8 +66,7 @@ function activate(
 ): ILeaseModel {
   const trans = words(translator ?? nullTranslator);
   const model = new LeaseModel(app.serviceManager.serverSettings, trans);
-  let warnings = [30, 15, 5];
-  const notices = new Notices(model, trans, () => warnings);
+  const notices = new Notices(model, trans);
   const panel = new LeasePanel(
     model,
     trans,
@@ -104,12 +103,7 @@ function activate(
     added = true;
     shell?.add(panel, 'right', { rank: 900, type: 'GPU lease' });
     statusBar?.registerStatusItem(PLUGIN, {
-      item: new StatusItem(
-        model,
-        trans,
-        () => void app.commands.execute('gpudev:open'),
-        () => warnings
-      ),
+      item: new StatusItem(model, trans, () => void app.commands.execute('gpudev:open')),
       align: 'left',
       rank: 0
     });
@@ -119,7 +113,7 @@ function activate(
     if (registry) {
       const settings = await registry.load(PLUGIN);
       const read = (): void => {
-        warnings = settings.composite['warnings'] as number[];
+        model.warnings = settings.composite['warnings'] as number[];
       };
       settings.changed.connect(read);
       read();

@@ -144,7 +144,8 @@ describe('what is asked for', () => {
 describe('a server that does not answer as it did', () => {
   it('offers a reload once when this session has ended, and reloads nothing by itself', async () => {
     const model = make();
-    new Notices(model, trans, () => []);
+    model.warnings = [];
+    new Notices(model, trans);
     await model.refresh();
     asked.mockImplementation(async () => answer(403, { error: { message: 'Your session has ended.' } }));
     await model.refresh();
@@ -162,7 +163,8 @@ describe('a server that does not answer as it did', () => {
 
   it('keeps what is known, and goes on when it answers again', async () => {
     const model = make();
-    new Notices(model, trans, () => []);
+    model.warnings = [];
+    new Notices(model, trans);
     await model.refresh();
     asked.mockImplementation(async () => Promise.reject(new TypeError('network')));
     await model.refresh();
@@ -186,7 +188,8 @@ describe('warnings', () => {
   it('come once each, the last one loud, and go when the lease is extended', async () => {
     asked.mockImplementation(async () => answer(200, lease(31)));
     const model = make();
-    new Notices(model, trans, () => [30, 5]);
+    model.warnings = [30, 5];
+    new Notices(model, trans);
     await model.refresh();
     expect(Notification.emit).not.toHaveBeenCalled();
     await jest.advanceTimersByTimeAsync(10 * MINUTE);
@@ -199,10 +202,29 @@ describe('warnings', () => {
     expect(Notification.dismiss).toHaveBeenCalledTimes(2);
   });
 
+  it('come at their moment, and at once when a setting makes them due', async () => {
+    asked.mockImplementation(async () => answer(200, lease(30)));
+    const model = make();
+    model.warnings = [29.9, 5];
+    new Notices(model, trans);
+    await model.refresh();
+    await jest.advanceTimersByTimeAsync(5_900);
+    expect(Notification.emit).not.toHaveBeenCalled();
+    await jest.advanceTimersByTimeAsync(200);
+    expect(Notification.emit).toHaveBeenCalledTimes(1);
+    model.warnings = [29.9, 29.5];
+    expect(Notification.emit).toHaveBeenCalledTimes(1);
+    await jest.advanceTimersByTimeAsync(MINUTE);
+    expect(Notification.emit).toHaveBeenCalledTimes(2);
+    model.warnings = [29.9, 29.5, 29];
+    expect(Notification.emit).toHaveBeenCalledTimes(3);
+  });
+
   it('wait for a page that is looked at', async () => {
     asked.mockImplementation(async () => answer(200, lease(4)));
     const model = make();
-    new Notices(model, trans, () => [5]);
+    model.warnings = [5];
+    new Notices(model, trans);
     page.hidden = true;
     await model.refresh();
     expect(Notification.emit).not.toHaveBeenCalled();

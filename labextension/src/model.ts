@@ -34,6 +34,17 @@ export class LeaseModel implements ILeaseModel {
     return new Date(Date.now() + this.skew);
   }
 
+  /** Minutes before the end at which the page says so. */
+  get warnings(): readonly number[] {
+    return this._warnings;
+  }
+
+  set warnings(value: readonly number[]) {
+    this._warnings = value;
+    this._changed.emit();
+    this.tick();
+  }
+
   get changed(): ISignal<this, void> {
     return this._changed;
   }
@@ -162,7 +173,7 @@ export class LeaseModel implements ILeaseModel {
       return;
     }
     const left = secondsLeft(this.lease?.reservation ?? null, this.now);
-    const untilWords = nextTick(left) * 1000;
+    const untilWords = nextTick(left, this._warnings) * 1000;
     const untilLook = this.lookedAt + LOOK_EVERY - Date.now();
     const wait = this._shown ? Math.min(untilWords, Math.max(0, untilLook)) : untilWords;
     this.timer = window.setTimeout(() => {
@@ -174,6 +185,7 @@ export class LeaseModel implements ILeaseModel {
     }, wait);
   }
 
+  private _warnings: readonly number[] = [30, 15, 5];
   private _changed = new Signal<this, void>(this);
   private _shown = false;
   private stale = false;

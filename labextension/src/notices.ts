@@ -8,8 +8,7 @@ import { duration, hours, type IWords } from './words';
 export class Notices {
   constructor(
     private readonly model: LeaseModel,
-    private readonly trans: IWords,
-    private readonly warnings: () => number[]
+    private readonly trans: IWords
   ) {
     this.live = document.createElement('div');
     this.live.className = 'gpudev-live';
@@ -46,7 +45,7 @@ export class Notices {
       Notification.dismiss(this.given.id);
       this.given = null;
     }
-    const minutes = dueWarning(reservation, this.model.now, this.warnings(), this.given);
+    const minutes = dueWarning(reservation, this.model.now, this.model.warnings, this.given);
     if (minutes === null || document.hidden) {
       return;
     }

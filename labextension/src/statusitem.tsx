@@ -11,8 +11,7 @@ export class StatusItem extends ReactWidget {
   constructor(
     private readonly model: LeaseModel,
     private readonly trans: IWords,
-    private readonly open: () => void,
-    private readonly warnings: () => number[]
+    private readonly open: () => void
   ) {
     super();
     this.id = 'gpudev-status';
@@ -27,7 +26,7 @@ export class StatusItem extends ReactWidget {
       return null;
     }
     const left = secondsLeft(reservation, model.now);
-    const how = model.trouble && left === null ? 'none' : urgency(left, this.warnings());
+    const how = model.trouble && left === null ? 'none' : urgency(left, model.warnings);
     const words = timeLeft(left, reservation.state, trans);
     return (
       <button

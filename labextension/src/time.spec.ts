@@ -114,8 +114,14 @@ describe('ends', () => {
 
 describe('nextTick', () => {
   it('is a second near the end, else the next full minute', () => {
-    expect(nextTick(60)).toBe(1);
-    expect(nextTick(3 * 60 + 20)).toBeCloseTo(20.05);
-    expect(nextTick(null)).toBe(60);
+    expect(nextTick(60, [])).toBe(1);
+    expect(nextTick(3 * 60 + 20, [])).toBeCloseTo(20.05);
+    expect(nextTick(null, [5])).toBe(60);
+  });
+
+  it('is no later than the next warning', () => {
+    expect(nextTick(30 * 60 - 2, [29.9, 5])).toBeCloseTo(4.05);
+    expect(nextTick(29.8 * 60, [29.9, 5])).toBeCloseTo(48.05);
+    expect(nextTick(5 * 60 + 30, [29.9, 5])).toBeCloseTo(30.05);
   });
 });

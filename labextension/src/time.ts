@@ -55,12 +55,17 @@ export function dueWarning(
   return urgent < known ? urgent : null;
 }
 
-/** Seconds until something about the time left changes: its words or a warning. */
-export function nextTick(seconds: number | null): number {
+/** Seconds until something about the time left changes: its words, or a warning that becomes due;
+ * `warnings` are minutes before the end. */
+export function nextTick(seconds: number | null, warnings: readonly number[]): number {
   if (seconds === null || seconds <= 0) {
     return 60;
   }
-  return seconds <= 90 ? 1 : Math.max(1, seconds % 60) + 0.05;
+  if (seconds <= 90) {
+    return 1;
+  }
+  const ahead = warnings.map(minutes => seconds - minutes * 60).filter(wait => wait >= 0);
+  return Math.max(1, Math.min(seconds % 60, ...ahead)) + 0.05;
 }
 
 /** The amounts of hours that are offered: round ones that are possible, and all that is possible. */
