@@ -1,10 +1,11 @@
 """Promised starts per second of processor time, against Slurm's backfill over the same queue.
 
-Slurm looks at its whole queue; its jobs, nodes and leases are those of the planner's queue, as far
-as Slurm can say them. Left out on both sides: quotas and bookings, which need its accounting
-database, and starts not before a time, which its backfill passes over until then. Slurm gets the
-better of two figures: what its process used, and what `sdiag` says that the cycle took. Our plan
-and its cycle take turns while its controller runs, and the medians of both are compared.
+Slurm looks at its whole queue, or as far as it comes in a cycle of 90 seconds; its jobs, nodes and
+leases are those of the planner's queue, as far as Slurm can say them. Left out on both sides:
+quotas and bookings, which need its accounting database, and starts not before a time, which its
+backfill passes over until then. Slurm gets the better of two figures: what its process used, and
+what `sdiag` says that the cycle took. Our plan and its cycle take turns while its controller runs,
+and the medians of both are compared.
 `SIZE=small` is a tenth.
 """
 
@@ -82,11 +83,17 @@ def in_turn(given: Queue) -> Iterator[tuple[tuple[float, int], tuple[float, int]
 
 
 def their_cost(controller: slurm.Slurm) -> tuple[float, int]:
-    """(Seconds of one backfill cycle over the whole queue, waiting jobs with a start time)."""
+    """(Seconds of one backfill cycle, waiting jobs that got a start time in it).
+
+    A cycle that had no time for the whole queue counts with what it came to: those are the jobs
+    that cost it least, since each one behind them is tried at more times."""
     for _ in range(CYCLES):
+        begin = time.monotonic()
         cycle, processor = controller.next_cycle()
         if cycle.depth >= controller.states().get("PD", 0) * 0.99:
             return min(cycle.seconds, processor), controller.promised()
+        if time.monotonic() - begin >= slurm.CYCLE_SECONDS:
+            return min(cycle.seconds, processor), min(cycle.depth, controller.promised())
     raise RuntimeError(f"Slurm looked at {cycle.depth} jobs only")
 
 

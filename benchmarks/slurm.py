@@ -30,6 +30,11 @@ _START_SECONDS = 60.0
 #: `sbatch` side by side: its own start is most of its time.
 _AT_ONCE = 8
 _TRIES = 10
+#: Seconds after which a backfill cycle ends wherever it is; by default Slurm's has 30. Behind a full
+#: fleet a job deep in a queue of thousands takes it a second, and its whole queue would take an hour.
+CYCLE_SECONDS = 90
+#: A cycle lets nobody in: seconds that its commands wait for an answer, of which 100 are the most.
+_ANSWER_SECONDS = CYCLE_SECONDS + 10
 
 _CONFIGURATION = """\
 ClusterName=bench
@@ -37,6 +42,7 @@ SlurmctldHost=localhost
 SlurmctldPort={port}
 SlurmUser={user}
 AuthType=auth/none
+MessageTimeout={patience}
 CredType=cred/none
 StateSaveLocation={home}/state
 SlurmctldPidFile={home}/slurmctld.pid
@@ -58,13 +64,13 @@ NodeName={nodes} State=CLOUD CPUs={cores} RealMemory=100000 Gres=gpu:{gpus}
 PartitionName=h100 Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
-#: The whole queue in every cycle, within a window of two weeks; no limit of time.
+#: The whole queue in every cycle, as far as it comes in its time; within a window of two weeks.
 WHOLE_QUEUE: Mapping[str, str] = {
     "bf_max_job_test": "200000",
     "bf_window": "40320",
     "bf_resolution": "60",
     "bf_interval": "5",
-    "bf_max_time": "3600",
+    "bf_max_time": str(CYCLE_SECONDS),
     "bf_yield_interval": "600000000",
     "default_queue_depth": "1",
     "sched_interval": "600",
@@ -115,6 +121,7 @@ class Slurm:
         (self._home / "slurm.conf").write_text(
             _CONFIGURATION.format(
                 port=free_port(),
+                patience=_ANSWER_SECONDS,
                 user=_account(),
                 home=self._home,
                 parameters=",".join(f"{name}={value}" for name, value in parameters.items()),
@@ -231,9 +238,10 @@ class Slurm:
 
     def next_cycle(self, patience: float = 1800.0) -> tuple[Cycle, float]:
         """The next cycle, and the processor's seconds until its end. Slurm plans again only when
-        something has changed: one more small job waits after it."""
-        number, before = self.cycle().number, self.processor_seconds()
+        something has changed: one more small job waits after it. A cycle that is under way ends
+        before the job is taken, and is not the next."""
         self.submit([Job(1, 1, 60, priority=1)])
+        number, before = self.cycle().number, self.processor_seconds()
         cycle = self._after(number, time.monotonic() + patience)
         return cycle, self.processor_seconds() - before
 
