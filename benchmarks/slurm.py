@@ -30,8 +30,8 @@ _START_SECONDS = 60.0
 #: `sbatch` side by side: its own start is most of its time.
 _AT_ONCE = 8
 _TRIES = 10
-#: Seconds after which a backfill cycle ends wherever it is; by default Slurm's has 30. Behind a full
-#: fleet a job deep in a queue of thousands takes it a second, and its whole queue would take an hour.
+#: Seconds after which a backfill cycle ends wherever it is; Slurm's own default is 30. Behind a
+#: full fleet a job deep in a queue takes it a second, and a whole queue of thousands an hour.
 CYCLE_SECONDS = 90
 #: A cycle lets nobody in: seconds that its commands wait for an answer, of which 100 are the most.
 _ANSWER_SECONDS = CYCLE_SECONDS + 10
