@@ -124,7 +124,10 @@ AREAS = {
         ),
         (
             "tests/api/test_permissions.py",
+            "tests/api/test_access.py",
             "tests/api/test_authorization.py",
+            "tests/api/test_logins.py",
+            "tests/api/test_browsers.py",
             "tests/api/test_inside_the_lease.py",
             "tests/api/test_tickets.py",
             "tests/operations/test_sharing.py",

@@ -195,3 +195,14 @@ async def test_a_line_is_said_once_of_each_reservation(world: World) -> None:
     assert (await world.reasons(one))[-2:] == ["The Hub is away.", "The Hub is back."]
     assert (await world.reasons(one)).count("The Hub is away.") == 1
     assert (await world.reasons(other)).count("The Hub is back.") == 1
+
+
+async def test_an_invitation_of_who_is_gone_ends_once(world: World) -> None:
+    got = await world.reserve()
+    await invite(world, got, "grace")
+    await sharing.gone(world.ctx, got.id, "linus")
+    for _ in range(2):
+        await sharing.gone(world.ctx, got.id, "grace")
+    assert await shared_with(world, "grace") == []
+    said = [reason for reason in await world.reasons(got) if "no user" in reason]
+    assert said == ["The Hub has no user grace any more; the invitation has ended."]

@@ -1,0 +1,159 @@
+"""Who may use a route, and who calls, without a Hub: what a table of all routes does not reach."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from jupyterhub.services.auth import HubOAuth
+from tornado.web import HTTPError, RequestHandler
+
+from gpudev_client.models import CollaboratorRequest, Role
+from gpudev_service.actor import Actor
+from gpudev_service.api import access
+from gpudev_service.api.auth import KNOWN_FOR, Authenticator, Caller
+from gpudev_service.api.people import People
+from gpudev_service.api.permissions import PREFIX, read_scopes
+from gpudev_service.api.ratelimit import RateLimit
+from gpudev_service.api.route import Access
+from gpudev_service.errors import Refusal
+from gpudev_service.events import Owner
+from gpudev_service.operations import sharing
+from tests.fixtures.world import World
+
+#: Whoever is let in at all holds this.
+OWN = f"{PREFIX}own"
+
+
+def caller(name: str, *scopes: str, kind: str = "user") -> Caller:
+    return Caller(name, kind, (), frozenset(scopes), read_scopes(scopes))
+
+
+@pytest.mark.parametrize(
+    ("scope", "may"),
+    [(access.HUB_METRICS_SCOPE, True), (f"{PREFIX}admin", True), (f"{PREFIX}reserve", False)],
+)
+def test_metrics_are_for_those_who_read_the_hubs(scope: str, may: bool) -> None:
+    if may:
+        access.check_caller(Access.METRICS, caller("ada", scope))
+        return
+    with pytest.raises(Refusal, match="admin") as refused:
+        access.check_caller(Access.METRICS, caller("ada", scope))
+    assert refused.value.code == "not_allowed"
+
+
+def test_keys_are_a_matter_of_the_person_and_the_scope() -> None:
+    def whose(who: Caller, user: str) -> Owner:
+        return access.same_person(Access.PERSON_WRITE, who, user)
+
+    whole = caller("ada", f"{PREFIX}reserve!user=ada")
+    assert whose(whole, "ada") == whole.owner
+    assert whose(caller("root", f"{PREFIX}admin"), "ada") == Owner("ada", ())
+    with pytest.raises(Refusal, match=f"{PREFIX}reserve"):
+        whose(caller("ada", f"{PREFIX}reserve!server=ada/x"), "ada")
+    for other in (whole, caller("grace", f"{PREFIX}reserve", kind="service")):
+        with pytest.raises(Refusal) as refused:
+            whose(other, "grace")
+        assert (refused.value.code, refused.value.field) == ("not_allowed", "user")
+
+
+async def test_a_service_says_for_whom() -> None:
+    service = caller("bot", f"{PREFIX}reserve", kind="service")
+    nobody = cast("People", None)
+    with pytest.raises(Refusal) as refused:
+        await access.person(nobody, Access.CREATE, service, None)
+    assert (refused.value.code, refused.value.field) == ("invalid_input", "user")
+    assert await access.person(nobody, Access.CREATE, service, "ada") == Owner("ada", ())
+
+
+@pytest.mark.parametrize(("role", "enters"), [("use", True), ("view", False)])
+async def test_who_only_looks_on_does_not_enter(world: World, role: Role, enters: bool) -> None:
+    got = await world.reserve("ada")
+    invitation = CollaboratorRequest(role=role)
+    await sharing.invite(world.ctx, got.id, "grace", invitation, Actor("ada"))
+    grace = caller("grace", f"{PREFIX}reserve!user=grace")
+    if enters:
+        owner = await access.reservation_owner(world.ctx, Access.CONNECT, grace, got.id)
+        assert owner.user == "ada"
+        return
+    with pytest.raises(Refusal, match="Ask the owner to invite you") as refused:
+        await access.reservation_owner(world.ctx, Access.CONNECT, grace, got.id)
+    assert refused.value.code == "not_allowed"
+
+
+class Hub:
+    """A Hub that knows every token that does not begin with "x", and may be away."""
+
+    access_scopes = frozenset({OWN})
+
+    def __init__(self) -> None:
+        self.away: Exception | None = None
+        self.hangs = False
+
+    def get_token(self, handler: Any, *, in_cookie: bool = True) -> str:
+        return str(handler.token)
+
+    def get_session_id(self, handler: Any) -> str:
+        return ""
+
+    async def user_for_token(self, token: str, **_: Any) -> dict[str, Any] | None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.away is not None:
+            raise self.away
+        return None if token.startswith("x") else {"name": "ada", "scopes": [OWN]}
+
+
+class Asking:
+    def __init__(self, *, patience: float = 60.0) -> None:
+        self.hub, self.now = Hub(), 0.0
+        self._authenticator = Authenticator(
+            cast("HubOAuth", self.hub),
+            RateLimit(0.001, 1, lambda: self.now),
+            patience=patience,
+            time=lambda: self.now,
+        )
+
+    async def __call__(self, token: str) -> str:
+        """Who that is, or the code of the refusal."""
+        request = SimpleNamespace(token=token, request=SimpleNamespace(remote_ip="192.0.2.1"))
+        try:
+            return (await self._authenticator.caller(cast("RequestHandler", request))).name
+        except Refusal as refusal:
+            return refusal.code
+
+
+async def test_nobody_is_believed_while_the_hub_cannot_be_asked() -> None:
+    ask = Asking()
+    assert await ask("good") == "ada"
+    ask.hub.away = HTTPError(500, "a secret of the Hub's")
+    assert await ask("good") == "unavailable"
+    ask.hub.away = None
+    assert await ask("good") == "ada"
+
+
+async def test_a_hub_that_hangs_is_not_waited_for_without_an_end() -> None:
+    ask = Asking(patience=0.01)
+    ask.hub.hangs = True
+    assert await ask("good") == "unavailable"
+
+
+async def test_whom_the_hub_once_knew_is_asked_about_at_an_address_of_many_wrong_tokens() -> None:
+    ask = Asking()
+    assert await ask("good") == "ada"
+    assert await ask("x1") == "not_authenticated"
+    assert await ask("x2") == await ask("other") == "too_many_requests"
+    assert await ask("good") == "ada"
+    ask.now = KNOWN_FOR
+    assert await ask("good") == "too_many_requests"
+
+
+async def test_only_so_many_are_remembered() -> None:
+    ask = Asking()
+    for number in range(10_001):
+        await ask(f"good{number}")
+    assert await ask("x") == "not_authenticated"
+    assert await ask("good0") == "too_many_requests"
+    assert await ask("good1") == await ask("good10000") == "ada"
