@@ -44,6 +44,12 @@ def test_metrics_are_for_those_who_read_the_hubs(scope: str, may: bool) -> None:
     assert refused.value.code == "not_allowed"
 
 
+def test_what_is_public_asks_for_nothing() -> None:
+    access.check_caller(Access.PUBLIC, caller("ada"))
+    with pytest.raises(Refusal, match=f"{PREFIX}read"):
+        access.check_caller(Access.READ, caller("ada"))
+
+
 def test_keys_are_a_matter_of_the_person_and_the_scope() -> None:
     def whose(who: Caller, user: str) -> Owner:
         return access.same_person(Access.PERSON_WRITE, who, user)
@@ -66,6 +72,46 @@ async def test_a_service_says_for_whom() -> None:
         await access.person(nobody, Access.CREATE, service, None)
     assert (refused.value.code, refused.value.field) == ("invalid_input", "user")
     assert await access.person(nobody, Access.CREATE, service, "ada") == Owner("ada", ())
+
+
+@pytest.mark.parametrize(
+    ("scope", "code", "says"),
+    [
+        ("reserve!user=grace", "not_found", "disk"),
+        ("read", "not_allowed", "for that user"),
+    ],
+)
+async def test_a_disk_of_another_is_not_there_unless_it_may_be_seen(
+    scope: str, code: str, says: str
+) -> None:
+    who, nobody = caller("grace", f"{PREFIX}{scope}"), cast("People", None)
+    with pytest.raises(Refusal, match=says) as refused:
+        await access.person(nobody, Access.DISK_WRITE, who, "ada", named="work")
+    assert refused.value.code == code
+
+
+async def test_ones_own_disk_needs_the_scope() -> None:
+    who, nobody = caller("ada", f"{PREFIX}read!user=ada"), cast("People", None)
+    assert await access.person(nobody, Access.DISK_READ, who, "ada", named="work") == who.owner
+    with pytest.raises(Refusal, match=f"{PREFIX}reserve") as refused:
+        await access.person(nobody, Access.DISK_WRITE, who, "ada", named="work")
+    assert refused.value.code == "not_allowed"
+
+
+async def test_who_may_see_everything_changes_nothing_of_others(world: World) -> None:
+    got = await world.reserve("ada")
+    for who, says in (
+        (caller("root", f"{PREFIX}read"), f"{PREFIX}reserve"),
+        (caller("ada", f"{PREFIX}read!user=ada"), f"{PREFIX}reserve"),
+    ):
+        with pytest.raises(Refusal, match=says) as refused:
+            await access.reservation_owner(world.ctx, Access.RESERVATION_WRITE, who, got.id)
+        assert refused.value.code == "not_allowed"
+    guest = caller("grace", f"{PREFIX}reserve!user=grace")
+    for key in (got.id, "not-there"):
+        with pytest.raises(Refusal) as refused:
+            await access.reservation_owner(world.ctx, Access.RESERVATION_WRITE, guest, key)
+        assert refused.value.code == "not_found"
 
 
 @pytest.mark.parametrize(("role", "enters"), [("use", True), ("view", False)])
@@ -91,9 +137,14 @@ class Hub:
     def __init__(self) -> None:
         self.away: Exception | None = None
         self.hangs = False
+        self.scopes = [OWN]
 
     def get_token(self, handler: Any, *, in_cookie: bool = True) -> str:
-        return str(handler.token)
+        return str(handler.token or (in_cookie and handler.cookie) or "")
+
+    def check_xsrf_cookie(self, handler: Any) -> None:
+        if not handler.has_header:
+            raise HTTPError(403, "'_xsrf' argument missing")
 
     def get_session_id(self, handler: Any) -> str:
         return ""
@@ -103,7 +154,7 @@ class Hub:
             await asyncio.Event().wait()
         if self.away is not None:
             raise self.away
-        return None if token.startswith("x") else {"name": "ada", "scopes": [OWN]}
+        return None if token.startswith("x") else {"name": "ada", "scopes": self.scopes}
 
 
 class Asking:
@@ -116,9 +167,14 @@ class Asking:
             time=lambda: self.now,
         )
 
-    async def __call__(self, token: str) -> str:
+    async def __call__(self, token: str = "", *, cookie: str = "", has_header: bool = False) -> str:
         """Who that is, or the code of the refusal."""
-        request = SimpleNamespace(token=token, request=SimpleNamespace(remote_ip="192.0.2.1"))
+        request = SimpleNamespace(
+            token=token,
+            cookie=cookie,
+            has_header=has_header,
+            request=SimpleNamespace(remote_ip="192.0.2.1"),
+        )
         try:
             return (await self._authenticator.caller(cast("RequestHandler", request))).name
         except Refusal as refusal:
@@ -132,6 +188,27 @@ async def test_nobody_is_believed_while_the_hub_cannot_be_asked() -> None:
     assert await ask("good") == "unavailable"
     ask.hub.away = None
     assert await ask("good") == "ada"
+
+
+async def test_a_cookie_counts_with_the_header_that_only_our_pages_can_send() -> None:
+    ask = Asking()
+    assert await ask() == "not_authenticated"
+    assert await ask(cookie="good", has_header=True) == "ada"
+    assert await ask(cookie="good") == "not_allowed"
+    assert await ask("good", cookie="good") == "ada"
+
+
+@pytest.mark.parametrize("token", ["a" * 513, "caf\u00e9", "a\x7fb"])
+async def test_what_no_hub_makes_is_not_sent_to_it(token: str) -> None:
+    ask = Asking()
+    ask.hub.away = AssertionError("it was asked")
+    assert await ask(token) == "not_authenticated"
+
+
+async def test_a_token_without_any_of_our_scopes_is_not_let_in() -> None:
+    ask = Asking()
+    ask.hub.scopes = ["read:users"]
+    assert await ask("good") == "not_allowed"
 
 
 async def test_a_hub_that_hangs_is_not_waited_for_without_an_end() -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import cast
 
 import pytest
+from sqlalchemy import select
 
 from gpudev_client.models import Collaborator, CollaboratorRequest, Reservation, Role
 from gpudev_client.states import State
@@ -14,6 +15,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 from gpudev_service.operations import reservations, sharing
 from gpudev_service.operations.reservations import ReservationFilter
+from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import START, World
 
 ADA = Actor("ada")
@@ -206,3 +208,19 @@ async def test_an_invitation_of_who_is_gone_ends_once(world: World) -> None:
     assert await shared_with(world, "grace") == []
     said = [reason for reason in await world.reasons(got) if "no user" in reason]
     assert said == ["The Hub has no user grace any more; the invitation has ended."]
+
+
+async def test_who_looks_on_is_not_invited_to_use_it(world: World) -> None:
+    """Where somebody's keys changed, servers are told that they let in."""
+    used, seen = await world.reserve("ada", "t4"), await world.reserve("ada", "t4")
+    await invite(world, used, "grace")
+    await invite(world, seen, "grace", "view")
+
+    async def found(**role: str) -> set[str]:
+        there = sharing.invited("grace", world.clock.now(), **role)
+        async with world.ctx.store.reading() as session:
+            return set(await session.scalars(select(ReservationRow.id).where(there)))
+
+    assert await found() == {used.id, seen.id}
+    assert await found(role="use") == {used.id}
+    assert await found(role="view") == {seen.id}
