@@ -224,3 +224,15 @@ async def test_who_looks_on_is_not_invited_to_use_it(world: World) -> None:
     assert await found() == {used.id, seen.id}
     assert await found(role="use") == {used.id}
     assert await found(role="view") == {seen.id}
+
+
+async def test_what_concerns_somebody_is_theirs_or_was_shared_with_them(world: World) -> None:
+    own, other, shared, left = [await world.reserve(user, "t4") for user in ("grace", *3 * ["ada"])]
+    for each in (shared, left):
+        await invite(world, each, "grace")
+    await sharing.remove(world.ctx, left.id, "grace", ADA)
+    await invite(world, other, "linus")
+    async with world.ctx.store.reading() as session:
+        theirs = select(ReservationRow.id).where(sharing.concerns({"grace"}))
+        found = set(await session.scalars(theirs))
+    assert found == {own.id, shared.id, left.id}
