@@ -94,8 +94,11 @@ async def test_the_history_of_invitations_ends_with_no_more_of_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sharing, "_LINES_MAX", 3)
-    got = await world.reserve()
-    await invite(world, got, "grace")
+    # Those of others do not count, whether their ids are smaller or greater.
+    some = [await world.reserve("ada", "t4") for _ in range(3)]
+    first, got, last = sorted(some, key=lambda one: one.id)
+    for each in (first, got, last):
+        await invite(world, each, "grace")
     await sharing.remove(world.ctx, got.id, "grace", ADA)
     await invite(world, got, "grace")
     for user, role in (("linus", "use"), ("grace", "view")):
