@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from tests.fixtures.hub import RunningHub
 from tests.tiers import ROOT
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, BrowserContext, Page
+    from playwright.async_api import Browser, BrowserContext, Page, Request, Response
 
 #: Milliseconds for a page to be there on a busy machine.
 PATIENCE = 45_000
@@ -56,6 +58,8 @@ class Lab:
     def __init__(self, browser: Browser, hub: RunningHub) -> None:
         self._browser, self._hub = browser, hub
         self._contexts: dict[str, BrowserContext] = {}
+        #: What went wrong between pages and servers, for a test that fails.
+        self._trouble: list[str] = []
 
     async def session(self, person: Person) -> Page:
         """A new page of the person's session, which is logged in at the Hub."""
@@ -63,6 +67,8 @@ class Lab:
             return await self._contexts[person.name].new_page()
         context = await self._browser.new_context(viewport={"width": 1280, "height": 860})
         context.set_default_timeout(PATIENCE)
+        context.on("requestfailed", self._failed)
+        context.on("response", self._answered)
         self._contexts[person.name] = context
         page = await context.new_page()
         await page.goto(f"{self._hub.url}/hub/login")
@@ -94,8 +100,21 @@ class Lab:
         await page.click(STATUS)
         await page.wait_for_selector(f"{PANEL} .gpudev-left")
 
+    def _failed(self, request: Request) -> None:
+        self._note(f"{request.method} {request.url}: {request.failure}")
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._note(f"{response.request.method} {response.url}: {response.status}")
+
+    def _note(self, trouble: str) -> None:
+        self._trouble.append(f"{datetime.now(UTC):%H:%M:%S.%f} {trouble}")
+
     async def close(self, name: str = "") -> None:
-        """Ends all sessions; with a name, pictures of what was to be seen are kept."""
+        """Ends all sessions; with a name, pictures of what was to be seen are kept, and it is said
+        which requests had no answer."""
+        if name:
+            print("\n".join(self._trouble))  # noqa: T201 - shown with what the test says
         for person, context in self._contexts.items():
             for number, page in enumerate(context.pages if name else []):
                 await picture(page, re.sub(r"[^\w-]+", "-", f"{name}-{person}-{number}"))
