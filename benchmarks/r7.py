@@ -109,6 +109,7 @@ AREAS = {
         (
             "tests/operations",
             "tests/loops",
+            "tests/service/test_environment.py",
             "tests/service/test_idleness.py",
             "tests/service/test_together.py",
         ),

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from gpudev_client.models import ReservationRequest
 from gpudev_service.actor import Actor
+from gpudev_service.disks.base import DiskNotFound
+from gpudev_service.disks.directories import DirectoryDisks
+from gpudev_service.disks.reach import Reach
 from gpudev_service.errors import Refusal
-from gpudev_service.operations import disks, reservations
+from gpudev_service.operations import disks, places, reservations
 from gpudev_service.settings import NodeSpec
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import DiskRow
@@ -62,6 +66,40 @@ async def test_a_reservation_goes_where_its_disk_is(
     got = await zones.reserve(gpu_type="t4", gpus=1, disk="work")
     assert asked.nodes == [node]
     assert [place.node for place in got.placement] == [node]
+
+
+async def test_where_a_disk_is_is_asked_of_its_storage_and_written_down_once(
+    zones: World, tmp_path: Path
+) -> None:
+    """A volume is made where it is used first."""
+
+    class Zonal(DirectoryDisks):
+        known: Reach | None = None
+
+        async def reach(self, disk_id: str) -> Reach | None:
+            if disk_id != key:
+                raise DiskNotFound(disk_id)
+            return self.known
+
+    await put(zones, None)
+    async with zones.ctx.store.reading() as session:
+        key = (await disks.require(session, "ada", "work")).id
+    zones.ctx.disks = storage = Zonal(tmp_path / "disks")
+
+    async def located() -> dict[str, Any] | None:
+        await places.locate(zones.ctx, key)
+        async with zones.ctx.store.reading() as session:
+            return (await session.get_one(DiskRow, key)).reach
+
+    assert await located() is None
+    storage.known = Reach(zones=("b",))
+    assert await located() == {"zones": ["b"], "hosts": None}
+    async with zones.ctx.store.transaction() as writing:  # it would have to wait for this one
+        await writing.execute(select(DiskRow.id))
+        assert await located() == {"zones": ["b"], "hosts": None}
+    storage.known = None
+    assert await located() is None
+    await places.locate(zones.ctx, "no-such-disk")
 
 
 async def test_it_waits_for_a_node_where_its_disk_is(zones: World) -> None:
