@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_service.store import silence
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import OutcomeUnknown, StoreMisconfigured, StoreUnavailable
 from gpudev_service.store.lead import Lead
@@ -185,3 +186,24 @@ async def test_a_leader_of_a_server_that_stood_still_leads_on(
 def test_a_patience_that_is_no_number_is_refused() -> None:
     with pytest.raises(StoreMisconfigured, match="tcp_user_timeout"):
         Store("postgresql://gpudev@127.0.0.1/gpudev?tcp_user_timeout=long")
+
+
+async def test_a_line_that_has_ended_meanwhile_is_not_given_up_once_more(
+    server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = make_url(server.url(server.create_database())).set(drivername="postgresql")
+    line = await silence.connect(url.render_as_string(hide_password=False), silence=60.0)
+    await line.execute("SELECT 1")
+    await line.close()
+    line._hang_up()
+    assert "given up" not in caplog.text
+
+
+async def test_whoever_sets_no_limit_waits_as_the_driver_does(server: PostgresServer) -> None:
+    url = make_url(server.url(server.create_database())).set(drivername="postgresql")
+    async with (
+        await silence.Connection.connect(url.render_as_string(hide_password=False)) as line,
+        line.cursor() as cursor,
+    ):
+        await cursor.execute("SELECT 1")
+        assert await cursor.fetchone() == (1,)
