@@ -88,6 +88,10 @@ async def test_one_of_two_leads(candidate: Candidate) -> None:
     assert (seen.epoch, seen.holder, seen.address) == (1, leader.holder, leader.address)
     assert seen.good
     assert not await other.take()
+    with pytest.raises(NotLeading, match="stands by"):
+        await other.renew()
+    await leader.renew()
+    assert leader.acts()
 
 
 async def test_a_leader_that_lets_go_is_followed_at_once(candidate: Candidate) -> None:
