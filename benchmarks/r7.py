@@ -65,7 +65,11 @@ AREAS = {
             "tests/planner/test_properties.py",
         ),
     ),
-    "store": Area(("store/*.py",), ("tests/store",), ("tests/simulation/test_remembered.py",)),
+    "store": Area(
+        ("store/*.py",),
+        ("tests/store", "tests/service/test_damage.py"),
+        ("tests/simulation/test_remembered.py",),
+    ),
     "leases": Area(
         (
             "operations/admission.py",

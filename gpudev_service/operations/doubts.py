@@ -43,12 +43,12 @@ _ROW = "absence"
 
 
 async def look_back(ctx: Context) -> None:
-    """Notes whether the service, which now begins, was away for long, and forgets what a clock
-    noted of the loops that was ahead and has been set since: a loop that has not run again before
-    the next start would look as if this one's clock were behind.
+    """Notes whether the service, which now begins, was away for long.
 
-    That is also written down, for the case that it is killed within the hour. A database that
-    cannot be written does not keep it from starting: then this process alone knows."""
+    That is also written down, for the case that it is killed within the hour. And what a clock has
+    noted that was ahead, and has been set since, is forgotten: of a loop that has not run again
+    before the next start it would still say that the clock is behind. A database that cannot be
+    written does not keep the service from starting: then this process alone knows."""
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
         last = await session.scalar(select(func.max(LoopRunRow.finished_at)))

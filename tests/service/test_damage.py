@@ -48,12 +48,13 @@ def rows(path: Path) -> int:
     "strike", [damage.overwrite, damage.cut, partial(damage.garble, word=b"preparing")]
 )
 async def test_what_is_damaged_takes_nothing_more(
-    world: World, path: Path, strike: Callable[[Path], None]
+    world: World, path: Path, strike: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = world.ctx.store
     first = await world.reserve()
     damage.empty_journal(path)
     strike(path)
+    before = damage.content(path)
     with pytest.raises(StoreBroken, match=DAMAGED):
         await world.look(first)
     for _ in range(2):
@@ -64,6 +65,8 @@ async def test_what_is_damaged_takes_nothing_more(
     [told] = [loop for loop in Runner(world.ctx).health() if loop.name == "database"]
     assert (told.ok, told.message) == (False, f"The database cannot be used: {DAMAGED}.")
     assert store.damage == told.message
+    assert damage.content(path) == before
+    assert caplog.text.count("Nothing is written until the service is started again") == 1
 
 
 async def test_also_where_what_is_written_to_is_still_in_memory(world: World, path: Path) -> None:

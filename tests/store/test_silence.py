@@ -188,11 +188,16 @@ def test_a_patience_that_is_no_number_is_refused() -> None:
         Store("postgresql://gpudev@127.0.0.1/gpudev?tcp_user_timeout=long")
 
 
+def address(server: PostgresServer) -> str:
+    """Of an empty database, for the driver alone."""
+    url = make_url(server.url(server.create_database())).set(drivername="postgresql")
+    return url.render_as_string(hide_password=False)
+
+
 async def test_a_line_that_has_ended_meanwhile_is_not_given_up_once_more(
     server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = make_url(server.url(server.create_database())).set(drivername="postgresql")
-    line = await silence.connect(url.render_as_string(hide_password=False), silence=60.0)
+    line = await silence.connect(address(server), silence=60.0)
     await line.execute("SELECT 1")
     await line.close()
     line._hang_up()
@@ -200,9 +205,8 @@ async def test_a_line_that_has_ended_meanwhile_is_not_given_up_once_more(
 
 
 async def test_whoever_sets_no_limit_waits_as_the_driver_does(server: PostgresServer) -> None:
-    url = make_url(server.url(server.create_database())).set(drivername="postgresql")
     async with (
-        await silence.Connection.connect(url.render_as_string(hide_password=False)) as line,
+        await silence.Connection.connect(address(server)) as line,
         line.cursor() as cursor,
     ):
         await cursor.execute("SELECT 1")
