@@ -29,11 +29,13 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 FROM_PROJECT = pyproject.toml --extra all --group dev
 # The second environment: the oldest Hub, and what is optional beside us.
 FOR_hub5 = requirements/collaboration.in -c requirements/hub5.in
-# What each image installs: the versions of the lock file with JupyterHub 5, the line of Zero to JupyterHub.
-LOCKED = service singleuser hub
+# What each image installs: the versions of the lock file with JupyterHub 5, the line of Zero to JupyterHub. And what
+# compiles the planner for one of them.
+LOCKED = service singleuser hub compiler
 FOR_service = pyproject.toml --extra service --extra kubernetes -c requirements/hub5.txt
 FOR_singleuser = pyproject.toml --extra lab -c requirements/hub5.txt
 FOR_hub = pyproject.toml --extra hub --extra kubernetes -c requirements/hub5.txt
+FOR_compiler = requirements/compiler.in -c requirements/lock.txt
 
 .PHONY: help setup demo cluster cluster-down test retest check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
 

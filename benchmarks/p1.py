@@ -2,7 +2,8 @@
 
 Twice: nobody has a promise yet, and all have one that is kept or improved, as in the full plan
 after a restart and every few minutes. The goal is for both. CPU time of one core, the median of
-several rounds; `SIZE=small` stops at 10,000.
+several rounds; `SIZE=small` stops at 10,000. The planner is compiled as in the service's image;
+`COMPILED=0` measures its sources.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from dataclasses import replace
 
+from benchmarks import compiled
 from benchmarks.planner_queues import NOW, Queue, parameters, queue
 from gpudev_service.planner import plan
 
@@ -56,10 +58,11 @@ def exponent(medians: dict[int, float]) -> float:
 
 
 def main() -> int:
+    told = compiled.again("benchmarks.p1")
     sizes = SMALL if os.environ.get("SIZE") == "small" else FULL
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one used;"
-        f" Python {platform.python_version()}"
+        f" Python {platform.python_version()}, {told}"
     )
     print(parameters(NODES))
     new: dict[int, float] = {}

@@ -4,7 +4,8 @@ CPU time of one core per event for the planner alone, and wall time of calls by 
 service whose loops run beside them (`events_in_service` says what is a stand-in there); then what
 1,000 open streams see of events behind a real Hub (`watchers`). `EVENTS` changes how many there are
 of each kind; of fewer than 100 the p99 is the slowest. `SIZE=small` lets 2,000 wait before 200
-nodes.
+nodes. The planner is compiled as in the service's image, for the running service too; `COMPILED=0`
+measures its sources.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from benchmarks import campaign, events_in_service, watchers
+from benchmarks import campaign, compiled, events_in_service, watchers
 from benchmarks.campaign import percentile
 from benchmarks.planner_queues import HOUR, MINUTE, NOW, parameters, queue
 from benchmarks.ssh_peers import here
@@ -123,12 +124,13 @@ def measure(site: Site, kind: str, events: int) -> list[float]:
 
 
 def main() -> int:
+    told = compiled.again("benchmarks.p3")
     here()
     waiting, nodes, events = SMALL if campaign.SMALL else FULL
     events = int(os.environ.get("EVENTS") or events)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one used;"
-        f" Python {platform.python_version()}"
+        f" Python {platform.python_version()}, {told}"
     )
     print(parameters(nodes))
     alone, within = planner_alone(waiting, nodes, events)

@@ -113,8 +113,11 @@ AREAS = {
         (
             "tests/operations",
             "tests/loops",
+            "tests/fleet",
+            "tests/service/test_damage.py",
             "tests/service/test_environment.py",
             "tests/service/test_idleness.py",
+            "tests/service/test_other_clocks.py",
             "tests/service/test_together.py",
         ),
         ("tests/simulation/test_simulation.py", "tests/simulation/test_remembered.py"),

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import compiled
 from tools.cluster import requirements
 from tools.cluster.cluster import Cluster
 from tools.cluster.place import Place, default_place
@@ -128,6 +129,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
     "chart": _chart,
     "cluster": _cluster,
+    "compiler": compiled.obstacle,
     "gpu": _gpu,
     "hub": _hub,
     "hub5": _hub5,

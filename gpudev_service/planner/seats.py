@@ -7,7 +7,6 @@ In which order demands are seated, and who may be moved, is decided in `pool`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 
 from .calendar import Calendar
 from .gains import Fresh, Gains
@@ -82,10 +81,10 @@ class Seating:
 
         With `take` it can be filled again.
         """
-        twin = copy(self)
+        twin = Seating(self.nodes, self.now)
+        twin._least = self._least
         twin.calendar = self.calendar.copy()
         twin._usage = {key: usage.copy() for key, usage in self._usage.items()}
-        twin.fresh, twin.touched = Fresh(), {}
         for seat in seats:
             twin.give(seat)
         return twin

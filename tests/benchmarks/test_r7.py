@@ -29,7 +29,9 @@ def test_every_module_that_decides_is_in_an_area() -> None:
 def test_every_test_of_the_planner_is_asked() -> None:
     named = {*AREAS["planner"].quick, *AREAS["planner"].slow}
     there = (SERVICE.parent / "tests" / "planner").glob("test_*.py")
-    assert {str(path.relative_to(SERVICE.parent)) for path in there} <= named
+    tests = {str(path.relative_to(SERVICE.parent)) for path in there}
+    # In what is compiled no branches are counted, and a mutant would have to be compiled first.
+    assert tests - {"tests/planner/test_compiled.py"} <= named
 
 
 def test_every_test_of_an_area_is_there() -> None:

@@ -228,6 +228,12 @@ def test_the_notes_say_what_to_do_next(installed: Installation) -> None:
     assert "one for trials" in installed.said
 
 
+def test_its_planner_is_compiled(installed: Installation) -> None:
+    where = "from gpudev_service.planner import windows; print(windows.__file__)"
+    said = installed.kubectl("exec", "deployment/gpudev", "--", "python3", "-c", where)
+    assert said.strip().endswith(".so")
+
+
 def test_a_lease_on_a_gpu_in_a_pod(installed: Installation, ada: Client, kept: Reservation) -> None:
     (pod,) = installed.pods(kept.id)
     (container,) = pod["spec"]["containers"]

@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from gpudev_service.clock import elapsed
 from gpudev_service.context import Context
 from gpudev_service.loops import runner as module
 from gpudev_service.loops.runner import Loop, Runner, run_once
+from gpudev_service.other_clocks import Doubt
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import LoopRunRow
 from tests.fixtures.world import World
@@ -168,3 +170,79 @@ async def test_pauses_after_failures_are_bounded(world: World) -> None:
     loop: Callable[[Context], Awaitable[datetime | None]] = Script().run
     pause = runner._pause(Loop(loop, lambda t: t.sweep), None)
     assert min(module._LONGEST_PAUSE, pause * 2**8) == 5.0
+
+
+async def test_clocks_that_differ_are_told_when_it_begins_and_when_it_ends(
+    world: World, only: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    says = [timedelta(hours=2), timedelta(hours=2), timedelta(0)]
+
+    class Hears(Script):
+        async def run(self, ctx: Context) -> datetime | None:
+            if not says:
+                return await super().run(ctx)
+            ctx.other_clocks.heard("the Hub's", ctx.clock.now() - says.pop(0), elapsed())
+            return None
+
+    script = Hears()
+    only(script)
+    with caplog.at_level(logging.INFO):
+        await ended(script, Runner(world.ctx))
+    told = [r.message for r in caplog.records if "agree" in r.message]
+    assert len(told) == 2
+    assert "ahead of the Hub's, so one of the two is wrong" in told[0]
+    assert told[1] == "the service's clock and those of others agree again"
+
+
+async def test_what_is_known_of_the_time_before_the_start_is_told(
+    world: World, only: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no trouble: the clock may well be right."""
+    until = world.clock.now() + timedelta(hours=1)
+    world.ctx.other_clocks.was_away(Doubt("nothing was written for 9 h", until))
+    script = Script()
+    only(script)
+    runner = Runner(world.ctx)
+    with caplog.at_level(logging.WARNING):
+        await ended(script, runner)
+    assert "nothing was written for 9 h" in caplog.messages
+    clock = runner.health()[-1]
+    assert (clock.name, clock.ok, clock.message) == ("clock", True, "nothing was written for 9 h")
+    world.clock.pass_time(hours=1)
+    assert runner.health()[-1].message is None
+
+
+async def test_how_a_loop_did_is_written_once_a_minute_or_when_it_changes(
+    world: World, only: Callable[..., None]
+) -> None:
+    async def stored() -> tuple[datetime | None, bool]:
+        async with world.ctx.store.reading() as session:
+            row = await session.get_one(LoopRunRow, "script")
+            return row.finished_at, row.ok
+
+    runner, begun = Runner(world.ctx), world.clock.now()
+    await runner._ended("script", None)
+    world.clock.pass_time(seconds=59)
+    await runner._ended("script", None)
+    assert await stored() == (begun, True)
+    failed = world.clock.pass_time(seconds=0.5)
+    await runner._ended("script", "odd")
+    assert await stored() == (failed, False)
+    again = world.clock.pass_time(seconds=60)
+    await runner._ended("script", "odd")
+    assert await stored() == (again, False)
+
+
+async def test_a_run_that_cannot_be_written_down_is_still_known(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailable
+
+    runner = Runner(world.ctx)
+    monkeypatch.setattr(world.ctx.store, "run", away)
+    with caplog.at_level(logging.WARNING):
+        await runner._ended("expiry", "StoreUnavailable")
+    assert caplog.messages == ["the run of loop expiry could not be recorded"]
+    [expiry] = [loop for loop in runner.health() if loop.name == "expiry"]
+    assert (expiry.ok, expiry.message) == (False, "StoreUnavailable")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from gpudev_service.planner import (
     Changes,
     Demand,
+    Extension,
     Hold,
     Node,
     Reason,
@@ -127,10 +128,10 @@ class Stateless:
         self.now_ms = now_ms
         return self._plan()
 
-    def longest(self, key: str, wanted: int) -> int:
+    def max_extension(self, key: str, wanted: int) -> Extension:
         promised = [demand for demand in self._demands.values() if demand.promise is not None]
         state = (self._nodes.values(), self._holds.values(), promised)
-        return World(*state, self._rules, self.now_ms).max_extension(key, wanted).granted_ms
+        return World(*state, self._rules, self.now_ms).max_extension(key, wanted)
 
     def _plan(self) -> Changes:
         state = (self._nodes.values(), self._holds.values(), self._demands.values())
@@ -142,13 +143,6 @@ class Stateless:
         changed = {key: slot for key, slot in made.slots.items() if slot != before[key]}
         gone = {k: why for k, why in made.impossible.items() if before[k] is not None}
         return Changes(changed, dict(made.moved_later), gone)
-
-
-class Live(World):
-    """The planner that keeps its world in memory."""
-
-    def longest(self, key: str, wanted: int) -> int:
-        return self.max_extension(key, wanted).granted_ms
 
 
 @dataclass
@@ -167,10 +161,10 @@ class History:
         rules = Rules(overstay_ms=TURNOVER, late_start_ms=MINUTE)
         nodes = [Node(f"n{at}", "h100", UNITS) for at in range(self._rng.randint(2, 6))]
         self._nodes = [node.name for node in nodes]
-        self._world: Live | Stateless = (
+        self._world: World | Stateless = (
             Stateless(nodes, rules, self._now)
             if self.stateless
-            else Live(nodes, (), (), rules, self._now)
+            else World(nodes, (), (), rules, self._now)
         )
         self._slots: dict[str, Slot] = {}
         self._demands: dict[str, Demand] = {}
@@ -309,7 +303,7 @@ class History:
             return
         key = self._rng.choice(current)
         wanted = self._rng.randrange(MINUTE, 6 * HOUR)
-        granted = self._world.longest(key, wanted)
+        granted = self._world.max_extension(key, wanted).granted_ms
         if granted > 0:
             self.ledger.counts["extended"] += 1
             longer = replace(self._holds[key], until_ms=self._holds[key].until_ms + granted)
