@@ -56,6 +56,15 @@ def test_a_server_runs_where_it_was_planned_with_its_gpus_and_nothing_more(site:
     site.gone(got)
 
 
+def test_a_start_gives_operators_nothing_to_worry_about(site: Site) -> None:
+    told = len(site.hub.logs())
+    got = site.runs()
+    warned = [line for line in site.hub.logs()[told:].splitlines() if line.startswith("[W")]
+    # The image's JupyterHub is that of the chart, the Hub's here the newest.
+    assert [line for line in warned if "!= jupyterhub-singleuser version" not in line] == []
+    site.end(got)
+
+
 def test_a_restart_of_the_hub_leaves_the_pod_and_finds_it_again(site: Site) -> None:
     got = site.runs()
     [before] = site.pods(got)
