@@ -71,8 +71,8 @@ class Calendar:
 
     def fits(self, nodes: Sequence[int], start: int, end: int, units: int) -> bool:
         """Whether all `nodes` are open and have `units` free throughout [start, end)."""
-        has = self.profiles.has
-        return all(self.open[node] and has(node, units, start, end) for node in nodes)
+        profiles = self.profiles
+        return all(self.open[node] and profiles.has(node, units, start, end) for node in nodes)
 
     def find(
         self,

@@ -140,11 +140,14 @@ class Holes:
 
     def _tighten(self, at: int) -> None:
         """Makes the bounds of a chunk exact again: removals leave them too high."""
-        lengths = self._lengths[at]
+        keys, lengths = self._keys[at], self._lengths[at]
         self._longest[at] = max(lengths)
-        self._latest[at] = max(
-            [(key >> NODE_BITS) + n for key, n in zip(self._keys[at], lengths, strict=True)]
-        )
+        latest = 0
+        for place, length in enumerate(lengths):
+            end = (keys[place] >> NODE_BITS) + length
+            if end > latest:
+                latest = end
+        self._latest[at] = latest
 
     def _insert_chunk(self, at: int, keys: list[int], lengths: list[int]) -> None:
         self._keys.insert(at, keys)

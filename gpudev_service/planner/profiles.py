@@ -80,13 +80,15 @@ class Profiles:
             first, start = 0, times[0]
         last = bisect_left(times, end, first)
         begin = start if free[first] >= units else _NOT_FREE
-        for time, count in zip(times[first + 1 : last], free[first + 1 : last], strict=True):
-            if count >= units:
+        for at in range(first + 1, last):
+            if free[at] >= units:
                 if begin == _NOT_FREE:
-                    begin = time
+                    begin = times[at]
             elif begin != _NOT_FREE:
+                time = times[at]
                 if time - begin >= least:
-                    edges += (begin, time)
+                    edges.append(begin)
+                    edges.append(time)
                 begin = _NOT_FREE
         if begin != _NOT_FREE and end - begin >= least:
             edges += (begin, end)

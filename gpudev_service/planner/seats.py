@@ -164,8 +164,9 @@ class Seating:
 
     def find(self, seat: Seat, earliest: int, before: int = FOREVER) -> Place | None:
         """The first place for a seat that has none, with a start in [earliest, before)."""
-        search = self._find_in_quota if seat.quotas else self._find_on_nodes
-        return search(seat, earliest, before)
+        if seat.quotas:
+            return self._find_in_quota(seat, earliest, before)
+        return self._find_on_nodes(seat, earliest, before)
 
     def find_some(self, seat: Seat, earliest: int) -> Place:
         """The first place from `earliest` on for a seat that is not impossible: there is one."""

@@ -80,12 +80,17 @@ class Windows:
             self._edges[node] = new
         else:
             del self._edges[node]
-        before = set(zip(old[::2], old[1::2], strict=True))
-        after = set(zip(new[::2], new[1::2], strict=True))
-        for start, _ in before - after:
-            self._holes.discard(start, node)
-        for start, end in after - before:
-            self._holes.add(start, end, node)
+        # Most holes are as they were: what differs lies between a common beginning and end.
+        first, behind, ahead = 0, len(old), len(new)
+        while first < behind and first < ahead and old[first] == new[first]:
+            first += 1
+        while behind > first and ahead > first and old[behind - 1] == new[ahead - 1]:
+            behind, ahead = behind - 1, ahead - 1
+        first -= first % 2
+        for at in range(first, behind, 2):
+            self._holes.discard(old[at], node)
+        for at in range(first, ahead, 2):
+            self._holes.add(new[at], new[at + 1], node)
 
     def took(self, node: int, start: int) -> None:
         """Something was taken from `start` on. If a hole began there, a search found it just now,
@@ -122,13 +127,13 @@ class Windows:
     def at(self, duration: int, start: int, count: int) -> list[int]:
         """Up to `count` nodes with room for `duration` from `start` on."""
         self._check_tails(count, start + 1)
-        has, units = self._profiles.has, self._units
+        profiles, units = self._profiles, self._units
         found: list[int] = []
         wrong: list[tuple[int, int]] = []
         for since, _, node in self._holes.all(duration, start):
             if since > start or len(found) == count:
                 break
-            if has(node, units, start, start + duration):
+            if profiles.has(node, units, start, start + duration):
                 found.append(node)
             else:
                 wrong.append((node, since))
@@ -155,7 +160,7 @@ class Windows:
         for node in own:
             self.update(node, is_open=True)
         self._check_tails(count + len(own), before)
-        has, units = self._profiles.has, self._units
+        profiles, units = self._profiles, self._units
         while True:
             found = self._together(count, duration, earliest, before, own)
             if found is None:
@@ -166,7 +171,7 @@ class Windows:
                 for end, start, node in windows
                 if end != FOREVER
                 and own.get(node) != (start, end, node)
-                and not has(node, units, begin, begin + duration)
+                and not profiles.has(node, units, begin, begin + duration)
             ]
             if not wrong:
                 return begin, tuple(sorted([node for _, _, node in windows]))
@@ -206,14 +211,14 @@ class Windows:
 
     def _first_hole(self, duration: int, earliest: int, before: int) -> tuple[int, int] | None:
         """The first start in a hole, and its node."""
-        holes, has, units = self._holes, self._profiles.has, self._units
+        holes, profiles, units = self._holes, self._profiles, self._units
         while True:
             found = holes.first(duration, earliest, before)
             if found is None:
                 return None
             start, node = found
             begin = max(earliest, start)
-            if has(node, units, begin, begin + duration):
+            if profiles.has(node, units, begin, begin + duration):
                 return begin, node
             self._cut_hole(node, start)
 
