@@ -14,12 +14,14 @@ import sys
 import time
 import uuid
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from benchmarks.campaign import machine, size
+from benchmarks.cli_logins import Logins
 from benchmarks.faulty import Faulty
 from benchmarks.ssh_peers import here
 from benchmarks.standing import Act, Standing
@@ -183,20 +185,21 @@ async def call_all(hub: RunningHub, calls: int, seed: int) -> tuple[list[Client]
     base = f"http://127.0.0.1:{await faulty.start()}/services/gpudev/api/v1"
     names = [f"c{at}" for at in range(CLIENTS)]
     single = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=single) as http:
-        clients = [
-            Client(name, hub.user(name), base, http, random.Random(f"{seed} {name}"))
-            for name in names
-        ]
-        for at, one in enumerate(clients):
-            guest = names[(at + 1) % CLIENTS]
-            one.standing = Standing.prepare(hub, one.name, at, guest, one.call)
+    with ExitStack() as browsers:
+        async with httpx.AsyncClient(trust_env=False, timeout=60, limits=single) as http:
+            clients = [
+                Client(name, hub.user(name), base, http, random.Random(f"{seed} {name}"))
+                for name in names
+            ]
+            for at, one in enumerate(clients):
+                guest, logins = names[(at + 1) % CLIENTS], Logins(hub, one.name, browsers)
+                one.standing = Standing.prepare(hub, one.name, at, guest, one.call, logins)
 
-        async def live(client: Client) -> None:
-            for _ in range(-(-calls // CLIENTS)):
-                await client.act()
+            async def live(client: Client) -> None:
+                for _ in range(-(-calls // CLIENTS)):
+                    await client.act()
 
-        await asyncio.gather(*map(live, clients))
+            await asyncio.gather(*map(live, clients))
     await faulty.close()
     return clients, faulty
 

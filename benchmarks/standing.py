@@ -6,6 +6,7 @@ them; it also remembers what it was told was done, in which order.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -19,9 +20,12 @@ from urllib.parse import quote
 
 import httpx
 
+from benchmarks.cli_logins import Logins
 from tests.e2e.database import Database
 from tests.fixtures.hub import ADMIN, RunningHub
 
+#: What a server says before its end is kept that often.
+CLOSINGS = 20
 #: Something that a client does.
 Act = Callable[[], Coroutine[Any, Any, None]]
 #: Sends one call until it is answered; None where it never was.
@@ -39,6 +43,7 @@ class Standing:
     rng: Random
     tokens: dict[str, str]
     lease: str
+    logins: Logins
     keys: set[str] = field(default_factory=set)
     invited: bool = False
     drained: bool = False
@@ -48,10 +53,19 @@ class Standing:
     kept: int = 0
     told: list[str] = field(default_factory=list)
     saved: list[str] = field(default_factory=list)
+    closings: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
 
     @classmethod
-    def prepare(cls, hub: RunningHub, user: str, number: int, guest: str, call: Send) -> Standing:
+    def prepare(
+        cls,
+        hub: RunningHub,
+        user: str,
+        number: int,
+        guest: str,
+        call: Send,
+        logins: Logins,
+    ) -> Standing:
         """Makes the lease, without faults."""
         tokens = {"own": hub.user(user), "admin": hub.user(ADMIN), "spawner": hub.spawner_token}
         asked = {"gpu_type": f"own-{number}", "gpus": 1, "hours": 24, "disk": "home"}
@@ -60,13 +74,14 @@ class Standing:
         path, said = f"/reservations/{made['id']}/server", {"status": "running"}
         hub.call("PUT", path, tokens["spawner"], said).raise_for_status()
         tokens["lab"] = hub.token(user, [f"custom:gpudev:lab!server={user}/{made['id']}"])
-        return cls(user, number, guest, call, Random(f"standing {user}"), tokens, made["id"])
+        rng = Random(f"standing {user}")
+        return cls(user, number, guest, call, rng, tokens, made["id"], logins)
 
     def acts(self) -> list[Act]:
         return [
             self.add_key, self.remove_key, self.replace_keys, self.invite, self.uninvite,
             self.drain, self.maintain, self.publish, self.report, self.keep, self.tell, self.save,
-            self.plan, self.enter,
+            self.plan, self.enter, self.close, self.log_in,
         ]  # fmt: skip
 
     async def _done(
@@ -159,6 +174,21 @@ class Standing:
         if all(good):
             self.twice.append(f"a ticket of {self.user} was good twice")
 
+    async def close(self) -> None:
+        if len(self.closings) == CLOSINGS:
+            return
+        marker = uuid.uuid4().hex
+        if await self._done("POST", self._at("closing"), {"saved": 1, "hook": marker}, "lab"):
+            self.closings.append(marker)
+
+    async def log_in(self) -> None:
+        """By a code that nobody but this command line can use; it needs no token."""
+        machine = uuid.uuid4().hex
+        sent = await asyncio.to_thread(self.logins.confirm, machine)
+        self.logins.given[machine] = False
+        if await self._done("POST", "/cli-tokens", sent):
+            self.logins.given[machine] = True
+
     def differences(self, database: Database) -> list[str]:
         """What is stored otherwise than was answered."""
         facts = [
@@ -177,11 +207,15 @@ class Standing:
         seen = str(database.rows(_SEEN, id=self.lease)[0]["one"])
         if self.seen is not None and self.seen not in seen:
             found.append(f"{self.user}: its last report does not stand")
-        for what, query, markers in (("line", _LINES, self.told), ("snapshot", _SAVED, self.saved)):
+        for what, query, markers in (
+            ("line", _LINES, self.told),
+            ("snapshot", _SAVED, self.saved),
+            ("closing", _CLOSINGS, self.closings),
+        ):
             rows = [row["one"] for row in database.rows(query, id=self.lease)]
             if sorted(rows) != sorted(markers):
                 found.append(f"{self.user}: {len(rows)} {what}s for {len(markers)} calls")
-        return found + self.twice
+        return found + self.twice + self.logins.differences()
 
     def _stored(self, database: Database, query: str, **values: Any) -> set[Any]:
         return {row["one"] for row in database.rows(query, **values)}
@@ -212,6 +246,9 @@ _KEPT = (
 _LINES = (
     "SELECT reason AS one FROM history WHERE reservation_id = :id AND kind = 'server'"
     " AND length(reason) = 32 AND reason NOT LIKE '% %'"
+)
+_CLOSINGS = (
+    "SELECT substr(reason, -32) AS one FROM history WHERE reservation_id = :id AND kind = 'closing'"
 )
 _SAVED = (
     "SELECT s.note AS one FROM snapshots s JOIN disks d ON d.id = s.disk_id"
