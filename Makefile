@@ -126,6 +126,6 @@ $(BENCHMARKS): setup
 	@python -m benchmarks.$@
 
 clean: ## remove caches and what was built; .venv, node_modules and .demo stay
-	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .artifacts/tests
+	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .artifacts/tests .artifacts/compiled
 	@find . -path ./.venv -prune -o -path ./.venv-hub5 -prune -o -path ./node_modules -prune \
 		-o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -9,7 +9,12 @@ import secrets
 from contextlib import ExitStack
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
+
 from tests.fixtures.hub import RunningHub
+
+#: How often the page is asked for one code.
+_TRIES = 10
 
 
 class Logins:
@@ -32,14 +37,25 @@ class Logins:
             "challenge": base64.urlsafe_b64encode(hashed).decode().rstrip("="),
             "name": machine,
         }
-        page = self._browser.get(self._page, params=asked).raise_for_status()
-        field = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-        if field is None:
-            raise RuntimeError("the page of a login has no form")
-        sent = {**asked, "answer": "confirm", "_xsrf": field[1]}
-        said = self._browser.post(self._page, data=sent, follow_redirects=False)
-        [code] = parse_qs(urlsplit(said.headers["Location"]).query)["code"]
-        return {"code": code, "verifier": verifier}
+        for _ in range(_TRIES):
+            code = self._code(asked)
+            if code is not None:
+                return {"code": code, "verifier": verifier}
+        raise RuntimeError("the page of a login gives no code")
+
+    def _code(self, asked: dict[str, str]) -> str | None:
+        """What the page leads back with; None where the service is too busy to answer."""
+        try:
+            page = self._browser.get(self._page, params=asked)
+            field = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+            if field is None:
+                return None
+            sent = {**asked, "answer": "confirm", "_xsrf": field[1]}
+            said = self._browser.post(self._page, data=sent, follow_redirects=False)
+        except httpx.TransportError:
+            return None
+        query = parse_qs(urlsplit(said.headers.get("Location", "")).query)
+        return next(iter(query.get("code", [])), None)
 
     def differences(self) -> list[str]:
         """Codes that became more than one token, or none where one was given. A code whose answer

@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 from sqlalchemy import insert, text
 
-from benchmarks import r5
+from benchmarks import compiled, r5
 from benchmarks.planner_queues import HOUR, NOW, TURNOVER, queue
 from gpudev_client.ids import new_id
 from gpudev_client.states import State
@@ -157,6 +157,7 @@ def _running(waiting: int, nodes: int) -> Iterator[tuple[RunningHub, str]]:
         url = f"sqlite+aiosqlite:///{hub.data_dir / 'gpudev.sqlite'}"
         asyncio.run(fill(url, waiting, nodes))
         hub.start()
+        compiled.verify(hub.process("service"))
         r5.until_planned(url)
         yield hub, url
     finally:

@@ -48,6 +48,8 @@ c.GpuDev.nodes = [
     {"name": f"{name}-{n}", "gpu_type": name, "simulated": True}
     for name, nodes in _types.items() for n in range(nodes)
 ]
+# There are no servers: nobody is to look for them, and end their leases.
+c.GpuDev.times = {"reconcile": 100_000}
 # Nothing is idle while it lasts, and no limit ends what is counted.
 c.GpuDev.policy = {
     "default": {"idle": {"after_minutes": 100_000, "keeps": 1_000_000}, "snapshots_kept": 1_000_000}
@@ -284,13 +286,14 @@ def main() -> int:
     )
     done = sum((client.done for client in clients), Counter[str]())
     routes = {route.name for route in ROUTES if route.mutating}
-    never = ", ".join(sorted(routes - done.keys()))
-    print(f"done: {len(done)} of {len(routes)} routes that change something; not: {never}")
+    never = sorted(routes - done.keys())
+    told = f"; not: {', '.join(never)}" if never else ""
+    print(f"done: {len(done)} of {len(routes)} routes that change something{told}")
     for line in wrong[:20]:
         print(line)
     print(
         f"R6 double-effects={len(wrong)} calls={calls} goal 0 in {GOAL}"
-        f" {'met' if calls >= GOAL and not wrong else 'missed'}"
+        f" {'met' if calls >= GOAL and not wrong and not never else 'missed'}"
         f"{'' if calls >= GOAL or wrong else ' (none in this size)'}"
     )
     return 1 if wrong else 0

@@ -24,8 +24,8 @@ from benchmarks.cli_logins import Logins
 from tests.e2e.database import Database
 from tests.fixtures.hub import ADMIN, RunningHub
 
-#: What a server says before its end is kept that often.
-CLOSINGS = 20
+#: What a server says before its end is kept 20 times (`operations/lab.py`).
+_CLOSINGS_MAX = 20
 #: Something that a client does.
 Act = Callable[[], Coroutine[Any, Any, None]]
 #: Sends one call until it is answered; None where it never was.
@@ -43,7 +43,7 @@ class Standing:
     rng: Random
     tokens: dict[str, str]
     lease: str
-    logins: Logins
+    cli_logins: Logins
     keys: set[str] = field(default_factory=set)
     invited: bool = False
     drained: bool = False
@@ -66,23 +66,34 @@ class Standing:
         call: Send,
         logins: Logins,
     ) -> Standing:
-        """Makes the lease, without faults."""
+        """Makes the lease, and lets its owner enter by SSH, without faults."""
         tokens = {"own": hub.user(user), "admin": hub.user(ADMIN), "spawner": hub.spawner_token}
+
+        def done(method: str, path: str, who: str, sent: dict[str, Any]) -> httpx.Response:
+            return hub.call(method, path, tokens[who], sent).raise_for_status()
+
         asked = {"gpu_type": f"own-{number}", "gpus": 1, "hours": 24, "disk": "home"}
         asked |= {"create_disk": True, "name": f"lease of {user}"}
-        made = hub.call("POST", "/reservations", tokens["own"], asked).raise_for_status().json()
-        path, said = f"/reservations/{made['id']}/server", {"status": "running"}
-        hub.call("PUT", path, tokens["spawner"], said).raise_for_status()
-        tokens["lab"] = hub.token(user, [f"custom:gpudev:lab!server={user}/{made['id']}"])
+        lease = done("POST", "/reservations", "own", asked).json()["id"]
+        done("PUT", f"/reservations/{lease}/server", "spawner", {"status": "running"})
+        tokens["lab"] = hub.token(user, [f"custom:gpudev:lab!server={user}/{lease}"])
+        line, fingerprint = _key()
+        done("POST", f"/users/{user}/ssh-keys", "own", {"keys": [line]})
+        host = {"host_keys": [_key()[0]], "login": "first"}
+        done("PUT", f"/reservations/{lease}/ssh-host", "lab", host)
         rng = Random(f"standing {user}")
-        return cls(user, number, guest, call, rng, tokens, made["id"], logins)
+        made = cls(user, number, guest, call, rng, tokens, lease, logins)
+        made.keys, made.login = {fingerprint}, "first"
+        return made
 
     def acts(self) -> list[Act]:
-        return [
-            self.add_key, self.remove_key, self.replace_keys, self.invite, self.uninvite,
-            self.drain, self.maintain, self.publish, self.report, self.keep, self.tell, self.save,
-            self.plan, self.enter, self.close, self.log_in,
+        always = [
+            self.add_key, self.replace_keys, self.invite, self.uninvite, self.drain, self.maintain,
+            self.publish, self.report, self.keep, self.tell, self.save, self.plan, self.enter,
+            self.log_in,
         ]  # fmt: skip
+        can_close = len(self.closings) < _CLOSINGS_MAX
+        return always + [self.remove_key] * bool(self.keys) + [self.say_closing] * can_close
 
     async def _done(
         self, method: str, path: str, sent: Any = None, who: str = "own"
@@ -100,11 +111,10 @@ class Standing:
             self.keys.add(fingerprint)
 
     async def remove_key(self) -> None:
-        if self.keys:
-            gone = self.rng.choice(sorted(self.keys))
-            path = f"/users/{self.user}/ssh-keys?fingerprint={quote(gone)}"
-            if await self._done("DELETE", path):
-                self.keys.discard(gone)
+        gone = self.rng.choice(sorted(self.keys))
+        path = f"/users/{self.user}/ssh-keys?fingerprint={quote(gone)}"
+        if await self._done("DELETE", path):
+            self.keys.discard(gone)
 
     async def replace_keys(self) -> None:
         made = [_key() for _ in range(2)]
@@ -174,9 +184,7 @@ class Standing:
         if all(good):
             self.twice.append(f"a ticket of {self.user} was good twice")
 
-    async def close(self) -> None:
-        if len(self.closings) == CLOSINGS:
-            return
+    async def say_closing(self) -> None:
         marker = uuid.uuid4().hex
         if await self._done("POST", self._at("closing"), {"saved": 1, "hook": marker}, "lab"):
             self.closings.append(marker)
@@ -184,10 +192,10 @@ class Standing:
     async def log_in(self) -> None:
         """By a code that nobody but this command line can use; it needs no token."""
         machine = uuid.uuid4().hex
-        sent = await asyncio.to_thread(self.logins.confirm, machine)
-        self.logins.given[machine] = False
+        sent = await asyncio.to_thread(self.cli_logins.confirm, machine)
+        self.cli_logins.given[machine] = False
         if await self._done("POST", "/cli-tokens", sent):
-            self.logins.given[machine] = True
+            self.cli_logins.given[machine] = True
 
     def differences(self, database: Database) -> list[str]:
         """What is stored otherwise than was answered."""
@@ -215,7 +223,7 @@ class Standing:
             rows = [row["one"] for row in database.rows(query, id=self.lease)]
             if sorted(rows) != sorted(markers):
                 found.append(f"{self.user}: {len(rows)} {what}s for {len(markers)} calls")
-        return found + self.twice + self.logins.differences()
+        return found + self.twice + self.cli_logins.differences()
 
     def _stored(self, database: Database, query: str, **values: Any) -> set[Any]:
         return {row["one"] for row in database.rows(query, **values)}

@@ -149,9 +149,9 @@ class Pods(KubeSpawner):
         code = podstatus.ended(pod)
         if code is not None or (pod["status"].get("phase") != "Pending" and _is_between(pod)):
             return code
-        if self._start_pending:
-            # KubeSpawner would also compare the pod's address with the server's, which the Hub has
-            # not been told yet, and write down and warn of a change that is none.
+        if self._start_pending or self._stop_pending:
+            # KubeSpawner would also compare the pod's address with the server's, which the Hub is
+            # not told before a start is over, and write down and warn of a change that is none.
             return None
         status: int | None = await super().poll()
         return status

@@ -10,6 +10,7 @@ tree in which somebody works.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -24,8 +25,11 @@ PACKAGE = "gpudev_service/planner"
 
 def obstacle() -> str | None:
     """Why nothing can be compiled here, in words for people; None where it can."""
-    if shutil.which("cc") is None:
-        return "there is no C compiler"
+    compiler = str(sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler ({compiler})"
+    if importlib.util.find_spec("mypyc") is None:
+        return "mypyc is not installed (make setup)"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         return "Python's headers are not installed"
     return None
@@ -42,7 +46,7 @@ def compile_in(folder: Path) -> None:
         for path in (folder / PACKAGE).glob("*.py")
         if path.name != "__init__.py"
     )
-    # mypyc leaves what it generates in the working directory, and finds the package there.
+    # mypyc leaves what it generates in the working directory, and finds the package there alone.
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch, PACKAGE)
         shutil.copytree(folder / PACKAGE, package, ignore=shutil.ignore_patterns("*.so"))

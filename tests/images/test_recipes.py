@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -69,6 +70,21 @@ def test_it_ends_as_a_user_without_rights_by_number(path: Path) -> None:
     assert users
     # By number: the kubelet cannot see of a name whether it is root.
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+def test_what_it_copies_is_in_the_context(path: Path) -> None:
+    """`.dockerignore` leaves out all but what it names; the builds of the tests do not ask it."""
+    text = path.read_text()
+    copied = re.findall(r"source=([^,\s]+)", text)
+    for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        copied += line.split()[:-1]
+    everything, *named = (ROOT / ".dockerignore").read_text().splitlines()
+    assert everything == "*"
+    kept = [pattern.removeprefix("!") for pattern in named]
+    for each in copied:
+        above = [each, *map(str, Path(each).parents)]
+        assert any(fnmatch(one, pattern) for one in above for pattern in kept), each
 
 
 @pytest.mark.parametrize("image", IMAGES)

@@ -18,8 +18,13 @@ from tools import compiled
 
 pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
-#: What the planner and its tests need of the tree.
-_PARTS = ("gpudev_client", "gpudev_service", "tests", "tools", "benchmarks", "pyproject.toml")
+#: What the planner, its tests and their fixtures need of the tree.
+_PARTS = (
+    *("gpudev_client", "gpudev_hub_config", "gpudev_service", "tests", "tools", "benchmarks"),
+    "pyproject.toml",
+)
+#: What is about sources.
+_OF_SOURCES = ("tests/planner/test_compiled.py", "tests/planner/test_purity.py")
 _PLAN = """
 from gpudev_service.planner import windows
 from tests.planner import test_compiled
@@ -48,6 +53,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy2(source, folder / name)
     compiled.compile_in(folder)
+    # Nothing else is left that a test could run.
+    for made in (folder / compiled.PACKAGE).glob("*.so"):
+        made.with_name(f"{made.name.partition('.')[0]}.py").unlink()
     return folder
 
 
@@ -72,5 +80,5 @@ def test_the_same_plan(tree: Path) -> None:
 
 @pytest.mark.parametrize("tests", ["tests/planner", "tests/simulation/test_promises.py"])
 def test_what_holds_of_the_source(tree: Path, tests: str) -> None:
-    args = ("-q", "-n0", "-p", "no:cacheprovider", f"--ignore={Path(__file__).relative_to(ROOT)}")
-    python(tree, "-m", "pytest", *args, tests)
+    ignored = [f"--ignore={name}" for name in _OF_SOURCES]
+    python(tree, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *ignored, tests)
