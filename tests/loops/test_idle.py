@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import ActivityReport, Reservation
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import idle as loop
-from gpudev_service.operations import idle
+from gpudev_service.operations import idle, reservations
 from gpudev_service.settings import IdleAction, IdleRule, Policy, PolicyRule
 from gpudev_service.store.engine import Store
+from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import World, make_world
 
 RELEASE = IdleRule(
@@ -164,3 +166,32 @@ async def test_a_servers_clock_that_is_ahead_cannot_keep_a_lease(
     world.clock.pass_time(minutes=61)
     found = await report(world, lease, last_at=None)
     assert found.state == "idle"
+
+
+async def test_what_is_said_of_a_lease_that_is_over_is_not_taken(
+    store: Store, tmp_path: Path
+) -> None:
+    world = watched(store, tmp_path)
+    lease = await active(world)
+    await reservations.cancel(world.ctx, lease.id, Actor("ada"))
+    assert await report(world, lease, busy=True) is None
+    with pytest.raises(Refusal, match="not watched"):
+        await idle.keep(world.ctx, lease.id, Actor("ada"))
+
+
+@pytest.mark.parametrize(
+    "rule", [RELEASE.model_copy(update={"action": IdleAction.NOTHING}), None], ids=["idle", "rule"]
+)
+async def test_nothing_follows_where_policy_says_nothing(
+    store: Store, tmp_path: Path, rule: IdleRule | None
+) -> None:
+    world = watched(store, tmp_path, rule)
+    lease = await active(world)
+    world.clock.pass_time(hours=5)
+    await report(world, lease)
+
+    async def judged(session: AsyncSession) -> list[Any]:
+        row = await session.get_one(ReservationRow, lease.id)
+        return list(await idle.judge(world.ctx, session, row, world.clock.now()))
+
+    assert await world.ctx.store.run(judged) == []

@@ -1,5 +1,6 @@
 """Retention, and what it finds that others left; one bad disk is in no other's way."""
 
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from gpudev_service.actor import Actor
 from gpudev_service.disks.base import DiskFailure
 from gpudev_service.disks.directories import DirectoryDisks
 from gpudev_service.errors import Refusal
+from gpudev_service.kube import KubeAway
 from gpudev_service.loops import retention
 from gpudev_service.operations import disks, reservations, servers, snapshots, status
+from gpudev_service.servers.shared import SharedFolders
 from gpudev_service.store.models import DiskRow, IdempotencyRow
 from tests.fixtures.world import World
 
@@ -273,3 +276,41 @@ async def test_for_ever_is_for_ever(world: World) -> None:
     world.clock.pass_time(days=4000)
     await retention.run(world.ctx)
     assert (await world.look(old)).state == "cancelled"
+
+
+class Folders(SharedFolders):
+    """What nodes of leases shared, in an API server that may be away."""
+
+    def __init__(self, *there: str) -> None:
+        self.there, self.away = set(there), False
+
+    async def reservations(self) -> set[str]:
+        if self.away:
+            raise KubeAway("its API server does not answer")
+        return self.there
+
+    async def remove(self, reservation_id: str) -> None:
+        self.there.remove(reservation_id)
+
+
+async def test_a_folder_that_outlived_its_lease_goes_later(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    lives, over = await world.reserve(), await world.reserve("bob", "t4", gpus=1)
+    await reservations.cancel(world.ctx, over.id, Actor("bob"))
+    await world.sweep()
+    world.ctx.shared = folders = Folders(lives.id, over.id, "of-another-installation")
+    folders.away = True
+    await retention.run(world.ctx)
+    assert "shared folders could not be tidied: its API server does not answer" in caplog.messages
+    folders.away = False
+    await retention.run(world.ctx)
+    assert folders.there == {lives.id, "of-another-installation"}
+
+
+async def test_a_snapshot_that_somebody_else_has_just_removed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        await retention._remove(world.ctx, "no-such-disk", "no-such-snapshot")
+    assert "snapshot no-such-snapshot had no bytes" in caplog.messages

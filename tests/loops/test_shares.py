@@ -285,3 +285,33 @@ async def test_a_hub_that_has_lost_a_share_gets_it_again(world: World, hub: Shar
     await shares.compare(world.ctx)
     hub.away = False
     assert await hub.shares("ada", got.id) == {"grace"}
+
+
+async def test_a_step_that_is_not_needed_any_more_is_not_taken(
+    world: World, hub: SharingHub
+) -> None:
+    """Between the look of the loop and its step somebody else may have been there."""
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    await round_of(world)
+    asked = hub.asked
+    await shares._settle(world.ctx, (got.id, "grace"))
+    await shares._settle(world.ctx, (got.id, "nobody"))
+    await shares._revoked(world.ctx, (got.id, "nobody"))
+    assert hub.asked == asked
+    assert await left(world) == 1
+
+
+async def test_only_a_share_that_the_hub_has_lost_is_made_again(
+    world: World, hub: SharingHub
+) -> None:
+    got = await world.running(await world.reserve())
+    for user in ("grace", "linus"):
+        await invite(world, got, user)
+    await round_of(world)
+    await invite(world, got, "edsger")  # nobody has made it yet
+    hub.known.discard(("ada", got.id, "linus"))
+    await shares.compare(world.ctx)
+    await round_of(world)
+    assert {user for _, _, user in hub.known} == {"grace", "linus", "edsger"}
+    assert hub.asked == 4

@@ -161,3 +161,31 @@ async def test_a_disk_that_cannot_be_measured_keeps_no_other(world: World, tmp_p
     await look(world)
     assert await told(world, leases["bad"]) == []
     assert len(await told(world, leases["good"])) == 1
+
+
+async def test_storage_that_keeps_to_sizes_itself_refuses_nobody_gpus(
+    world: World, tmp_path: Path
+) -> None:
+    class Sized(DirectoryDisks):
+        takes_sizes = True
+
+    await over(world)
+    await look(world)
+    async with world.ctx.store.reading() as session:
+        disk = await disks.require(session, "ada", "work")
+    with pytest.raises(Refusal):
+        fullness.refuse_over(world.ctx, disk, "h100")
+    world.ctx.disks = Sized(tmp_path / "disks")
+    fullness.refuse_over(world.ctx, disk, "h100")
+
+
+async def test_a_size_without_a_limit_says_nothing_to_a_lease(world: World) -> None:
+    await world.running(await world.reserve(disk="work", create_disk=True))
+    await disks.ensure(world.ctx, await key_of(world))
+    await fill(world, 120)
+    await look(world)
+    world.ctx.settings = world.ctx.settings.model_copy(update={"disk_limit_gb": None})
+    async with world.ctx.store.reading() as session:
+        disk = await disks.require(session, "ada", "work")
+        assert disk.size_bytes
+        assert await fullness.measured(world.ctx, session, disk, world.clock.now()) == []

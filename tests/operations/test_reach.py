@@ -131,3 +131,23 @@ async def test_a_disk_that_is_elsewhere_is_offered_as_a_clone(zones: World) -> N
         assert refused.value.accepted == {"clone": "work", "gpu_types": ["t4"]}
         assert "(in a)" in refused.value.message
         assert "Clone" in refused.value.message
+
+
+async def test_disks_in_one_place_are_on_the_same_nodes(zones: World) -> None:
+    """Asked of one type, or of all that wait."""
+    specs = zones.ctx.fleet.nodes()
+    await put(zones, {"zones": ["b"], "hosts": None})
+    await zones.reserve("bob", gpu_type="t4", gpus=4, hours=2)
+    await zones.reserve("bob", gpu_type="t4", gpus=4, hours=2)
+    mine = await zones.reserve(gpu_type="t4", gpus=1, disk="work")
+    bobs = await zones.reserve("bob", gpu_type="t4", gpus=1, disk="his", create_disk=True)
+
+    async def same_place(session: Any) -> None:
+        (await disks.require(session, "bob", "his")).reach = {"zones": ["b"], "hosts": None}
+
+    await zones.ctx.store.run(same_place)
+    there = frozenset({"b1", "h1"})
+    async with zones.ctx.store.reading() as session:
+        everybody = await places.areas(session, specs, None)
+        assert everybody == {mine.id: there, bobs.id: there}
+        assert await places.areas(session, specs, {"h100"}) == {}

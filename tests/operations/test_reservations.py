@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 
 from gpudev_client.models import Reservation, ReservationRequest, ServerReport
 from gpudev_client.states import State
@@ -324,3 +325,42 @@ async def test_a_quota_counts_those_who_come_at_the_same_time(world: World) -> N
 
 def _place(one: Reservation) -> int:
     return one.position or 0
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("UNIQUE constraint failed: live_disk", "disk_in_use"),
+        ('duplicate key value violates unique constraint "live_server"', "server_in_use"),
+    ],
+)
+async def test_a_race_that_the_database_decides_is_a_refusal(said: str, code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        async with reservations._races():
+            raise IntegrityError("INSERT", {}, Exception(said))
+    assert refused.value.code == code
+
+
+async def test_what_a_constraint_refuses_otherwise_is_no_race() -> None:
+    with pytest.raises(IntegrityError):
+        async with reservations._races():
+            raise IntegrityError("INSERT", {}, Exception("CHECK constraint failed: hours"))
+
+
+async def test_a_stream_of_events_begins_with_what_concerns_somebody(world: World) -> None:
+    mine, his = await world.reserve(), await world.reserve("bob")
+
+    async def shown(interest: frozenset[str] | None) -> set[str]:
+        found = await reservations.present(world.ctx, lambda owner: True, interest)
+        return {one.id for one in found}
+
+    assert await shown(None) == {mine.id, his.id}
+    assert await shown(frozenset({"bob"})) == {his.id}
+
+
+async def test_a_lease_that_is_over_and_not_swept_yet_cannot_be_extended(world: World) -> None:
+    """Whoever is next has been promised it."""
+    lease = await world.running(await world.reserve(hours=1))
+    world.clock.pass_time(hours=1)
+    with pytest.raises(Refusal, match="has just ended"):
+        await extension.extend(world.ctx, lease.id, Actor("ada"), 1)
