@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-import secrets
 from contextlib import ExitStack
-from urllib.parse import parse_qs, urlsplit
+from dataclasses import replace
+from urllib.parse import urljoin
 
 import httpx
 
+from gpudev_client.cli.browser import Login, read_answer
+from tests.e2e.browser import Page
 from tests.fixtures.hub import RunningHub
 
 #: How often the page is asked for one code.
 _TRIES = 10
+#: Where the command line would listen; the browser is not led there.
+_PORT = 1024
 
 
 class Logins:
@@ -22,40 +23,33 @@ class Logins:
 
     def __init__(self, hub: RunningHub, user: str, stack: ExitStack) -> None:
         self._hub, self._user = hub, user
-        self._page = f"{hub.service}/cli-login"
         self._browser = stack.enter_context(hub.browser(user))
         #: Which of them the command line was given a token for, by the name of its machine.
         self.given: dict[str, bool] = {}
 
     def confirm(self, machine: str) -> dict[str, str]:
         """What the command line on `machine` sends for its token, once the person has confirmed."""
-        verifier = secrets.token_urlsafe(32)
-        hashed = hashlib.sha256(verifier.encode()).digest()
-        asked = {
-            "port": "1024",
-            "state": secrets.token_urlsafe(16),
-            "challenge": base64.urlsafe_b64encode(hashed).decode().rstrip("="),
-            "name": machine,
-        }
+        attempt = replace(Login.fresh(), machine=machine)
         for _ in range(_TRIES):
-            code = self._code(asked)
+            code = self._code(attempt)
             if code is not None:
-                return {"code": code, "verifier": verifier}
+                return {"code": code, "verifier": attempt.verifier}
         raise RuntimeError("the page of a login gives no code")
 
-    def _code(self, asked: dict[str, str]) -> str | None:
+    def _code(self, attempt: Login) -> str | None:
         """What the page leads back with; None where the service is too busy to answer."""
         try:
-            page = self._browser.get(self._page, params=asked)
-            field = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-            if field is None:
+            page = Page(self._browser.get(attempt.address(self._hub.service, _PORT)))
+            if not page.answer.is_success:
                 return None
-            sent = {**asked, "answer": "confirm", "_xsrf": field[1]}
-            said = self._browser.post(self._page, data=sent, follow_redirects=False)
+            form = page.form("cli-login")
+            where = urljoin(str(page.answer.url), form.action)
+            sent = {**form.fields, "answer": "confirm"}
+            said = self._browser.post(where, data=sent, follow_redirects=False)
         except httpx.TransportError:
             return None
-        query = parse_qs(urlsplit(said.headers.get("Location", "")).query)
-        return next(iter(query.get("code", [])), None)
+        answer = read_answer(said.headers.get("Location", ""), attempt.state)
+        return None if answer is None else answer.code
 
     def differences(self) -> list[str]:
         """Codes that became more than one token, or none where one was given. A code whose answer

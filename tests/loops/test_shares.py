@@ -90,6 +90,14 @@ async def round_of(world: World) -> None:
     await world.ctx.background.settle()
 
 
+async def shared(world: World) -> Reservation:
+    """A lease of ada's whose server the Hub shares with grace."""
+    got = await world.running(await world.reserve())
+    await invite(world, got)
+    await round_of(world)
+    return got
+
+
 async def left(world: World) -> int:
     async with world.ctx.store.reading() as session:
         return await session.scalar(select(func.count()).select_from(CollaboratorRow)) or 0
@@ -122,9 +130,7 @@ async def test_an_invitation_before_the_lease_waits_for_the_server(
 
 
 async def test_a_role_that_sinks_closes_the_server(world: World, hub: SharingHub) -> None:
-    got = await world.running(await world.reserve())
-    await invite(world, got)
-    await round_of(world)
+    got = await shared(world)
     await invite(world, got, role="view")
     await round_of(world)
     assert hub.known == set()
@@ -231,9 +237,7 @@ async def test_what_the_hub_refuses_is_asked_less_and_less_and_the_owner_is_told
 async def test_an_invitation_of_a_user_who_is_gone_at_the_hub_ends(
     world: World, hub: SharingHub
 ) -> None:
-    got = await world.running(await world.reserve())
-    await invite(world, got)
-    await round_of(world)
+    got = await shared(world)
     # Deleted at the Hub, and their shares with them.
     hub.gone.add("grace")
     hub.known.clear()
@@ -272,9 +276,7 @@ async def test_a_service_that_is_killed_forgets_no_share(
 
 
 async def test_a_hub_that_has_lost_a_share_gets_it_again(world: World, hub: SharingHub) -> None:
-    got = await world.running(await world.reserve())
-    await invite(world, got)
-    await round_of(world)
+    got = await shared(world)
     hub.known.clear()
     await round_of(world)
     assert hub.known == set()
@@ -291,9 +293,7 @@ async def test_a_step_that_is_not_needed_any_more_is_not_taken(
     world: World, hub: SharingHub
 ) -> None:
     """Between the look of the loop and its step somebody else may have been there."""
-    got = await world.running(await world.reserve())
-    await invite(world, got)
-    await round_of(world)
+    got = await shared(world)
     asked = hub.asked
     await shares._settle(world.ctx, (got.id, "grace"))
     await shares._settle(world.ctx, (got.id, "nobody"))
