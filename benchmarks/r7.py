@@ -1,10 +1,11 @@
 """Tests that bite: branch coverage and mutants killed in planner, store, leases and authorization.
 
-The tests of each area run once over a copy of the tree, with branches counted, and then once for
-each mutant: changes that Cosmic Ray makes up, of which a seed draws some. A mutant in an
-annotation changes nothing and is not drawn. Each area is judged by itself: branches alone, which is
-the smaller number, and its own mutants. `AREAS=planner,store`, `MUTANTS` (per area), `SEED`,
-`MODULE=windows` (a part of a file's name) and `TESTS` (fewer than the area's) change it.
+The tests of each area run once over a copy of the tree, with branches counted, and then, for each
+mutant, those of them that run its line. Mutants are changes that Cosmic Ray makes up, of which a
+seed draws some; one in an annotation changes nothing and is not drawn. Each area is judged by
+itself: branches alone, which is the smaller number, and its own mutants. `AREAS=planner,store`,
+`MUTANTS` (per area), `SEED`, `MODULE=windows` (a part of a file's name) and `TESTS` (fewer than
+the area's) change it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec
 
 from benchmarks.campaign import ROOT, SMALL, machine, size
+from benchmarks.covering import Covering
 from benchmarks.ssh_peers import here
 
 GOAL_COVERAGE, GOAL_KILLED = 95.0, 90.0
@@ -38,8 +40,8 @@ BUILT = ("node_modules", ".venv", ".venv-hub5")
 
 @dataclass(frozen=True)
 class Area:
-    """Modules of the service, and the tests that are there for them; the quick ones are asked
-    first, and in the small size alone."""
+    """Modules of the service, and the tests that are there for them; in the small size the quick
+    ones alone."""
 
     modules: tuple[str, ...]
     quick: tuple[str, ...]
@@ -56,6 +58,7 @@ AREAS = {
         (
             "tests/planner/test_calendar.py",
             "tests/planner/test_examples.py",
+            "tests/planner/test_holes.py",
             "tests/planner/test_losses.py",
             "tests/planner/test_world.py",
         ),
@@ -183,15 +186,9 @@ def copy() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pytest_of(area: Area, module: Path | None = None) -> list[str]:
-    """Runs the area's tests until one fails; first those that are named after a module."""
-    tests = tuple(os.environ.get("TESTS", "").split()) or area.tests
-    named = [
-        str(path)
-        for test in tests
-        for path in sorted(Path(test).glob(f"test_{module.stem}.py") if module else ())
-    ]
-    return ["-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *named, *tests]
+#: Runs tests until one fails.
+PYTEST = ("-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider")
+SELECTED = Path("selected.txt")
 
 
 def files(area: Area) -> list[Path]:
@@ -234,7 +231,8 @@ class Result:
 
 
 def coverage(area: Area) -> tuple[Covered, float]:
-    """How much of the area its tests take, and how long they ran.
+    """How much of the area its tests take, and how long they ran; which test runs what is left for
+    `Covering`.
 
     Raises:
         SystemExit: they fail without any mutant; what they said.
@@ -244,7 +242,8 @@ def coverage(area: Area) -> tuple[Covered, float]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "coverage", "run", "--branch", f"--include={include}"),
-            *("--concurrency=thread,greenlet", *pytest_of(area)),
+            *("--concurrency=thread,greenlet", *PYTEST, "-p", "benchmarks.covering"),
+            *(os.environ.get("TESTS", "").split() or area.tests),
         ],
         check=False,
         stdout=subprocess.PIPE,
@@ -300,20 +299,46 @@ def _inside(position: tuple[int, int], spans: list[Span]) -> bool:
     return any(begin <= position <= end for begin, end in spans)
 
 
-def survivors(area: Area, mutants: list[MutationSpec], seconds: float) -> list[str]:
-    """The mutants that the tests do not notice."""
+def findable(tests: Collection[str]) -> None:
+    """A test that is not found ends pytest as one that fails does, and would kill any mutant.
+
+    Raises:
+        SystemExit: what pytest says.
+    """
+    SELECTED.write_text("\n".join(tests))
+    done = subprocess.run(
+        [sys.executable, *PYTEST, "--collect-only", f"@{SELECTED}"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit((done.stdout + done.stderr)[-4_000:])
+
+
+def survivors(mutants: list[MutationSpec], covering: Covering) -> list[str]:
+    """The mutants that the tests which run them do not notice."""
     found = []
     for mutant in mutants:
-        command = " ".join([sys.executable, *pytest_of(area, Path(mutant.module_path))])
-        # Counting branches makes the tests about twice as slow: some mutants loop for ever.
-        result = mutate_and_test([mutant], command, 1.5 * seconds + 15)
-        if result.test_outcome == "survived":
-            found.append(
-                f"  survived: {mutant.module_path}:{mutant.start_pos[0]}"
-                f" {mutant.operator_name.removeprefix('core/')} in {mutant.definition_name}"
-            )
-            print(found[-1], flush=True)
+        tests = covering.tests(Path(mutant.module_path), mutant.start_pos[0])
+        if tests and _killed(mutant, tests, covering.seconds(tests)):
+            continue
+        found.append(
+            f"  survived {len(tests)} tests: {mutant.module_path}:{mutant.start_pos[0]}"
+            f" {mutant.operator_name.removeprefix('core/')} in {mutant.definition_name}"
+        )
+        print(found[-1], flush=True)
     return found
+
+
+def _killed(mutant: MutationSpec, tests: list[str], seconds: float) -> bool:
+    SELECTED.write_text("\n".join(tests))
+    command = " ".join([sys.executable, *PYTEST, f"@{SELECTED}"])
+    # Counting branches made the tests about twice as slow: some mutants loop for ever.
+    result = mutate_and_test([mutant], command, 1.5 * seconds + 30)
+    if result.worker_outcome != "normal":
+        raise SystemExit(f"{mutant}: {result.output}")
+    return result.test_outcome == "killed"
 
 
 def main() -> int:
@@ -328,7 +353,9 @@ def main() -> int:
             print(f"{name}:")
             covered, seconds = coverage(area)
             mutants = draw(area, number, seed)
-            alive = survivors(area, mutants, seconds)
+            covering = Covering()
+            findable(covering.all)
+            alive = survivors(mutants, covering)
             found[name] = Result(covered, len(mutants) - len(alive), len(mutants))
             print(
                 f"{name}: {covered.branches:.1f}% of branches, {covered.statements:.1f}% of"

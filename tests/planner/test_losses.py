@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpudev_service.planner import Extension, Node, Reason, Slot, plan
+from gpudev_service.planner import Demand, Extension, Node, Reason, Slot, plan
 
 from .worlds import NOW, State, demand, fleet, lease, max_extension, starts
 
@@ -110,3 +110,26 @@ def test_a_gang_takes_over_from_several_behind_it() -> None:
         "other": 15,
     }
     assert found.moved_later == dict.fromkeys(("half", "other"), Reason.QUEUE_PLANNED_AGAIN)
+
+
+def test_a_loss_goes_where_those_who_give_way_are_last_in_the_queue() -> None:
+    """On n1 the last two make room together; on n2 two who are before them would."""
+
+    def promised(name: str, units: int, order: int, node: str) -> Demand:
+        slot = Slot(NOW + 5, (node,), units)
+        return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
+
+    queue = [
+        promised("lost", 4, 1, "n0"),
+        *(promised(f"n1 {at}", 2, at, "n1") for at in (2, 3)),
+        *(promised(f"n2 {at}", 2, at, "n2") for at in (4, 5)),
+        promised("n1 last but one", 3, 6, "n1"),
+        promised("n1 last", 1, 7, "n1"),
+    ]
+    nodes = [replace(node, available=node.name != "n0") for node in fleet(3)]
+    state = State(nodes, [lease("long", "n2", 500, units=4)], queue)
+    found = plan(*state.args)
+    assert found.slots["lost"] == Slot(NOW + 5, ("n1",), 4)
+    assert found.moved_later == dict.fromkeys(
+        ("n1 last but one", "n1 last"), Reason.QUEUE_PLANNED_AGAIN
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import gpudev_service.planner
+from gpudev_service.planner import Demand, Extension, Hold, Node, Plan, Rules
 
 MODULES = sorted(Path(gpudev_service.planner.__file__).parent.rglob("*.py"))
 
@@ -38,3 +40,11 @@ def test_a_module_imports_the_standard_library_and_the_planner_only(path: Path) 
 )
 def test_an_import_from_elsewhere_would_be_found(line: str) -> None:
     assert len(list(foreign(f"import heapq\nfrom .model import Slot\n{line}"))) == 1
+
+
+@pytest.mark.parametrize("kind", [Demand, Extension, Hold, Node, Plan, Rules])
+def test_what_goes_in_and_comes_out_cannot_be_changed(kind: type[Demand]) -> None:
+    """A plan is compared with the one before it, and may share parts with it."""
+    made = kind.__new__(kind)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, dataclasses.fields(kind)[0].name, 1)
