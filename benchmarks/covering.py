@@ -54,13 +54,15 @@ class Covering:
 
     def tests(self, path: Path, line: int) -> list[str]:
         """The tests that run the statement on this line, the shortest first. What runs when the
-        module is imported belongs to every test that runs anything of the module."""
+        module is imported belongs to every test that runs anything of the module; of a module that
+        only declares, to all."""
         if path not in self._contexts:
             self._contexts[path] = self._data.contexts_by_lineno(str(path.absolute()))
         contexts = self._contexts[path]
         at = {test for each in statement(path, line) for test in contexts.get(each, ())}
         if "" in at:
-            at = {test for tests in contexts.values() for test in tests}
+            at = {test for tests in contexts.values() for test in tests} - {""}
+            at = at or set(self._took)
         return sorted(at & self._took.keys(), key=lambda test: (self._took[test], test))
 
     def seconds(self, tests: Collection[str]) -> float:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from benchmarks import loop_gaps
 from benchmarks.campaign import machine, percentile, size
+from benchmarks.cores import Cores
 from benchmarks.p9 import cluster
 from benchmarks.pod_hub import GPUS_PER_NODE, OURS, PLAIN, PodHub, nodes, opened, stand_in, until
 from benchmarks.ssh_peers import here
@@ -42,7 +43,7 @@ class Storm:
 
 def storm(hub: PodHub) -> Storm:
     names = hub.people(STARTS)
-    used, at, begun = hub.cpu(), time.time(), time.monotonic()
+    cores, used, at, begun = Cores(), hub.cpu(), time.time(), time.monotonic()
     with ThreadPoolExecutor(CLIENTS) as pool:
         refused = sum(not answer.is_success for answer in pool.map(hub.start, names))
     last, ready = time.monotonic(), 0
@@ -56,6 +57,9 @@ def storm(hub: PodHub) -> Storm:
 
     until(over, "all starts are over", PATIENCE)
     ended, used = time.time(), hub.cpu() - used
+    parts = cores.since().items()
+    each = ", ".join(f"{name} {1000 * spent / max(1, ready):.0f}" for name, spent in parts)
+    print(f"  ms of a core for each start: {each}")
     gaps = loop_gaps.between(hub.gaps, at, ended)
     if ready < STARTS:
         print(hub.hub.logs()[-3000:])

@@ -48,7 +48,7 @@ def backup_sqlite(url: str | URL, destination: Path, *, progress: Progress | Non
         raise StoreMisconfigured("A backup cannot replace the database itself.")
     partial = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
     try:
-        _create_private(partial)
+        partial.touch(mode=0o600, exist_ok=False)
         _copy(source, partial, progress)
         _check(partial)
         _sync(partial)
@@ -60,10 +60,6 @@ def backup_sqlite(url: str | URL, destination: Path, *, progress: Progress | Non
         for leftover in (partial, *(Path(f"{partial}{end}") for end in ("-wal", "-shm"))):
             leftover.unlink(missing_ok=True)
     return destination
-
-
-def _create_private(path: Path) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _copy(source: Path, partial: Path, progress: Progress | None) -> None:

@@ -46,10 +46,10 @@ _UNAVAILABLE = "The database cannot be used at the moment."
 
 @dataclass(slots=True)
 class _Attempt:
-    """How far one write transaction has come; `xid` is PostgreSQL's name of it."""
+    """How far one write transaction has come."""
 
-    xid: str | None = None
-    committing: bool = False
+    #: PostgreSQL's name of it, from the beginning of its commit on.
+    committing: str | None = None
 
 
 class Fence(Protocol):
@@ -240,7 +240,7 @@ class Store:
             if self.damage is not None:
                 raise StoreBroken(self.damage)
             async with self._session(engine) as session, session.begin():
-                attempt.xid = await drivers.begin_write(session)
+                xid = await drivers.begin_write(session)
                 if self.fence is not None and engine is self._engines.write:
                     await self.fence.check(session)
                 turn: Turn[Any] = Turn(self.memory, session)
@@ -251,7 +251,7 @@ class Store:
                     raise
                 await session.flush()
                 await turn.count()
-                attempt.committing = True
+                attempt.committing = xid
             turn.committed()
 
     @asynccontextmanager
@@ -292,12 +292,10 @@ class Store:
 
     async def _took_place(self, attempt: _Attempt, error: Exception) -> bool:
         """Whether a transaction that ended with `error` is committed all the same."""
-        if not attempt.committing or attempt.xid is None:
-            return False
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        if not lost:
-            return False  # the server itself has said that it did not commit
-        return await self._outcome(attempt.xid, error)
+        if attempt.committing is None or not lost:
+            return False  # where it is not lost, the server itself has said that it did not commit
+        return await self._outcome(attempt.committing, error)
 
     async def _outcome(self, xid: str, error: Exception) -> bool:
         question = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")

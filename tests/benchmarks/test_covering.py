@@ -26,6 +26,7 @@ def unused():
 """
 TESTS = """
 import pytest
+import declared
 import module
 
 
@@ -49,11 +50,19 @@ ALL = ["test_module.py::test_under", *BOTH]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("covering")
     (folder / "module.py").write_text(MODULE)
+    (folder / "declared.py").write_text("WIDTH = 63\n")
     (folder / "test_module.py").write_text(TESTS)
     root = Path(__file__).parents[2]
     subprocess.run(
         [
-            *(sys.executable, "-m", "coverage", "run", "--branch", "--include=module.py"),
+            *(
+                sys.executable,
+                "-m",
+                "coverage",
+                "run",
+                "--branch",
+                "--include=module.py,declared.py",
+            ),
             *("--concurrency=thread,greenlet", "-m", "pytest", "-q", "-n", "0"),
             *("-p", "benchmarks.covering", "-p", "no:cacheprovider", "test_module.py"),
         ],
@@ -82,6 +91,12 @@ def test_the_tests_of_a_line(
     assert sorted(covering.tests(Path("module.py"), line)) == sorted(tests)
     assert len(covering.all) == 4
     assert covering.seconds(tests) < covering.seconds(covering.all)
+
+
+def test_what_only_declares_is_of_all_tests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    covering = Covering()
+    assert sorted(covering.tests(Path("declared.py"), 1)) == sorted(covering.all)
 
 
 def test_a_statement_ends_where_its_body_begins(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from gpudev_service.clock import elapsed
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import NotLeading, StoreUnavailable
-from gpudev_service.store.lead import Lead
+from gpudev_service.store.lead import Lead, Leader
 from gpudev_service.store.models import MaintenanceRow
 
 pytestmark = pytest.mark.postgres
@@ -128,6 +128,29 @@ async def test_a_dead_leader_is_followed_when_it_would_act_no_more(
     assert not await bob.take(), "it may only have lost its connection"
     await pass_time(store, SECONDS / 2)
     assert await bob.take()
+
+
+async def test_who_came_too_late_is_in_nobodys_way(
+    candidate: Candidate, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between bob's look and his attempt the leader gives a sign of life: he lets go of what he has
+    locked for it, and the next one can follow."""
+    ada, bob, eve = candidate("ada"), candidate("bob"), candidate("eve")
+    assert await ada.take()
+    await pass_time(store, SECONDS)
+    look = bob._look
+
+    async def slow(line: AsyncConnection) -> Leader:
+        seen = await look(line)
+        await ada.renew()
+        return seen
+
+    monkeypatch.setattr(bob, "_look", slow)
+    assert not await bob.take()
+    assert ada.acts()
+    await pass_time(store, SECONDS)
+    assert await eve.take()
+    assert eve.epoch == 2
 
 
 async def test_whoever_comes_back_at_the_same_place_need_not_wait(

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, make_url, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_service.store.engine import Store
+from gpudev_service.store.engine import ATTEMPTS, Store
 from gpudev_service.store.errors import OutcomeUnknown
 from gpudev_service.store.models import HistoryRow
 from tests.fixtures.rows import NOW, reservation
@@ -139,7 +139,9 @@ async def test_a_single_transaction_that_took_place(
     assert await notes(direct) == 1
 
 
-async def test_nobody_can_tell(direct: Store, postgres_database_url: str) -> None:
+async def test_nobody_can_tell(
+    direct: Store, postgres_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     line = Line(direct.url, Cut.FOR_GOOD, cuts=1)
     async with line.laid() as port:
         store = Store(through(postgres_database_url, port))
@@ -147,3 +149,9 @@ async def test_nobody_can_tell(direct: Store, postgres_database_url: str) -> Non
             await store.run(note)
         await store.close()
     assert await notes(direct) == 1
+    asked = [text for text in caplog.messages if text.startswith("asking for the outcome")]
+    assert asked == [
+        f"asking for the outcome of a commit, attempt {number} of {ATTEMPTS}"
+        for number in range(1, len(asked) + 1)
+    ]
+    assert 1 <= len(asked) <= ATTEMPTS
