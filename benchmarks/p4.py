@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection
 
 from benchmarks import races, slurm
 from benchmarks.campaign import machine, percentile, size
+from benchmarks.cores import Cores
 from benchmarks.ssh_peers import here
 from tests.fixtures.hub import RunningHub
 from tests.fixtures.postgres import PostgresServer
@@ -128,6 +129,7 @@ def load(port: int, tokens: list[str], count: int, keyed: bool, told: Connection
     made = Load(port, tokens, count, keyed=keyed)
     asyncio.run(made.run())
     told.send((made.ended - made.began, made.taken, made.answers))
+    told.recv()  # until it has been seen what this process has used
 
 
 @contextmanager
@@ -152,24 +154,23 @@ def installation(name: str) -> Iterator[RunningHub]:
 def once(hub: RunningHub, tokens: list[str], count: int, *, keyed: bool) -> tuple[float, float]:
     """(Accepted reservations a second, p99 in seconds) of `count` calls; prints more."""
     mine, theirs = multiprocessing.Pipe()
-    process = hub.process("service")
-    before = process.cpu_times()
+    cores = Cores()
     loading = multiprocessing.Process(
         target=load, args=(hub.ports.service, tokens, count, keyed, theirs)
     )
     loading.start()
     seconds, taken, answers = mine.recv()
+    parts = cores.since().items()
+    mine.send(None)
     loading.join()
-    after = process.cpu_times()
-    cpu = after.user + after.system - before.user - before.system
+    each = ", ".join(f"{name} {1e3 * spent / max(answers['201'], 1):.1f}" for name, spent in parts)
     rate = answers["201"] / seconds
     p50, p90, p99 = (percentile(taken, share) for share in (0.5, 0.9, 0.99))
     print(
         f"  {'with' if keyed else 'without'} keys: {answers['201']} accepted in {seconds:.1f} s:"
         f" {rate:.0f}/s, p50 {p50 * 1e3:.0f} ms, p90 {p90 * 1e3:.0f} ms,"
-        f" p99 {p99 * 1e3:.0f} ms of {len(taken)}; answers {dict(answers)}; the service used"
-        f" {cpu / max(answers['201'], 1) * 1e3:.1f} ms of a core for each;"
-        f" load {os.getloadavg()[0]:.1f}",
+        f" p99 {p99 * 1e3:.0f} ms of {len(taken)}; answers {dict(answers)}; ms of a core for each:"
+        f" {each}; load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     return rate, p99

@@ -2,7 +2,8 @@
 is broken. That one has become better is told to listeners only: it would fill the history.
 
 One event may move the starts of thousands. So `move` reads no rows and makes no objects of them:
-what is there already is what the planner was given, and one statement writes what is new.
+what is there already is what the planner was given, and one statement writes what is new. `make`
+does the same for rows that are objects: of these the session would write each by a statement.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import Table, bindparam, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm.attributes import set_committed_value
 
 from gpudev_client import words
 from gpudev_service import planner
@@ -56,6 +59,7 @@ _MOVE = (
         version=_table.c.version + 1,
     )
 )
+_MAKE = _MOVE.values(first_promise=bindparam("first"))
 
 
 def loaded(session: AsyncSession) -> dict[str, ReservationRow]:
@@ -81,10 +85,33 @@ async def make(
 ) -> list[Entry]:
     """Promises `slots` to whoever has had no promise, or has; returns what is to be told."""
     entries: list[Entry] = []
+    written, changed = [], []
     found = await rows(session, slots)
     for key, slot in slots.items():
-        entries += _promise(session, found[key], slot, moved_later.get(key), now)
+        row = found[key]
+        start, nodes = facts.from_ms(slot.start_ms), list(slot.nodes)
+        if row.planned_start == start and row.planned_nodes == nodes:
+            continue
+        entries += _told(session, row, start, moved_later.get(key), now)
+        first = row.first_promise or start
+        if _is_as_stored(row):
+            changed.append((row.gpu_type, key))
+            written.append({"key": key, "start": start, "places": nodes, "first": first})
+            set_committed_value(row, "version", row.version + 1)
+            set_committed_value(row, "planned_start", start)
+            set_committed_value(row, "planned_nodes", nodes)
+            set_committed_value(row, "first_promise", first)
+        else:
+            row.planned_start, row.planned_nodes, row.first_promise = start, nodes, first
+    if written:
+        await session.execute(_MAKE, written, execution_options={memory.CHANGES: changed})
     return entries
+
+
+def _is_as_stored(row: ReservationRow) -> bool:
+    """Whether nothing of the row is still to be written."""
+    state: InstanceState[ReservationRow] = inspect(row)
+    return state.persistent and not state.modified
 
 
 async def move(
@@ -136,23 +163,18 @@ async def _states(session: AsyncSession, keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _promise(
+def _told(
     session: AsyncSession,
     row: ReservationRow,
-    slot: planner.Slot,
+    start: datetime,
     moved_later: planner.Reason | None,
     now: datetime,
 ) -> list[Entry]:
-    start, nodes = facts.from_ms(slot.start_ms), list(slot.nodes)
+    """What is to be told of another promise than `row` has."""
     before, places = row.planned_start, row.planned_nodes or []
-    if before == start and row.planned_nodes == nodes:
-        return []
-    again = before is None and row.first_promise is not None
-    row.planned_start, row.planned_nodes = start, nodes
-    row.first_promise = row.first_promise or start
     if moved_later is not None:
         return [_broken(session, row, before, places, start, moved_later, now)]
-    if again:
+    if before is None and row.first_promise is not None:
         return [_promised_again(session, row, start, now)]
     # The first promise is told with the submission.
     return [] if before in {None, start} else [improved(row.id, now)]

@@ -1,11 +1,12 @@
 """Promises over time: what moves them stands in the history."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from gpudev_client.models import ReservationRequest
+from gpudev_client.models import Reservation, ReservationRequest
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
@@ -13,6 +14,7 @@ from gpudev_service.loops import reconcile
 from gpudev_service.operations import capacity, extension, reservations
 from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
+from tests.fixtures.statements import statements
 from tests.fixtures.world import NODES, START, World, make_world
 
 ADMIN = Actor("root-admin", admin=True)
@@ -193,3 +195,26 @@ async def test_whose_promise_moves_is_told_and_their_rows_hold_it(world: World) 
     assert got.promised_start == START + timedelta(hours=1, seconds=16)
     assert got.first_promised_start == START + timedelta(hours=4, seconds=30)
     assert await promises(world, second.id) == []
+
+
+async def test_however_many_come_together_their_promises_are_one_statement(world: World) -> None:
+    """Whatever is written of a row later counts on from the version that it has then."""
+    await world.reserve("ada", hours=3)
+
+    async def come(number: int) -> tuple[list[Reservation], list[str]]:
+        people = [f"of-{number}-{at}" for at in range(number)]
+        with statements() as found:
+            made = await asyncio.gather(*(world.reserve(name, hours=1) for name in people))
+        return made, [line for line in found if line.startswith("UPDATE reservations")]
+
+    _, few = await come(2)
+    made, many = await come(12)
+    assert len(many) == len(few)
+    assert {one.state for one in made} == {State.QUEUED}
+    assert len({one.promised_start for one in made}) == len(made)
+    for one in made:
+        assert one.first_promised_start == one.promised_start
+        assert (await world.look(one)).promised_start == one.promised_start
+    for one in made:
+        cancelled = await reservations.cancel(world.ctx, one.id, Actor(one.user))
+        assert cancelled.state is State.CANCELLED

@@ -16,6 +16,7 @@ from gpudev_service.operations import reservations, servers, views
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import HistoryRow
+from tests.fixtures.statements import statements
 from tests.fixtures.world import World
 
 ADA = Owner("ada", ())
@@ -182,25 +183,13 @@ async def test_nothing_to_tell_wakes_nobody(world: World) -> None:
 async def test_a_long_queue_is_shown_by_as_many_questions_as_a_short_one(world: World) -> None:
     for name in ("ada", "grace", "linus"):
         await world.reserve(name)
-    questions: list[str] = []
-
-    from sqlalchemy import event as hooks
-    from sqlalchemy.engine import Engine
-
-    def count(_c: Any, _k: Any, statement: str, *_: Any) -> None:
-        questions.append(statement)
-
-    hooks.listen(Engine, "before_cursor_execute", count)
-    try:
+    with statements() as few:
         await reservations.present(world.ctx, lambda _: True)
-        short = len(questions)
-        for number in range(12):
-            await world.reserve(f"user-{number}")
-        questions.clear()
+    for number in range(12):
+        await world.reserve(f"user-{number}")
+    with statements() as many:
         shown = await reservations.present(world.ctx, lambda _: True)
-    finally:
-        hooks.remove(Engine, "before_cursor_execute", count)
-    assert len(questions) == short
+    assert len(many) == len(few)
     assert sorted(r.position for r in shown if r.position) == list(range(1, 15))
     for view in shown:
         assert (await world.look(view)).position == view.position

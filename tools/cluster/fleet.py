@@ -29,6 +29,8 @@ _STAGES = (
 )
 _ADDRESSES = "10.216.0.1/16"
 _AT_ONCE = 8
+#: Seconds for which a node's sign of life is good, as kubelets have it.
+_LEASE = 40
 _SIZE = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
 
 
@@ -45,13 +47,15 @@ def kubeconfigs(place: Place, state: State, authority: Authority) -> None:
 def part(place: Place, state: State) -> Part:
     """kwok itself; it looks after nodes with its annotation and leaves the real one alone."""
     port = state.port("kwok")
+    # Renewed four times within it; a cluster that is patient need not be told so often.
+    lease = max(_LEASE, place.node_patience)
     command = [
         str(place.bin / "kwok"),
         *(f"--kubeconfig={place.pki}/kwok.kubeconfig", "--manage-all-nodes=false"),
         *(f"--config={place.bin / 'fleet-files' / stage}" for stage in _STAGES),
         f"--manage-nodes-with-annotation-selector={_ANNOTATION}=fake",
         *(f"--cidr={_ADDRESSES}", "--node-ip=10.216.0.1"),
-        *(f"--server-address=127.0.0.1:{port}", "--node-lease-duration-seconds=40"),
+        *(f"--server-address=127.0.0.1:{port}", f"--node-lease-duration-seconds={lease}"),
     ]
     ready = control.answers(f"http://127.0.0.1:{port}/healthz")
     return Part("kwok", command, ready, {"KWOK_WORKDIR": str(place.run / "kwok")})
