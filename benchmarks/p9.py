@@ -41,7 +41,7 @@ GOALS = (0.02, 350.0, 0.2)
 SETTLE = 5 if SMALL else 60
 #: Seconds without a sign of life after which a node counts as lost: where one machine sends those
 #: of 5,000 nodes beside everything else, some come late, and a fleet that flaps is not at rest.
-NODE_PATIENCE = 120
+NODE_PATIENCE = 600
 #: How many pods are made at the same time.
 AT_ONCE = 8
 GPU = "nvidia.com/gpu"

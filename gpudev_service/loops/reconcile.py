@@ -28,7 +28,6 @@ from gpudev_client.limits import is_reservation_id
 from gpudev_client.states import LIVE, WAITING, State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
-from gpudev_service.fleet import is_coming
 from gpudev_service.hub import HubAway, HubRefused, HubServer
 from gpudev_service.operations import planning, snapshots, views
 from gpudev_service.operations.transitions import note
@@ -131,21 +130,12 @@ async def _over(ctx: Context, keys: set[str]) -> list[str]:
 
 
 async def _unplanned(ctx: Context) -> None:
-    """Plans again where somebody waits without a promise, since nodes may have come back, or is
-    promised a node that is not there: the service may have been started with another fleet."""
-    nodes = {node.name for node in ctx.fleet.nodes() if node.ready}
+    """Plans again where somebody waits without a promise. What nodes come or go is another loop's
+    business (`fleet`)."""
+    row = ReservationRow
+    without = select(row.gpu_type).where(row.state.in_(WAITING), row.planned_start.is_(None))
     async with ctx.store.reading() as session:
-        row = ReservationRow
-        waiting = await session.execute(
-            select(row.gpu_type, row.planned_nodes).where(row.state.in_(WAITING)).distinct()
-        )
-        types = sorted(
-            {
-                kind
-                for kind, planned in waiting
-                if not planned or any(n not in nodes and not is_coming(n) for n in planned)
-            }
-        )
+        types = sorted(await session.scalars(without.distinct()))
     if types:
         outcome = await ctx.store.run(
             lambda session: planning.replan(ctx, session, ctx.clock.now(), types)

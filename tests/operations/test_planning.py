@@ -10,10 +10,11 @@ from gpudev_client.models import Reservation, ReservationRequest
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
-from gpudev_service.loops import reconcile
+from gpudev_service.loops import fleet, reconcile
 from gpudev_service.operations import capacity, extension, reservations
 from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
+from gpudev_service.store.models import ReservationRow
 from tests.fixtures.statements import statements
 from tests.fixtures.world import NODES, START, World, make_world
 
@@ -78,12 +79,26 @@ async def test_a_promise_on_a_node_that_is_gone_moves_at_the_next_look(
     waiting = await world.reserve("linus", "t4", gpus=4, hours=1)
     assert waiting.promised_start == START + timedelta(hours=1, seconds=15)
     smaller = make_world(store, tmp_path, nodes=tuple(n for n in NODES if n.name != "t4-1"))
-    await reconcile.run(smaller.ctx)
+    await fleet.run(smaller.ctx)
     got = await smaller.look(waiting)
     assert got.promised_start == START + timedelta(hours=2, seconds=15)
     assert await promises(smaller, waiting.id) == [
         "The promised start had to move: a node has left the fleet."
     ]
+
+
+async def test_who_waits_without_a_promise_is_planned_at_the_next_comparison(
+    world: World, store: Store
+) -> None:
+    await world.reserve("ada", hours=1)
+    waiting = await world.reserve("grace", hours=1)
+    async with store.transaction() as session:
+        row = await session.get_one(ReservationRow, waiting.id)
+        row.planned_start = row.planned_nodes = None
+    assert (await world.look(waiting)).promised_start is None
+    await reconcile.run(world.ctx)
+    assert (await world.look(waiting)).promised_start == waiting.promised_start
+    assert await promises(world, waiting.id) == ["A start is promised again."]
 
 
 async def test_a_type_in_maintenance_offers_no_start(world: World) -> None:
