@@ -1,10 +1,11 @@
 """A big fleet at rest: CPU, memory and API requests of the service with 5,000 nodes of Kubernetes.
 
 The nodes and the servers' pods are kwok's, in the cluster of the tests: they send what real ones
-send at rest. One GPU of each node is leased; whoever waits wants a whole node. The service's
-loops run without its HTTP side and without a Hub. `SIZE=small`: 200 nodes for a minute, else 5,000
-for half an hour or `REST_SECONDS`: each tells its state anew every ten minutes. Needs root;
-`GPUDEV_CLUSTER` names a cluster that runs already.
+send at rest, but for the nodes' leases, which the service does not watch: they are renewed more
+rarely, since those of 5,000 would fill this machine. One GPU of each node is leased; whoever waits
+wants a whole node. The service's loops run without its HTTP side and without a Hub. `SIZE=small`:
+200 nodes for a minute, else 5,000 for half an hour or `REST_SECONDS`: each tells its state anew
+every ten minutes. Needs root; `GPUDEV_CLUSTER` names a cluster that runs already.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ SECONDS = int(os.environ.get("REST_SECONDS", "60" if SMALL else f"{FULL_SECONDS}
 GOALS = (0.02, 350.0, 0.2)
 #: After everything is planned, before anything is measured.
 SETTLE = 5 if SMALL else 60
-#: Seconds without a sign of life after which a node counts as lost: where one machine sends those
-#: of 5,000 nodes beside everything else, some come late, and a fleet that flaps is not at rest.
+#: Seconds without a sign of life (a renewed lease) after which a node counts as lost: where one
+#: machine renews those of 5,000 nodes beside everything else, some come late, and a fleet that
+#: flaps is not at rest.
 NODE_PATIENCE = 600
 #: How many pods are made at the same time.
 AT_ONCE = 8

@@ -27,6 +27,9 @@ LOOK = 5.0
 #: Seconds that the start of the service waits for the first view; after that it goes on without.
 FIRST_VIEW = 10.0
 DEFAULT = Timing()
+#: Seconds. Every kubelet tells its node's whole state every few minutes, changed or not, and before
+#: a start the node itself is asked. Of pods, on which people wait, is heard at once.
+NODES_REST = 0.5
 
 #: Hears which node has changed, in itself or by its pods.
 Listener = Callable[[str], None]
@@ -70,6 +73,7 @@ class Cluster:
             self._read_node,
             changed=lambda name, *_: self._tell(name),
             timing=timing,
+            rest=NODES_REST,
             clock=clock,
         )
         self._pods: Watched[Pod] = Watched(

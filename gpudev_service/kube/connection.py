@@ -34,6 +34,8 @@ CALL = 10.0
 CONNECT = 4.0
 #: How often a read is tried: once more where a connection that had been idle was gone.
 READS = 2
+#: Bytes. An object of a cluster has a megabyte and a half at most.
+LONGEST_LINE = 4 * 2**20
 #: Most connections at once.
 CONNECTIONS = 32
 #: Who asks, in the API server's audit log.
@@ -84,11 +86,18 @@ class Kube(ApiClient):
         return True
 
     @asynccontextmanager
-    async def lines(self, path: str, query: Query) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of an answer without end. How long it may take is the caller's to say."""
+    async def lines(
+        self, path: str, query: Query, rest: float = 0.0
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of an answer without end. How long it may take is the caller's to say.
+
+        Args:
+            rest: seconds for which nothing is read after all that was there has been: to wake up
+                for many small pieces costs more than what is in them.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
         async with self._answer("GET", path, query=query, limits=limits) as answer:
-            yield _lines(answer)
+            yield _lines(answer, rest)
 
     async def _call(
         self,
@@ -192,14 +201,33 @@ async def _refusal(answer: aiohttp.ClientResponse) -> KubeAway | KubeRefused:
     return KubeRefused(answer.status, str(said.get("reason") or ""), message)
 
 
-async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _lines(answer: aiohttp.ClientResponse, rest: float) -> AsyncIterator[bytes]:
+    begun = b""
     try:
-        async for line in answer.content:
-            yield line
+        while data := await answer.content.readany():
+            *whole, begun = (begun + data).split(b"\n")
+            for line in whole:
+                yield line + b"\n"
+            if len(begun) > LONGEST_LINE:
+                raise KubeAway("the API server sent a line without end")
+            if rest:
+                await _rest(answer, rest)
     except _BROKEN as error:
         raise _away(error) from error
-    except ValueError as error:
-        raise KubeAway("the API server sent a line without end") from error
+    if begun:
+        yield begun
+
+
+async def _rest(answer: aiohttp.ClientResponse, seconds: float) -> None:
+    """Lets what comes meanwhile wait in the operating system."""
+    transport = None if answer.connection is None else answer.connection.transport
+    if transport is None:
+        return
+    transport.pause_reading()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        transport.resume_reading()
 
 
 @asynccontextmanager

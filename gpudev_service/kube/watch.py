@@ -65,6 +65,7 @@ class Watched(Generic[T]):
     them; those for which it returns None are left out.
 
     `changed(key, before, after)` is called for each change, never while items are half replaced.
+    What happens within `rest` seconds is taken in together.
     """
 
     def __init__(
@@ -76,11 +77,12 @@ class Watched(Generic[T]):
         query: Mapping[str, str] = MappingProxyType({}),
         changed: Callable[[str, T | None, T | None], None] = lambda *_: None,
         timing: Timing = Timing(),
+        rest: float = 0.0,
         clock: Callable[[], float] = elapsed,
     ) -> None:
         self._kube, self._path, self._read = kube, path, read
         self._query, self._changed = dict(query), changed
-        self._timing, self._clock = timing, clock
+        self._timing, self._rest, self._clock = timing, rest, clock
         self._items: dict[str, T] = {}
         self._version: int | None = None
         self._newest = 0
@@ -265,7 +267,7 @@ class Watched(Generic[T]):
             "timeoutSeconds": window,
         }
         try:
-            async with self._kube.lines(self._path, query) as lines:
+            async with self._kube.lines(self._path, query, self._rest) as lines:
                 async for line in lines:
                     if line.strip():
                         self._take(_event(line))

@@ -131,9 +131,8 @@ async def _submit(ctx: Context, batch: Sequence[_Submission]) -> list[Reservatio
                 disk = await session.get(DiskRow, row.disk_id) if row.disk_id else None
                 raise impossible.refusal(ctx, admitted, outcome.impossible[row.id], disk)
         await session.flush()
-        shown = await views.reservations(ctx, session, [row for row, _ in rows.values()])
+        shown = await views.made(ctx, session, [row for row, _ in rows.values()])
         found.update(zip(rows, shown, strict=True))
-        # Nobody is invited yet.
         owners = [views.owner(row) for row, _ in rows.values()]
         known = {view.id: (owner, view) for owner, view in zip(owners, shown, strict=True)}
         return found, entries + outcome.entries, known

@@ -99,6 +99,13 @@ async def reservations(
     return await _views(ctx, session, rows, await standing_rows(session, [r.id for r in rows]))
 
 
+async def made(
+    ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]
+) -> list[Reservation]:
+    """Views of reservations that have just been made: nobody is invited yet."""
+    return await _views(ctx, session, rows, ())
+
+
 async def owned(ctx: Context, session: AsyncSession, rows: Sequence[ReservationRow]) -> Known:
     """Views of `rows` with whose they are."""
     standing = await standing_rows(session, [row.id for row in rows])
@@ -113,13 +120,14 @@ async def _views(
     standing: Iterable[CollaboratorRow],
 ) -> list[Reservation]:
     disks = await _disk_names(session, {r.disk_id for r in rows if r.disk_id})
-    places = await _placements(session, [r.id for r in rows])
+    # Who waits has neither.
+    begun = [row.id for row in rows if State(row.state) not in WAITING]
+    places, reached = await _placements(session, begun), await _by_ssh(session, begun)
     places_in_line = await positions(ctx, session, rows)
     limits = await limited.told(ctx, session, rows)
     invited: dict[str, list[CollaboratorRow]] = {}
     for found in standing:
         invited.setdefault(found.reservation_id, []).append(found)
-    reached = await _by_ssh(session, [r.id for r in rows])
     simulated = frozenset(node.name for node in ctx.fleet.nodes() if node.simulated)
     return [
         _view(

@@ -6,10 +6,12 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
-from gpudev_service.kube import KubeAway, KubeRefused, Timing, Watched
+from gpudev_service.kube import KubeAway, KubeRefused, Timing, Watched, connection
 from gpudev_service.kube.connection import Kube
 from gpudev_service.kube.refusals import Object
 
@@ -29,7 +31,7 @@ class Time:
 
 
 class Case:
-    def __init__(self, moody: Moody, kube: Kube) -> None:
+    def __init__(self, moody: Moody, kube: Kube, rest: float) -> None:
         self.moody, self.kube, self.clock = moody, kube, Time()
         self.changes: list[tuple[str, str | None, str | None]] = []
         self.view: Watched[str] = Watched(
@@ -38,6 +40,7 @@ class Case:
             _labels,
             changed=lambda *change: self.changes.append(change),
             timing=QUICK,
+            rest=rest,
             clock=self.clock,
         )
 
@@ -51,10 +54,10 @@ def _labels(node: Object) -> str | None:
     return None if "hidden" in labels else ",".join(f"{k}={v}" for k, v in labels.items())
 
 
-@pytest.fixture
-async def case(tmp_path: Path) -> AsyncIterator[Case]:
+@pytest.fixture(params=[0.0, 0.02], ids=["at-once", "in-turns"])
+async def case(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     async with moody_server(tmp_path) as (moody, kube):
-        case = Case(moody, kube)
+        case = Case(moody, kube, request.param)
         yield case
         await case.view.close()
 
@@ -95,6 +98,43 @@ async def test_a_quiet_cluster_stays_fresh_without_another_list(
     await case.until(lambda: case.moody.watches() >= 3)
     assert case.view.fresh
     assert [case.moody.watches(), len(case.moody.requests)] == [3, 4]
+
+
+async def test_large_objects_and_many_at_once_are_taken_in(case: Case) -> None:
+    """A cluster lets an object have more than a megabyte, whoever made it."""
+    case.view.start()
+    await case.until(lambda: case.view.fresh and case.moody.watches() > 0)
+    case.moody.put("large", x="x" * 1_400_000)
+    for number in range(300):
+        case.moody.put(f"n{number}", x=str(number))
+    await case.until(lambda: "n299" in case.view.items)
+    assert case.view.items["large"] == "x=" + "x" * 1_400_000
+    assert case.view.items["n7"] == "x=7"
+    assert len(case.changes) == len(case.view.items) == 301
+    assert case.view.trouble is None
+
+
+async def test_a_line_without_end_is_not_waited_for(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LONGEST_LINE", 100_000)
+    case.view.start()
+    await case.until(lambda: case.view.fresh and case.moody.watches() > 0)
+    case.moody.put("large", x="x" * 1_400_000)
+    await case.until(lambda: case.view.trouble is not None)
+    assert "large" not in case.view.items
+
+
+async def test_while_it_rests_nothing_is_read() -> None:
+    """Reading goes on whatever ends the rest."""
+    transport = MagicMock(spec=asyncio.Transport)
+    answer = SimpleNamespace(connection=SimpleNamespace(transport=transport))
+    resting = asyncio.create_task(connection._rest(answer, 3600))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert [call[0] for call in transport.method_calls] == ["pause_reading"]
+    resting.cancel()
+    await asyncio.gather(resting, return_exceptions=True)
+    assert [call[0] for call in transport.method_calls] == ["pause_reading", "resume_reading"]
 
 
 @pytest.mark.parametrize("mood", ["silent", "mute"])
