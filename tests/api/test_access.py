@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import FrozenInstanceError, fields
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -127,6 +128,27 @@ async def test_who_only_looks_on_does_not_enter(world: World, role: Role, enters
     with pytest.raises(Refusal, match="Ask the owner to invite you") as refused:
         await access.reservation_owner(world.ctx, Access.CONNECT, grace, got.id)
     assert refused.value.code == "not_allowed"
+
+
+@pytest.mark.parametrize("name", ["abe", "ada", "zoe"])
+async def test_one_enters_ones_own_and_nobody_elses(world: World, name: str) -> None:
+    """Neither does whoever may do everything but that, nor a token of another kind."""
+    got = await world.reserve("ada")
+    mine = caller(name, f"{PREFIX}reserve!user={name}", f"{PREFIX}read")
+    if name == "ada":
+        assert (
+            await access.reservation_owner(world.ctx, Access.CONNECT, mine, got.id)
+        ).user == name
+        mine = caller(name, f"{PREFIX}reserve!user={name}", f"{PREFIX}read", kind="service")
+    with pytest.raises(Refusal) as refused:
+        await access.reservation_owner(world.ctx, Access.CONNECT, mine, got.id)
+    assert refused.value.code == "not_allowed"
+
+
+def test_what_somebody_may_do_cannot_be_changed() -> None:
+    grants = read_scopes([f"{PREFIX}own"])
+    with pytest.raises(FrozenInstanceError):
+        setattr(grants, fields(grants)[0].name, ())
 
 
 class Hub:

@@ -90,6 +90,17 @@ async def test_an_invitation_ends_by_itself(world: World) -> None:
     assert (await world.reasons(got))[-1] == "The invitation of grace has ended."
 
 
+async def test_an_invitation_with_an_end_is_listed_until_then(world: World) -> None:
+    """To the moment, whenever the loop comes by that writes its end down."""
+    got = await world.reserve(hours=4)
+    await invite(world, got, "grace", until=START + HOUR)
+    assert await shared_with(world, "grace") == [got.id]
+    world.clock.pass_time(hours=1)
+    assert await shared_with(world, "grace") == []
+    world.clock.pass_time(hours=1)
+    assert await shared_with(world, "grace") == []
+
+
 async def test_the_history_of_invitations_ends_with_no_more_of_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
