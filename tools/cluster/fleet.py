@@ -31,6 +31,7 @@ _ADDRESSES = "10.216.0.1/16"
 _AT_ONCE = 8
 #: Seconds for which a node's sign of life is good, as kubelets have it.
 _LEASE = 40
+_LONGEST_LEASE = 200
 _SIZE = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
 
 
@@ -47,8 +48,9 @@ def kubeconfigs(place: Place, state: State, authority: Authority) -> None:
 def part(place: Place, state: State) -> Part:
     """kwok itself; it looks after nodes with its annotation and leaves the real one alone."""
     port = state.port("kwok")
-    # Renewed four times within it; a cluster that is patient need not be told so often.
-    lease = max(_LEASE, place.node_patience)
+    # Renewed four times within it; a cluster that is patient need not be told so often, but for a
+    # node that is new: its first sign of life is waited for a minute.
+    lease = max(_LEASE, min(_LONGEST_LEASE, place.node_patience))
     command = [
         str(place.bin / "kwok"),
         *(f"--kubeconfig={place.pki}/kwok.kubeconfig", "--manage-all-nodes=false"),
