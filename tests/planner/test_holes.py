@@ -22,17 +22,16 @@ class Naive:
         self.spans: set[Window] = set()
 
     def all(self, duration: int, earliest: int) -> list[Window]:
-        return sorted(
+        """By start and node."""
+        found = (
             span
             for span in self.spans
             if span[1] - span[0] >= duration and span[1] >= earliest + duration
         )
-
-    def all_by_node(self, duration: int, earliest: int) -> list[Window]:
-        return sorted(self.all(duration, earliest), key=lambda span: (span[0], span[2]))
+        return sorted(found, key=lambda span: (span[0], span[2]))
 
     def first(self, duration: int, earliest: int, before: int) -> tuple[int, int] | None:
-        found = [w for w in self.all_by_node(duration, earliest) if w[0] < before]
+        found = [w for w in self.all(duration, earliest) if w[0] < before]
         return (found[0][0], found[0][2]) if found else None
 
     def soonest(self, duration: int) -> int:
@@ -82,7 +81,7 @@ def test_a_search_finds_what_reading_them_all_finds(seed: int) -> None:
         assert holes.soonest(duration) == naive.soonest(duration)
         if step % 5 == 0:
             found = list(holes.all(duration, earliest))
-            assert found == naive.all_by_node(duration, earliest)
+            assert found == naive.all(duration, earliest)
             assert all(a[0] <= b[0] for a, b in pairwise(found))
 
 

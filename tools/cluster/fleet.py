@@ -29,9 +29,8 @@ _STAGES = (
 )
 _ADDRESSES = "10.216.0.1/16"
 _AT_ONCE = 8
-#: Seconds for which a node's sign of life is good, as kubelets have it.
-_LEASE = 40
-_LONGEST_LEASE = 200
+#: Seconds for which a node's sign of life is good, as kubelets have it, and at most.
+_LEASE, _LONGEST_LEASE = 40, 200
 _SIZE = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110"}
 
 
