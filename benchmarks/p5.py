@@ -2,8 +2,9 @@
 
 Made-up traces with fixed seeds at three load levels, on 16 nodes of 8 GPUs, replayed under the
 planner and under the rules of `gpudev_service.simulate.backfill`, with Slurm's defaults. Then one
-day of such a trace, hurried, through the real slurmctld, beside both rules on the same requests;
-our slowdown has to be within the goal beside it, too.
+day of such a trace, hurried into 24 minutes, through the real slurmctld, beside both rules on the
+same requests; our slowdown has to be within the goal beside it, too. In more of a hurry Slurm's
+limits, which are whole minutes, would be hours of that day, and most jobs would end long before.
 `SIZE=small`: one seed, ten days, 8 nodes, and a greater hurry.
 """
 
@@ -30,7 +31,7 @@ from gpudev_service.simulate.requests import Request, fitted
 
 NODES, DAYS, SEEDS = (8, 10, (1,)) if SMALL else (16, 30, (1, 2))
 #: How many times as fast a day passes for the real slurmctld, and the load of that day.
-HURRY, HURRIED_LOAD = (480, 1.0) if SMALL else (240, 1.0)
+HURRY, HURRIED_LOAD = (480, 1.0) if SMALL else (60, 1.0)
 HOURS_GOAL, SLOWDOWN_GOAL = 1.0, 0.9
 TURNOVER_MS = 15_000
 _DAY_MS = 86_400_000

@@ -47,6 +47,14 @@ class Dropped(Exception):  # noqa: N818
 Interest = frozenset[str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What concerns these users, and these reservations, whoever's they are."""
+
+    users: Interest
+    reservations: frozenset[str]
+
+
 class Listener:
     """One listener's bounded queue."""
 
@@ -90,66 +98,89 @@ class Listener:
             yield await self.next()
 
 
+#: What a listener may be told about: a user's things, or one reservation; None: everything.
+_Topics = frozenset[tuple[str, str]] | None
+
+
+def _of_users(interest: Interest) -> _Topics:
+    return None if interest is None else frozenset(("user", name) for name in interest)
+
+
 class EventBus:
     """Hands each event to all who listen. Publishing never waits, and asks only those listeners
     that the event may be for: thousands of promises may move at once, before a thousand readers.
     """
 
     def __init__(self) -> None:
-        self._interests: dict[Listener, Interest] = {}
+        self._topics: dict[Listener, _Topics] = {}
         self._all: set[Listener] = set()
-        self._of: dict[str, set[Listener]] = {}
+        self._of: dict[tuple[str, str], set[Listener]] = {}
 
     def publish(self, owner: Owner, event: Event) -> None:
+        users = (owner.user, *(invited.user for invited in owner.invited))
         found = set(self._all)
-        for user in (owner.user, *(invited.user for invited in owner.invited)):
-            found |= self._of.get(user, set())
+        for topic in (("reservation", event.reservation.id), *(("user", name) for name in users)):
+            found |= self._of.get(topic, set())
         for listener in found:
             listener.offer(owner, event)
 
     def lose(self) -> None:
         """Sends everybody to read the present state anew: something could not be told."""
-        for listener in tuple(self._interests):
+        for listener in tuple(self._topics):
             listener.drop()
 
     @property
     def listeners(self) -> int:
-        return len(self._interests)
+        return len(self._topics)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What somebody may listen to: nobody hears of anything else."""
+
+        def names(kind: str) -> frozenset[str]:
+            return frozenset(name for of, name in self._of if of == kind)
+
+        return Wanted(None if self._all else names("user"), names("reservation"))
 
     @asynccontextmanager
     async def listen(
-        self, accept: Callable[[Owner], bool], interest: Interest = None
+        self,
+        accept: Callable[[Owner], bool],
+        interest: Interest = None,
+        reservation_id: str | None = None,
     ) -> AsyncIterator[Listener]:
         """Registers at once, so that nothing is missed between reading the state and listening.
 
         Args:
             accept: decides for each event.
             interest: whose events it is asked about.
+            reservation_id: the one reservation that it is asked about, whoever's that is.
         """
-        listener = Listener(accept, lambda new: self._move(listener, new))
-        self._add(listener, interest)
+        one = None if reservation_id is None else frozenset({("reservation", reservation_id)})
+        listener = Listener(accept, lambda new: self._move(listener, one or _of_users(new)))
+        self._add(listener, one or _of_users(interest))
         try:
             yield listener
         finally:
             self._remove(listener)
 
-    def _move(self, listener: Listener, interest: Interest) -> None:
-        if interest != self._interests[listener]:
+    def _move(self, listener: Listener, topics: _Topics) -> None:
+        if topics != self._topics[listener]:
             self._remove(listener)
-            self._add(listener, interest)
+            self._add(listener, topics)
 
-    def _add(self, listener: Listener, interest: Interest) -> None:
-        self._interests[listener] = interest
-        if interest is None:
+    def _add(self, listener: Listener, topics: _Topics) -> None:
+        self._topics[listener] = topics
+        if topics is None:
             self._all.add(listener)
         else:
-            for user in interest:
-                self._of.setdefault(user, set()).add(listener)
+            for topic in topics:
+                self._of.setdefault(topic, set()).add(listener)
 
     def _remove(self, listener: Listener) -> None:
-        interest = self._interests.pop(listener)
+        topics = self._topics.pop(listener)
         self._all.discard(listener)
-        for user in interest or ():
-            self._of[user].discard(listener)
-            if not self._of[user]:
-                del self._of[user]
+        for topic in topics or ():
+            self._of[topic].discard(listener)
+            if not self._of[topic]:
+                del self._of[topic]

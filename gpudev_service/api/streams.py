@@ -126,7 +126,7 @@ async def _follow(
     last_id: int | None,
     keepalive: float,
 ) -> None:
-    async with ctx.events.listen(accept, audience.interest) as listener:
+    async with ctx.events.listen(accept, audience.interest, reservation_id) as listener:
         async for event in _beginning(ctx, accept, audience.interest, reservation_id, last_id):
             await deliver(message(event))
             if event.kind == PRESENT and _over(event, reservation_id):
@@ -157,8 +157,6 @@ async def _live(
             continue
         except Dropped:
             return
-        if reservation_id is not None and event.reservation.id != reservation_id:
-            continue
         await deliver(message(event))
         quiet_since = loop.time()
         if _over(event, reservation_id):

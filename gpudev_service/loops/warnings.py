@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -18,7 +18,9 @@ from gpudev_service.operations.transitions import note
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 
-def due(row: ReservationRow, minutes: Sequence[int], now: datetime) -> tuple[int | None, list[int]]:
+def due(
+    row: ReservationRow | Row[Any], minutes: Sequence[int], now: datetime
+) -> tuple[int | None, list[int]]:
     """(The warning to give now, all that count as given after it).
 
     When several are due at once only the most urgent is given. A lease that was never longer than a
@@ -41,8 +43,10 @@ async def run(ctx: Context) -> datetime | None:
     now = ctx.clock.now()
     # Only leases whose end is near are read; the first beyond gives the moment of its warning.
     horizon = now + timedelta(minutes=max(minutes))
+    row = ReservationRow
+    near = _active(row.id, row.starts_at, row.expires_at, row.warned)
     async with ctx.store.reading() as session:
-        rows = list(await session.scalars(_active().where(ReservationRow.expires_at <= horizon)))
+        rows = (await session.execute(near.where(ReservationRow.expires_at <= horizon))).all()
         beyond = await session.scalar(
             select(func.min(ReservationRow.expires_at)).where(
                 ReservationRow.state == State.ACTIVE, ReservationRow.expires_at > horizon
@@ -58,14 +62,14 @@ async def run(ctx: Context) -> datetime | None:
     return min((moment for moment in ahead if moment > now), default=None)
 
 
-def _active() -> Select[Any]:
-    return select(ReservationRow).where(ReservationRow.state == State.ACTIVE)
+def _active(*what: Any) -> Select[Any]:
+    return select(*what).where(ReservationRow.state == State.ACTIVE)
 
 
 async def _warn(ctx: Context, session: AsyncSession, chosen: list[str]) -> list[HistoryRow]:
     now = ctx.clock.now()
     entries = []
-    for row in await session.scalars(_active().where(ReservationRow.id.in_(chosen))):
+    for row in await session.scalars(_active(ReservationRow).where(ReservationRow.id.in_(chosen))):
         urgent, given = due(row, ctx.settings.times.warnings, now)
         if urgent is None or row.expires_at is None:
             continue

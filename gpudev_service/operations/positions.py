@@ -71,11 +71,15 @@ def among(demands: Demands, keys: Iterable[str]) -> dict[str, int]:
             places[slot.start_ms] = []
     starts = sorted(places)
     between = [0] * (len(starts) + 1)
+    first = starts[0] if starts else 0
     for demand in demands.values():
-        if demand.promise is None:
+        slot = demand.promise
+        if slot is None:
             continue
-        start = demand.promise.start_ms
-        if start in places:
+        start = slot.start_ms
+        if start < first:  # most of all, where newcomers come behind everybody
+            between[0] += 1
+        elif start in places:
             places[start].append(_among_equals(demand))
         else:
             between[bisect_left(starts, start)] += 1

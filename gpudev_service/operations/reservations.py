@@ -34,7 +34,7 @@ from gpudev_service.together import Apart
 
 from . import admission, cursors, disks, facts, impossible, planning, sharing, verdicts, views
 from .extension import offer_in
-from .rows import load
+from .rows import concerns, load
 from .standings import Standings
 from .transitions import Entry, begin, begun, transition
 
@@ -413,7 +413,7 @@ async def present(
     async with ctx.store.reading() as session:
         query = select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
         if interest is not None:
-            query = query.where(sharing.concerns(interest))
+            query = query.where(concerns(interest))
         rows = list(await session.scalars(query))
         whose = await views.owners(session, rows)
         shown = [row for row in rows if visible(whose[row.id])]

@@ -5,7 +5,7 @@ The table here is the truth; the Hub's shares follow it (`loops/shares`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, exists, func, or_, select
@@ -150,14 +150,6 @@ def invited(user: str, now: datetime, *, role: str | None = None) -> ColumnEleme
     if role is not None:
         conditions.append(row.role == role)
     return exists().where(*conditions)
-
-
-def concerns(users: Collection[str]) -> ColumnElement[bool]:
-    """Whether a reservation of the query is one of these users', or one that any of them may have
-    been invited to: who may see it is decided by `standing`."""
-    row = CollaboratorRow
-    shared = exists().where(row.reservation_id == ReservationRow.id, row.user.in_(users))
-    return or_(ReservationRow.user.in_(users), shared)
 
 
 def standing(invitations: Iterable[Invitation], user: str, now: datetime) -> Invitation | None:

@@ -15,7 +15,8 @@ from gpudev_service.events import Interest, Owner
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import HistoryRow, LoopRunRow, ReservationRow
 
-from . import sharing, views
+from . import views
+from .rows import concerns
 
 #: A lease is overdue when it holds GPUs for longer than this after its end.
 OVERDUE_AFTER = timedelta(seconds=5)
@@ -91,7 +92,7 @@ async def missed(
     entry = HistoryRow
     query = select(entry).where(entry.id > after).order_by(entry.id).limit(REPLAY_MAX + 1)
     if interest is not None:
-        theirs = select(ReservationRow.id).where(sharing.concerns(interest))
+        theirs = select(ReservationRow.id).where(concerns(interest))
         query = query.where(entry.reservation_id.in_(theirs))
     if reservation_id is not None:
         query = query.where(entry.reservation_id == reservation_id)

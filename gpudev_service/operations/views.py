@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from urllib.parse import quote
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import (
@@ -34,9 +34,13 @@ from gpudev_service.store.models import (
 
 from . import limited
 from .positions import positions
+from .rows import concerns
 from .transitions import Entry
 
 log = logging.getLogger(__name__)
+
+#: How many moved promises are read for one look at the database: nobody else is served meanwhile.
+_AT_ONCE = 100
 
 #: Reservations as they are after a commit, with whose they are.
 Known = Mapping[str, tuple[Owner, Reservation]]
@@ -261,8 +265,8 @@ async def publish(
     ctx: Context, entries: Iterable[Entry], known: Known = MappingProxyType({})
 ) -> None:
     """Tells listeners about committed history entries, each with the present state, and wakes the
-    loops. Only what somebody may be listening to is read, and nothing where all of it is `known`
-    from the transaction that has just been committed.
+    loops. Only what somebody may be listening to is read, and nothing where it is `known` from the
+    transaction that has just been committed.
 
     What is committed stands, also when the database goes away before it can be told: listeners
     are then sent to read the present state anew.
@@ -273,11 +277,12 @@ async def publish(
     ctx.wake.set()
     if not ctx.events.listeners:
         return
-    # Somebody acts upon a change of state; the many promises that moved with it come after.
-    moved = [number for number, entry in enumerate(waiting, 1) if entry.kind == "transition"]
-    first = moved[-1] if moved else 0
+    # Somebody acts upon what happened; the many promises that moved with it come after.
+    happened = [number for number, entry in enumerate(waiting, 1) if entry.kind != "promise"]
+    first = happened[-1] if happened else 0
+    moved = range(first, len(waiting), _AT_ONCE)
     try:
-        for part in (waiting[:first], waiting[first:]):
+        for part in (waiting[:first], *(waiting[at : at + _AT_ONCE] for at in moved)):
             for whose, event in await _told(ctx, part, known):
                 ctx.events.publish(whose, event)
     except StoreUnavailable:
@@ -287,7 +292,7 @@ async def publish(
 
 async def _told(ctx: Context, entries: Sequence[Entry], known: Known) -> list[tuple[Owner, Event]]:
     ids = {entry.reservation_id for entry in entries}
-    found = known if ids <= known.keys() else await _read(ctx, ids)
+    found = known if ids <= known.keys() else await _wanted(ctx, ids)
     return [
         (found[entry.reservation_id][0], event(entry, found[entry.reservation_id][1]))
         for entry in entries
@@ -295,7 +300,14 @@ async def _told(ctx: Context, entries: Sequence[Entry], known: Known) -> list[tu
     ]
 
 
-async def _read(ctx: Context, ids: Collection[str]) -> Known:
+async def _wanted(ctx: Context, ids: Collection[str]) -> Known:
+    """Those among `ids` that somebody may be listening to."""
+    wanted = ctx.events.wanted
+    named = wanted.reservations.intersection(ids)
+    query = select(ReservationRow).where(ReservationRow.id.in_(ids))
+    if wanted.users is not None:
+        if not (wanted.users or named):
+            return {}
+        query = query.where(or_(ReservationRow.id.in_(named), concerns(wanted.users)))
     async with ctx.store.reading() as session:
-        rows = list(await session.scalars(select(ReservationRow).where(ReservationRow.id.in_(ids))))
-        return await owned(ctx, session, rows)
+        return await owned(ctx, session, list(await session.scalars(query)))

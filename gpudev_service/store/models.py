@@ -140,6 +140,14 @@ class ReservationRow(Base):
         Index("ix_reservations_user", "user", "submitted_at"),
         Index("ix_reservations_submitted_at", "submitted_at", "id"),
         Index("ix_reservations_ended_at", "ended_at"),
+        Index("ix_reservations_expires_at", "state", "expires_at"),
+        Index(
+            "ix_reservations_server_lost_at",
+            "state",
+            "server_lost_at",
+            sqlite_where=text("server_lost_at IS NOT NULL"),
+            postgresql_where=text("server_lost_at IS NOT NULL"),
+        ),
     )
 
 

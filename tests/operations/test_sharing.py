@@ -13,7 +13,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
-from gpudev_service.operations import reservations, sharing
+from gpudev_service.operations import reservations, rows, sharing
 from gpudev_service.operations.reservations import ReservationFilter
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import START, World
@@ -247,6 +247,6 @@ async def test_what_concerns_somebody_is_theirs_or_was_shared_with_them(world: W
     await sharing.remove(world.ctx, left.id, "grace", ADA)
     await invite(world, other, "linus")
     async with world.ctx.store.reading() as session:
-        theirs = select(ReservationRow.id).where(sharing.concerns({"grace"}))
+        theirs = select(ReservationRow.id).where(rows.concerns({"grace"}))
         found = set(await session.scalars(theirs))
     assert found == {own.id, shared.id, left.id}

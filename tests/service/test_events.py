@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from gpudev_client.models import Event, Milestone, ServerReport
+from gpudev_client.models import CollaboratorRequest, Event, Milestone, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.events import BACKLOG, Dropped, EventBus, Invitation, Owner
-from gpudev_service.operations import reservations, servers, views
+from gpudev_service.operations import reservations, servers, sharing, views
+from gpudev_service.operations.promises import improved
 from gpudev_service.store.engine import Store
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import HistoryRow
@@ -83,6 +84,71 @@ async def test_only_those_are_asked_whom_it_may_concern(world: World) -> None:
     bus.publish(ADA, event)
     assert not asked
     assert bus.listeners == 0
+
+
+async def test_who_listens_to_one_reservation_is_told_of_no_other(world: World) -> None:
+    """Thousands of promises may move at once: they would leave no room for it."""
+    bus, event = EventBus(), await an_event(world)
+    other = event.model_copy(update={"reservation": await world.reserve("grace")})
+    async with bus.listen(lambda _: True, None, event.reservation.id) as listener:
+        for _ in range(BACKLOG + 5):
+            bus.publish(ADA, other)
+        listener.hear_of(frozenset({"grace"}))
+        bus.publish(ADA, other)
+        bus.publish(ADA, event)
+        assert await listener.next() == event
+    async with bus.listen(lambda _: False, None, event.reservation.id) as listener:
+        bus.publish(ADA, event)
+        assert listener._queue.empty(), "it is asked whether they may still see it"
+    assert (bus.listeners, bus._of) == (0, {})
+
+
+async def test_only_what_somebody_may_be_listening_to_is_read(world: World) -> None:
+    mine = await world.reserve()
+    theirs = [await world.reserve(user) for user in ("grace", "linus", "ken")]
+    entries = [improved(one.id, world.clock.now()) for one in (*theirs, mine)]
+    bus = world.ctx.events
+    async with (
+        bus.listen(lambda _: True, frozenset({"sam"})),
+        bus.listen(lambda _: True, None, mine.id) as listener,
+    ):
+        with statements() as asked:
+            await views.publish(world.ctx, entries[:2])
+        assert len([one for one in asked if one.startswith("SELECT")]) == 1, "found none"
+        await views.publish(world.ctx, entries)
+        assert (await listener.next()).reservation.id == mine.id
+    async with bus.listen(lambda _: True, None, mine.id):
+        with statements() as asked:
+            await views.publish(world.ctx, entries[:3])
+        assert not asked
+    async with bus.listen(lambda _: True, frozenset({"linus"})) as listener:
+        await views.publish(world.ctx, entries)
+        assert (await listener.next()).reservation == theirs[1]
+        assert listener._queue.empty()
+    async with bus.listen(lambda _: True) as listener:
+        await views.publish(world.ctx, entries)
+        told = [(await listener.next()).reservation.user for _ in entries]
+        assert told == ["grace", "linus", "ken", "ada"]
+
+
+async def test_what_somebody_is_invited_to_is_read_for_them(world: World) -> None:
+    mine = await world.reserve()
+    asked = CollaboratorRequest(role="view")
+    await sharing.invite(world.ctx, mine.id, "grace", asked, Actor("ada"))
+    async with world.ctx.events.listen(lambda _: True, frozenset({"grace"})) as listener:
+        await views.publish(world.ctx, [improved(mine.id, world.clock.now())])
+        assert (await listener.next()).reservation.id == mine.id
+
+
+async def test_promises_are_told_part_by_part(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_AT_ONCE", 2)
+    waiting = [await world.reserve(user) for user in ("ada", "grace", "linus", "ken", "sam")]
+    async with world.ctx.events.listen(lambda _: True) as listener:
+        await views.publish(world.ctx, [improved(one.id, world.clock.now()) for one in waiting])
+        told = [(await listener.next()).reservation.id for _ in waiting]
+    assert told == [one.id for one in waiting]
 
 
 async def test_one_who_waits_is_told_that_something_was_lost() -> None:
