@@ -6,16 +6,13 @@ agrees with the rows it is counted there instead.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import WAITING, State
 from gpudev_service.context import Context
-from gpudev_service.planner import Demand
 from gpudev_service.store.memory import Turn
 from gpudev_service.store.models import ReservationRow
 
@@ -23,8 +20,6 @@ from .kept import Kept
 
 #: With fewer waiting the database counts as fast as it says whether the plan is good.
 _MANY = 500
-
-Demands = Mapping[str, Demand]
 
 
 async def positions(
@@ -39,64 +34,25 @@ async def positions(
     counted: list[ReservationRow] = []
     for gpu_type, some in waiting.items():
         planned = await _planned(ctx, session, gpu_type)
-        if planned is not None and all(row.id in planned for row in some):
-            found |= among(planned, [row.id for row in some])
+        if planned is not None and all(row.id in planned.demands for row in some):
+            found |= planned.live.places([row.id for row in some])
         else:
             counted += some
     return found | await _counted(session, counted)
 
 
-async def _planned(ctx: Context, session: AsyncSession, gpu_type: str) -> Demands | None:
-    """Everybody who waits for a type with the slot they are promised, where that is at hand."""
+async def _planned(ctx: Context, session: AsyncSession, gpu_type: str) -> Kept | None:
+    """The plan of a type that agrees with what is promised, where that is at hand. It is to be
+    asked before the next await."""
     turn: Turn[Kept] | None = Turn.within(session)
     if turn is not None:
         await session.flush()  # what is only an object yet has not been noted
-        mine = turn.kept(gpu_type)
-        return None if mine is None else mine.demands
+        return turn.kept(gpu_type)
     kept: Kept | None = ctx.store.memory.kept.get(gpu_type)
     if kept is None or len(kept.demands) < _MANY:
         return None
     look = await ctx.store.memory.look(session, gpu_type)
-    return look.kept.demands if look is not None and look.still and not look.stale else None
-
-
-def among(demands: Demands, keys: Iterable[str]) -> dict[str, int]:
-    """Places of `keys` among `demands`, each with its promise; one look at everybody."""
-    places: dict[int, list[tuple[int, Any, str]]] = {}
-    wanted = {}
-    for key in keys:
-        slot = demands[key].promise
-        if slot is not None:
-            wanted[key] = slot.start_ms
-            places[slot.start_ms] = []
-    starts = sorted(places)
-    between = [0] * (len(starts) + 1)
-    first = starts[0] if starts else 0
-    for demand in demands.values():
-        slot = demand.promise
-        if slot is None:
-            continue
-        start = slot.start_ms
-        if start < first:  # most of all, where newcomers come behind everybody
-            between[0] += 1
-        elif start in places:
-            places[start].append(_among_equals(demand))
-        else:
-            between[bisect_left(starts, start)] += 1
-    ahead, total = {}, 0
-    for at, start in enumerate(starts):
-        total += between[at]
-        ahead[start] = total
-        places[start].sort()
-        total += len(places[start])
-    return {
-        key: ahead[start] + places[start].index(_among_equals(demands[key])) + 1
-        for key, start in wanted.items()
-    }
-
-
-def _among_equals(demand: Demand) -> tuple[int, Any, str]:
-    return -demand.priority, demand.order, demand.id
+    return look.kept if look is not None and look.still and not look.stale else None
 
 
 async def _counted(session: AsyncSession, waiting: Sequence[ReservationRow]) -> dict[str, int]:

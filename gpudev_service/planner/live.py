@@ -6,13 +6,16 @@ has brought something that nobody told, as a lease that overstays, the pool is b
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import replace
+from itertools import accumulate
 from operator import attrgetter
 
 from . import extension
 from .model import Changes, Demand, Hold, Node, Reason, Rules
 from .pool import Pool, occupied_until
+from .profiles import FOREVER
 from .seats import Seat, queue_key
 
 #: How much past a calendar may gather before it is built anew without it.
@@ -134,8 +137,8 @@ class LivePool(Pool):
                 self.refused.pop(name, None)
         late = now - self.rules.late_start_ms
         if (
-            any(end <= now for end in self.ends.values())
-            or any(seat.start < late for seat in self.seats.values())
+            min(self.ends.values(), default=FOREVER) <= now
+            or self._first_start() < late
             or now - self.seating.calendar.since > _FORGET_PAST_MS
         ):
             self.plan_anew(now)
@@ -146,10 +149,35 @@ class LivePool(Pool):
     def due(self) -> list[Seat]:
         """Whose start has come, by start and then queue order."""
         now = self.seating.now
+        if self._first_start() > now:
+            return []
         return sorted(
             [seat for seat in self.seats.values() if seat.start <= now],
             key=attrgetter("start", "key"),
         )
+
+    def _first_start(self) -> int:
+        return min([seat.start for seat in self.seats.values()], default=FOREVER)
+
+    def places(self, names: Iterable[str]) -> dict[str, int]:
+        """Places in the line, by start and then by who came first; 1 for the next.
+
+        One look at everybody. Of those among `names` who have a seat.
+        """
+        asked = sorted(
+            [(seat.start, seat.key[1:]) for name in names if (seat := self.seats.get(name))]
+        )
+        if not asked:
+            return {}
+        first, last = asked[0][0], asked[-1][0]
+        ahead = [0] * (len(asked) + 1)
+        for seat in self.seats.values():
+            start = seat.start
+            if start < first:
+                ahead[0] += 1
+            elif start <= last:
+                ahead[bisect_left(asked, (start, seat.key[1:]))] += 1
+        return {key[-1]: place for (_, key), place in zip(asked, accumulate(ahead), strict=False)}
 
     def plan_anew(self, now: int) -> None:
         """Builds the pool again, with everyone's present slot as promise."""

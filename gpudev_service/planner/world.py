@@ -146,6 +146,14 @@ class World:
             for seat in pool.due()
         }
 
+    def places(self, names: Collection[str]) -> dict[str, int]:
+        """Places in the lines of their pools, by start and then by who came first; 1 for the next.
+        Of those among `names` who have a slot."""
+        found: dict[str, int] = {}
+        for pool in self._pools.values():
+            found |= pool.places(names)
+        return found
+
     def refused(self) -> dict[str, Reason]:
         """Who has no slot, with the cause."""
         pools = self._pools.values()

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import WAITING
 from gpudev_service.operations import planning, positions
-from gpudev_service.planner import Demand, Slot
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import World
 
@@ -68,17 +67,3 @@ async def test_what_a_transaction_has_changed_since_its_plan_counts(world: World
 
     place, waiting = await world.ctx.store.run(work)
     assert place == waiting, "the last"
-
-
-def test_equals_are_in_the_order_of_the_queue() -> None:
-    def waits(key: str, start: int, priority: int, order: int) -> Demand:
-        promise = Slot(start, ("n",), 1)
-        return Demand(key, "t4", 1, 1, 60_000, priority, (order, key), promise=promise)
-
-    some = [
-        waits("a", 5, 0, 2), waits("b", 5, 0, 1), waits("c", 5, 9, 3), waits("d", 1, 0, 9),
-        waits("e", 9, 0, 0),
-    ]  # fmt: skip
-    by_id = {one.id: one for one in some}
-    assert positions.among(by_id, by_id) == {"d": 1, "c": 2, "b": 3, "a": 4, "e": 5}
-    assert positions.among(by_id, ["a"]) == {"a": 4}

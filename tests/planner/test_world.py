@@ -201,6 +201,39 @@ def test_who_is_due_is_named_in_the_order_of_the_queue() -> None:
     assert world.release("a").slots == {"c": Slot(NOW, ("n0",), 8)}
 
 
+@settings(max_examples=100, deadline=None)
+@given(states(), st.data())
+def test_everybodys_place_in_the_line_is_by_start_and_then_by_who_came_first(
+    state: State, data: st.DataObject
+) -> None:
+    world = World(*state.args)
+    slots = world.plan().slots
+    expected: dict[str, int] = {}
+    for pool in {each.pool for each in state.demands}:
+        line = [each for each in state.demands if each.pool == pool and each.id in slots]
+        line.sort(key=lambda each: (slots[each.id].start_ms, -each.priority, each.order, each.id))
+        expected |= {each.id: place for place, each in enumerate(line, 1)}
+    everybody = [each.id for each in state.demands]
+    assert world.places(everybody) == expected
+    some = data.draw(st.lists(st.sampled_from(everybody), unique=True)) if everybody else []
+    assert world.places([*some, "nobody"]) == {
+        name: expected[name] for name in some if name in expected
+    }
+
+
+def test_equals_stand_in_the_line_in_the_order_of_the_queue() -> None:
+    here = [
+        demand("a", order=2),
+        demand("b", order=1),
+        replace(demand("c", order=3), priority=9),
+        demand("d", order=9),
+    ]
+    world = World(fleet(3), [], here, RULES, NOW)
+    assert world.places("abcd") == {"c": 1, "b": 2, "a": 3, "d": 4}
+    assert world.places("a") == {"a": 3}
+    assert world.places("") == {}
+
+
 def test_who_can_have_no_slot_is_named_with_the_cause() -> None:
     world = two_nodes(demand("a", units=9), demand("b"))
     assert world.refused() == {"a": Reason.TOO_MANY_UNITS}
