@@ -106,7 +106,8 @@ class ReservationRow(Base):
     #: The labels that its nodes must have; None for any nodes.
     node_labels: Mapped[dict[str, Any] | None]
 
-    __mapper_args__ = {"version_id_col": version}
+    # No default is the database's: what is written needs not be read again, row by row.
+    __mapper_args__ = {"version_id_col": version, "eager_defaults": False}
     __table_args__ = (
         CheckConstraint(f"state IN ({_STATES})", name="state_known"),
         CheckConstraint(f"target IN ({_STATES})", name="target_known"),
