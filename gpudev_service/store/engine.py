@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from gpudev_service.clock import elapsed
 from gpudev_service.together import Apart
 
-from . import address, drivers, numbers  # noqa: F401 - listens to sessions
+from . import address, drivers
 from .errors import OutcomeUnknown, StoreBroken, StoreError, StoreUnavailable
 from .memory import Memory, Turn
 from .transient import is_damage, is_transient, lasting_cause, name_of, pause_after
