@@ -51,10 +51,14 @@ async def run(ctx: Context) -> datetime | None:
         found = list(
             await session.execute(query.where(row.state.in_((State.PREPARING, State.STOPPING))))
         )
+    asks = False
     for key, state, user, server_name, starts_at in found:
         if state == State.STOPPING:
             ctx.background.start(f"end:{key}", end(ctx, key))
         elif not ctx.starts.looked_after(user, server_name, starts_at, now):
+            if asks and ctx.contact.since is None:
+                continue  # one of them finds out whether the Hub answers
+            asks = True
             ctx.background.start(f"begin:{key}", begin(ctx, key))
     return next_sweep(ctx) if found else None
 
@@ -74,10 +78,11 @@ async def begin(ctx: Context, key: str) -> None:
         ctx.contact.lost()
         log.warning("the Hub did not take the start of %s: %s", key, error)
     except HubRefused as refusal:
+        _answered(ctx)
         await _refused(ctx, key, refusal)
         return
     else:
-        ctx.contact.answered(ctx.clock.now())
+        _answered(ctx)
         if server is not None and server.ready and await _runs(ctx, row):
             await servers.report(ctx, key, SERVICE, ServerReport(status="running"))
             return
@@ -90,6 +95,13 @@ async def begin(ctx: Context, key: str) -> None:
             if row.state != State.PREPARING or not await _start(ctx, row):
                 return
     await asyncio.sleep(PAUSE)
+
+
+def _answered(ctx: Context) -> None:
+    """The Hub is there: whoever waited for that begins now."""
+    if ctx.contact.since is None:
+        ctx.wake.set()
+    ctx.contact.answered(ctx.clock.now())
 
 
 async def _runs(ctx: Context, row: ReservationRow) -> bool:

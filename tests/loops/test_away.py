@@ -89,6 +89,32 @@ async def test_a_hub_that_is_away_for_hours_costs_nobody_their_place(
     assert "did not come up" in (got.reason or "")
 
 
+async def test_of_all_who_wait_for_the_hub_one_asks_whether_it_is_back(
+    world: World, hub: ForgetfulHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds that ask all the time would keep it from coming up."""
+    asked: list[str] = []
+
+    async def server(user: str, name: str) -> None:
+        asked.append(user)
+        if hub.away:
+            raise HubAway("ConnectError")
+
+    monkeypatch.setattr(hub, "server", server)
+    hub.away = True
+    leases = [await world.reserve(user, "t4", gpus=1) for user in ("ada", "grace", "linus")]
+    for _ in range(3):
+        await world.sweep()
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
+    hub.away = False
+    bell = world.ctx.wake.current
+    await world.sweep()
+    assert bell.is_set(), "the others begin at once"
+    await world.sweep()
+    assert set(hub.started) == {lease.id for lease in leases}
+
+
 async def test_a_lease_ends_at_its_time_though_nobody_could_start_it(
     world: World, hub: ForgetfulHub
 ) -> None:
