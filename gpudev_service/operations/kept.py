@@ -4,7 +4,7 @@ Reading and seating everybody anew for each arrival is most of the work of one. 
 world is kept in the store's memory, and told who came and who went, whose lease ended or got
 another end, and which nodes were closed or opened. Who can have no place is kept like everybody
 else, as nothing but other or opened nodes gives them one. Whatever else may happen (other nodes, a
-booking whose time has come or that can have no place) is left to a world that is made anew from the
+booking whose time has come or that never had a place) is left to a world that is made anew from the
 rows: that is always right, and only takes longer. A simulation compares the two after each step.
 """
 
@@ -262,27 +262,40 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
     slots = {}
     keeps = not any(is_coming(node.name) for node in made.nodes)
     for key in impossible:
-        demand = made.demands[key] = replace(made.demands[key], promise=None)
-        # A booking may have its time, or any, as soon as somebody else has gone.
-        if _booking(demand) is not None:
+        # One that was never promised may have its time as soon as somebody else has gone.
+        if _write_down(made, key, None).booked_start_ms is not None:
             keeps = False
     for key, slot in changes.slots.items():
         if key in begun or key in impossible or slot == made.demands[key].promise:
             continue
         slots[key] = slot
         promised[key] = made.demands[key].promise
-        demand = made.demands[key] = replace(made.demands[key], promise=slot)
-        # Whether a booking has lost its place is told by its promise.
-        if demand.booked_start_ms is not None and demand.booked_start_ms != slot.start_ms:
-            keeps = False
-        if demand.not_before_ms == slot.start_ms:
-            keeps = False
+        _write_down(made, key, slot)
     moved_later = {
         key: why
         for key, why in changes.moved_later.items()
         if key in slots and _is_later(slots[key], promised[key])
     }
     return Step(promised, begun, slots, moved_later, impossible, made if keeps else None)
+
+
+def _write_down(made: Kept, key: str, slot: planner.Slot | None) -> planner.Demand:
+    """The demand as the rows have it with this promise: whether a booking has lost its time, and
+    starts as soon as it can from then on, is told by its promise. Without one it has, unless it
+    never had any."""
+    was = made.demands[key]
+    booked, demand = _booking(was), replace(was, promise=slot)
+    if booked is not None and (was.promise is not None or was.booked_start_ms is None or slot):
+        lost = slot is None or slot.start_ms != booked
+        demand = replace(
+            demand,
+            booked_start_ms=None if lost else booked,
+            not_before_ms=booked if lost else None,
+        )
+        if demand.booked_start_ms != was.booked_start_ms:
+            made.live.rebook(demand)
+    made.demands[key] = demand
+    return demand
 
 
 def _is_later(slot: planner.Slot, before: planner.Slot | None) -> bool:

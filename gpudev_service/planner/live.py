@@ -74,6 +74,15 @@ class LivePool(Pool):
         places = {self.seating.names[at][0]: seat.demand.units_per_node for at in seat.nodes}
         return hold.units == places and hold.until_ms == seat.end
 
+    def rebook(self, demand: Demand) -> None:
+        """A booking is one no more, as it has lost its time, or it is one again: `demand` is that
+        of before but for `booked_start_ms` and `not_before_ms`, one of which is the other's."""
+        seat = self.seats.get(demand.id)
+        if seat is not None:
+            seat.demand, seat.key = demand, queue_key(demand)
+        else:
+            self.refuse(demand, self.refused[demand.id][1])
+
     def release(self, hold_id: str) -> None:
         """A lease has ended."""
         self._give_back(hold_id)

@@ -109,6 +109,11 @@ class World:
         pool.begin(demand_id, hold)
         return pool.changes()
 
+    def rebook(self, demand: Demand) -> None:
+        """A waiting demand's booking has lost its time, or has it again; see `LivePool.rebook`. Its
+        slot stays."""
+        self._pool_of_demand(demand.id).rebook(demand)
+
     def release(self, hold_id: str) -> Changes:
         """A lease has ended and its units are free."""
         pool = self._pool_of_hold(hold_id)

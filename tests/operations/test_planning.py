@@ -11,12 +11,13 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import fleet, reconcile
-from gpudev_service.operations import capacity, extension, reservations
+from gpudev_service.operations import capacity, extension, facts, reservations
 from gpudev_service.settings import Policy
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.statements import statements
 from tests.fixtures.world import NODES, START, World, make_world
+from tests.simulation.remembered import differences
 
 ADMIN = Actor("root-admin", admin=True)
 
@@ -136,6 +137,35 @@ async def test_a_booking_that_lost_its_place_gets_the_next_one_at_once(world: Wo
     await reservations.cancel(world.ctx, behind.id, Actor("linus"))
     await world.sweep()
     assert (await world.look(booked)).promised_start == at
+
+
+async def test_a_booking_that_lost_its_time_keeps_nobody_from_being_planned_quickly(
+    world: World,
+) -> None:
+    """Everything was read and planned anew for each event, for as long as it waited."""
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    at = START + timedelta(hours=2)
+    booked = await world.reserve("grace", "t4", gpus=8, hours=1, starts_at=at)
+    kept = world.ctx.store.memory.kept
+    known = kept["t4"]
+
+    async def told() -> tuple[int | None, int | None]:
+        assert (await differences(world.ctx))[1] == [], "as if it were made anew from the rows"
+        return known.demands[booked.id].booked_start_ms, known.demands[booked.id].not_before_ms
+
+    assert await told() == (facts.to_ms(at), None)
+    await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
+    assert (await world.look(booked)).promised_start is None
+    assert await told() == (None, facts.to_ms(at))
+    behind = await world.reserve("linus", "t4", gpus=4, hours=3)
+    await capacity.undrain(world.ctx, "t4-2", ADMIN)
+    assert (await world.look(behind)).state is State.PREPARING, "beside the first, on the other"
+    assert (await world.look(booked)).promised_start == START + timedelta(hours=3, seconds=15)
+    await reservations.cancel(world.ctx, behind.id, Actor("linus"))
+    await world.sweep()
+    assert (await world.look(booked)).promised_start == at
+    assert await told() == (facts.to_ms(at), None)
+    assert kept["t4"] is known
 
 
 async def test_a_first_promise_is_no_improvement(world: World) -> None:
