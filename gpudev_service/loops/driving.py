@@ -41,16 +41,22 @@ PAUSE = 1.0
 #: How often a start that is under way is looked at, five times in a pause, until it is ended.
 START_LOOKS = 50
 
+#: Who is not where they should be. Asked at each change, and so made once.
+_ON_THEIR_WAY = select(
+    ReservationRow.id,
+    ReservationRow.state,
+    ReservationRow.user,
+    ReservationRow.server_name,
+    ReservationRow.starts_at,
+).where(ReservationRow.state.in_((State.PREPARING, State.STOPPING)))
+
 
 async def run(ctx: Context) -> datetime | None:
     """Begins a task for every reservation that is not where it should be; returns the next sweep
     where there is any, as what did not work is tried again."""
-    row, now = ReservationRow, ctx.clock.now()
-    query = select(row.id, row.state, row.user, row.server_name, row.starts_at)
+    now = ctx.clock.now()
     async with ctx.store.reading() as session:
-        found = list(
-            await session.execute(query.where(row.state.in_((State.PREPARING, State.STOPPING))))
-        )
+        found = list(await session.execute(_ON_THEIR_WAY))
     asks = False
     for key, state, user, server_name, starts_at in found:
         if state == State.STOPPING:

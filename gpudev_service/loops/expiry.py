@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Select, func, select, union
+from sqlalchemy import BindParameter, bindparam, func, select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -18,6 +17,40 @@ from gpudev_service.settings import Times
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
 _RUNNING = (State.PREPARING, State.ACTIVE)
+
+# These are asked at each change: they are made once, and find what they are about by an index.
+_row = ReservationRow
+_now: BindParameter[datetime] = bindparam("now")
+#: Those whom a verdict could concern; the many leases that simply run are not read.
+_CANDIDATES = select(_row).where(
+    _row.id.in_(
+        union(
+            select(_row.id).where(_row.state.in_(_RUNNING), _row.expires_at <= _now),
+            select(_row.id).where(
+                _row.state == State.PREPARING, _row.starts_at <= bindparam("started")
+            ),
+            select(_row.id).where(
+                _row.state.in_(_RUNNING), _row.server_lost_at <= bindparam("lost")
+            ),
+        )
+    )
+)
+# By state: where it looks for one only, a database takes the first that the index has.
+_starting_end, _active_end = (
+    select(func.min(_row.expires_at)).where(_row.state == state, _row.expires_at > _now)
+    for state in _RUNNING
+)
+_lost = select(func.min(_row.server_lost_at)).where(
+    _row.server_lost_at.is_not(None), _row.state.in_(_RUNNING)
+)
+_start = select(func.min(_row.starts_at)).where(_row.state == State.PREPARING)
+#: The first end of a lease that is to come, loss of a server, and start that is under way.
+_FIRST = select(
+    _starting_end.scalar_subquery().label("starting_end"),
+    _active_end.scalar_subquery().label("active_end"),
+    _lost.scalar_subquery().label("lost"),
+    _start.scalar_subquery().label("start"),
+)
 
 
 def verdict(
@@ -51,15 +84,19 @@ def verdict(
 
 async def run(ctx: Context) -> datetime | None:
     """Moves every lease that is due to `stopping`; returns when the next one may be."""
-    now = ctx.clock.now()
+    now, times = ctx.clock.now(), ctx.settings.times
+    moments = {
+        "now": now,
+        "started": now - timedelta(seconds=times.start_limit),
+        "lost": now - timedelta(seconds=times.crash_grace),
+    }
     # Without anything due there is no write transaction.
     async with ctx.store.reading() as session:
-        rows = await session.scalars(_candidates(ctx, now))
+        rows = await session.scalars(_CANDIDATES, moments)
         due = [row.id for row in rows if _verdict(ctx, row, now)]
-        first = (await session.execute(_first(now))).one()
+        first = (await session.execute(_FIRST, moments)).one()
     if due:
         await views.publish(ctx, await ctx.store.run(lambda session: _end(ctx, session, due)))
-    times = ctx.settings.times
     ahead = [
         first.starting_end,
         first.active_end,
@@ -74,42 +111,6 @@ async def run(ctx: Context) -> datetime | None:
 
 def _verdict(ctx: Context, row: ReservationRow, now: datetime) -> tuple[State, str] | None:
     return verdict(row, ctx.settings.times, now, ctx.contact.since)
-
-
-def _candidates(ctx: Context, now: datetime) -> Select[Any]:
-    """Those whom a verdict could concern; the many leases that simply run are not read. Each of the
-    three is found by an index of its own."""
-    row, times = ReservationRow, ctx.settings.times
-    started = now - timedelta(seconds=times.start_limit)
-    lost = now - timedelta(seconds=times.crash_grace)
-    found = union(
-        select(row.id).where(row.state.in_(_RUNNING), row.expires_at <= now),
-        select(row.id).where(row.state == State.PREPARING, row.starts_at <= started),
-        select(row.id).where(row.state.in_(_RUNNING), row.server_lost_at <= lost),
-    )
-    return select(row).where(row.id.in_(found))
-
-
-def _first(
-    now: datetime,
-) -> Select[datetime | None, datetime | None, datetime | None, datetime | None]:
-    """The first end of a lease that is to come, loss of a server, and start that is under way."""
-    row = ReservationRow
-    # By state: where it looks for one only, a database takes the first that the index has.
-    starting, active = (
-        select(func.min(row.expires_at)).where(row.state == state, row.expires_at > now)
-        for state in (State.PREPARING, State.ACTIVE)
-    )
-    lost = select(func.min(row.server_lost_at)).where(
-        row.server_lost_at.is_not(None), row.state.in_(_RUNNING)
-    )
-    start = select(func.min(row.starts_at)).where(row.state == State.PREPARING)
-    return select(
-        starting.scalar_subquery().label("starting_end"),
-        active.scalar_subquery().label("active_end"),
-        lost.scalar_subquery().label("lost"),
-        start.scalar_subquery().label("start"),
-    )
 
 
 async def _end(ctx: Context, session: AsyncSession, due: list[str]) -> list[HistoryRow]:

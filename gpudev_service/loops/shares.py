@@ -35,6 +35,21 @@ _TOLD_AFTER = 3
 
 _LEASED = (State.PREPARING, State.ACTIVE)
 
+_row = CollaboratorRow
+#: About whom something may be to be done. Asked at each change, and so made once.
+_OPEN = (
+    select(_row, ReservationRow)
+    .join(ReservationRow, ReservationRow.id == _row.reservation_id)
+    .where(
+        or_(
+            _row.share != "no",
+            _row.removed_at.is_not(None),
+            and_(_row.role == "use", ReservationRow.state.in_(_LEASED)),
+        )
+    )
+    .order_by(_row.reservation_id, _row.user)
+)
+
 
 class Step(StrEnum):
     """What is to be done next about a collaborator."""
@@ -110,21 +125,8 @@ async def compare(ctx: Context) -> None:
 
 async def _open(ctx: Context) -> list[tuple[CollaboratorRow, ReservationRow]]:
     """Those about whom something may be to be done."""
-    row = CollaboratorRow
     async with ctx.store.reading() as session:
-        found = await session.execute(
-            select(row, ReservationRow)
-            .join(ReservationRow, ReservationRow.id == row.reservation_id)
-            .where(
-                or_(
-                    row.share != "no",
-                    row.removed_at.is_not(None),
-                    and_(row.role == "use", ReservationRow.state.in_(_LEASED)),
-                )
-            )
-            .order_by(row.reservation_id, row.user)
-        )
-        return [(one, reservation) for one, reservation in found]
+        return [(one, reservation) for one, reservation in await session.execute(_OPEN)]
 
 
 async def _settle(ctx: Context, key: tuple[str, str]) -> None:

@@ -14,19 +14,20 @@ from gpudev_service.store.models import ReservationRow
 
 from .pace import next_sweep
 
+#: The first promised start of each type. Asked at each change, and so made once.
+_NEXT = (
+    select(ReservationRow.gpu_type, func.min(ReservationRow.planned_start))
+    .where(ReservationRow.state.in_(WAITING))
+    .group_by(ReservationRow.gpu_type)
+)
+
 
 async def run(ctx: Context) -> datetime | None:
     """Plans the GPU types in which a start is due; returns the next promised start, or the next
     sweep where one was due: it may have to wait."""
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
-        waiting = (
-            await session.execute(
-                select(ReservationRow.gpu_type, func.min(ReservationRow.planned_start))
-                .where(ReservationRow.state.in_(WAITING))
-                .group_by(ReservationRow.gpu_type)
-            )
-        ).all()
+        waiting = (await session.execute(_NEXT)).all()
     due = [gpu_type for gpu_type, start in waiting if start is not None and start <= now]
     if due and ctx.fleet.view().fresh:
         outcome = await ctx.store.run(

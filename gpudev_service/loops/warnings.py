@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import BindParameter, Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -16,6 +16,16 @@ from gpudev_service.context import Context
 from gpudev_service.operations import servers, views
 from gpudev_service.operations.transitions import note
 from gpudev_service.store.models import HistoryRow, ReservationRow
+
+# These are asked at each change: they are made once, and find leases by their end.
+_row = ReservationRow
+_horizon: BindParameter[datetime] = bindparam("horizon")
+_NEAR = select(_row.id, _row.starts_at, _row.expires_at, _row.warned).where(
+    _row.state == State.ACTIVE, _row.expires_at <= _horizon
+)
+_BEYOND = select(func.min(_row.expires_at)).where(
+    _row.state == State.ACTIVE, _row.expires_at > _horizon
+)
 
 
 def due(
@@ -43,15 +53,9 @@ async def run(ctx: Context) -> datetime | None:
     now = ctx.clock.now()
     # Only leases whose end is near are read; the first beyond gives the moment of its warning.
     horizon = now + timedelta(minutes=max(minutes))
-    row = ReservationRow
-    near = _active(row.id, row.starts_at, row.expires_at, row.warned)
     async with ctx.store.reading() as session:
-        rows = (await session.execute(near.where(ReservationRow.expires_at <= horizon))).all()
-        beyond = await session.scalar(
-            select(func.min(ReservationRow.expires_at)).where(
-                ReservationRow.state == State.ACTIVE, ReservationRow.expires_at > horizon
-            )
-        )
+        rows = (await session.execute(_NEAR, {"horizon": horizon})).all()
+        beyond = await session.scalar(_BEYOND, {"horizon": horizon})
     chosen = [row.id for row in rows if due(row, minutes, now)[0] is not None]
     if chosen:
         entries = await ctx.store.run(lambda session: _warn(ctx, session, chosen))
@@ -62,14 +66,11 @@ async def run(ctx: Context) -> datetime | None:
     return min((moment for moment in ahead if moment > now), default=None)
 
 
-def _active(*what: Any) -> Select[Any]:
-    return select(*what).where(ReservationRow.state == State.ACTIVE)
-
-
 async def _warn(ctx: Context, session: AsyncSession, chosen: list[str]) -> list[HistoryRow]:
     now = ctx.clock.now()
     entries = []
-    for row in await session.scalars(_active(ReservationRow).where(ReservationRow.id.in_(chosen))):
+    query = select(_row).where(_row.state == State.ACTIVE, _row.id.in_(chosen))
+    for row in await session.scalars(query):
         urgent, given = due(row, ctx.settings.times.warnings, now)
         if urgent is None or row.expires_at is None:
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, bindparam, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -30,6 +30,16 @@ MOST = 50
 #: is invited must stand there, so it is the inviting that ends; each removal had its invitation.
 _LINES_MAX = 500
 _ROLES = {"view": "to see the reservation", "use": "to use the server"}
+
+_row = CollaboratorRow
+_ENDING = (
+    select(_row)
+    .join(ReservationRow, ReservationRow.id == _row.reservation_id)
+    .where(_row.removed_at.is_(None), _row.until.is_not(None), ReservationRow.state.in_(LIVE))
+    .order_by(_row.until)
+)
+# Asked at each change, and so made once.
+_FIRST_END, _ENDED = _ENDING.limit(1), _ENDING.where(_row.until <= bindparam("now"))
 
 
 async def invite(
@@ -106,13 +116,6 @@ async def say_once(ctx: Context, reservation_id: str, said: str) -> None:
 
 async def end_due(ctx: Context) -> datetime | None:
     """Ends the invitations whose time has come; returns when the next one ends."""
-    row = CollaboratorRow
-    ending = (
-        select(row)
-        .join(ReservationRow, ReservationRow.id == row.reservation_id)
-        .where(row.removed_at.is_(None), row.until.is_not(None), ReservationRow.state.in_(LIVE))
-        .order_by(row.until)
-    )
 
     async def work(session: AsyncSession) -> list[HistoryRow]:
         now = ctx.clock.now()
@@ -125,11 +128,11 @@ async def end_due(ctx: Context) -> datetime | None:
                 SERVICE,
                 now,
             )
-            for found in await session.scalars(ending.where(row.until <= now))
+            for found in await session.scalars(_ENDED, {"now": now})
         ]
 
     async with ctx.store.reading() as session:
-        first = await session.scalar(ending.limit(1))
+        first = await session.scalar(_FIRST_END)
     if first is None or first.until is None:
         return None
     if first.until > ctx.clock.now():
