@@ -145,6 +145,25 @@ async def test_a_reader_notices_what_has_happened_since(store: Store, migrated_u
     await other.close()
 
 
+async def test_a_reader_notices_that_somebody_has_brought_it_further(store: Store) -> None:
+    """It is the same object, and nothing of it is stale: what the reader sees is older."""
+    await keep(store)
+    found = await look(store)
+    assert found is not None
+    async with store.transaction() as session:
+        turn: Turn[str] = Turn.of(session)
+        taken, _ = await turn.take("t4")
+        assert taken is found.kept
+        session.add(reservation("r1"))
+        await session.flush()
+        turn.put("t4", taken)
+    after = await look(store)
+    assert after is not None
+    assert (after.kept, after.stale) == (found.kept, found.stale)
+    assert not found.still
+    assert after.still
+
+
 async def test_a_reader_renews_or_spoils_it(store: Store) -> None:
     await keep(store)
     await add(store, reservation("r1"))
