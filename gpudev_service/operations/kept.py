@@ -281,8 +281,8 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
 
 def _write_down(made: Kept, key: str, slot: planner.Slot | None) -> planner.Demand:
     """The demand as the rows have it with this promise: whether a booking has lost its time, and
-    starts as soon as it can from then on, is told by its promise. Without one it has, unless it
-    never had any."""
+    starts as soon as it can from then on, is told by its promise. Without a promise it has lost
+    it, too, unless it was never given any."""
     was = made.demands[key]
     booked, demand = _booking(was), replace(was, promise=slot)
     if booked is not None and (was.promise is not None or was.booked_start_ms is None or slot):
