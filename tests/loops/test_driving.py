@@ -323,7 +323,17 @@ async def closing(world: World, got: Reservation) -> None:
     await lab.closing(world.ctx, got.id, said)
 
 
-async def test_an_early_end_waits_for_a_server_that_listens(world: World) -> None:
+async def test_an_early_end_waits_for_a_server_that_listens(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[tuple[str, float]] = []
+    wait_closed = world.ctx.labs.wait_closed
+
+    async def wait(key: str, seconds: float) -> bool:
+        waited.append((key, seconds))
+        return await wait_closed(key, seconds)
+
+    monkeypatch.setattr(world.ctx.labs, "wait_closed", wait)
     got = await world.running(await world.reserve())
     with world.ctx.labs.listening(got.id):
         await reservations.cancel(world.ctx, got.id, Actor("ada"))
@@ -332,6 +342,7 @@ async def test_an_early_end_waits_for_a_server_that_listens(world: World) -> Non
         assert world.ctx.background.running(f"end:{got.id}")
         await closing(world, got)
         await world.ctx.background.settle()
+    assert waited == [(got.id, world.ctx.settings.times.closing)]
     assert await world.states(got) == [State.CANCELLED]
     assert "Before the end 1 document saved." in await world.reasons(got)
 

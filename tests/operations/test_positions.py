@@ -38,6 +38,8 @@ async def test_both_ways_of_counting_agree(
         row = ReservationRow
         waiting = list(await session.scalars(select(row).where(row.state.in_(WAITING))))
         by_rows = await positions.positions(world.ctx, session, waiting)
+        for one in waiting:  # by another question than that about all of them
+            assert await positions.positions(world.ctx, session, [one]) == {one.id: by_rows[one.id]}
         monkeypatch.setattr(positions, "_MANY", 1)
         assert await positions._planned(world.ctx, session, "t4") is not None
         assert await positions.positions(world.ctx, session, waiting) == by_rows

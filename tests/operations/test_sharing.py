@@ -12,7 +12,7 @@ from gpudev_client.models import Collaborator, CollaboratorRequest, Reservation,
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
-from gpudev_service.events import Owner
+from gpudev_service.events import Invitation, Owner
 from gpudev_service.operations import reservations, rows, sharing
 from gpudev_service.operations.reservations import ReservationFilter
 from gpudev_service.store.models import ReservationRow
@@ -222,6 +222,21 @@ async def test_an_invitation_of_who_is_gone_ends_once(world: World) -> None:
     assert await shared_with(world, "grace") == []
     said = [reason for reason in await world.reasons(got) if "no user" in reason]
     assert said == ["The Hub has no user grace any more; the invitation has ended."]
+
+
+async def test_an_end_that_is_nearer_takes_the_place_of_the_one_before(world: World) -> None:
+    got = await world.reserve(hours=3)
+    for hours in (2, 1):
+        (one,) = await invite(world, got, "grace", until=START + hours * HOUR)
+        assert one.until == START + hours * HOUR
+
+
+def test_an_invitation_stands_until_its_end() -> None:
+    there = [Invitation("ken", "use"), Invitation("grace", "view", START)]
+    assert sharing.standing(there, "ken", START + HOUR) == there[0]
+    assert sharing.standing(there, "grace", START - HOUR) == there[1]
+    assert sharing.standing(there, "grace", START) is None
+    assert sharing.standing(there, "ada", START) is None
 
 
 async def test_who_looks_on_is_not_invited_to_use_it(world: World) -> None:
