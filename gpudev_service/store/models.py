@@ -106,7 +106,8 @@ class ReservationRow(Base):
     #: The labels that its nodes must have; None for any nodes.
     node_labels: Mapped[dict[str, Any] | None]
 
-    # No default is the database's: what is written needs not be read again, row by row.
+    # Where the database has a default, too, we give the value ourselves: what is written needs not
+    # be read again, which would make one long statement of many new rows.
     __mapper_args__ = {"version_id_col": version, "eager_defaults": False}
     __table_args__ = (
         CheckConstraint(f"state IN ({_STATES})", name="state_known"),
