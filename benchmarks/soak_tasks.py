@@ -7,11 +7,12 @@ loop, and a signal handler would come between the program and its own.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import socket
+import sys
 import threading
+import traceback
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -38,19 +39,25 @@ def tell(folder: str) -> None:
 
 
 def _answer(listening: socket.socket) -> None:
-    loops: list[asyncio.AbstractEventLoop] = []
     while True:
         sock, _ = listening.accept()
-        if not loops:
-            # By the type: to ask an object that stands for another one may fail.
-            found = (
-                each for each in gc.get_objects() if issubclass(type(each), asyncio.BaseEventLoop)
-            )
-            loops = [loop for loop in found if loop.is_running()]
-        tasks = [task for loop in loops for task in asyncio.all_tasks(loop)]
+        tasks = [task for loop in _running() for task in asyncio.all_tasks(loop)]
         counted = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
         with sock, suppress(BrokenPipeError):
             sock.sendall(json.dumps(counted).encode())
+
+
+def _running() -> list[asyncio.AbstractEventLoop]:
+    """The loops that run in any thread: each is in a call of its own, wherever that has got to.
+
+    The garbage collector is no list of what there is: the service has it leave alone what stays.
+    """
+    found: list[asyncio.AbstractEventLoop] = []
+    for innermost in sys._current_frames().values():
+        for frame, _ in traceback.walk_stack(innermost):
+            if frame.f_code is asyncio.BaseEventLoop.run_forever.__code__:
+                found.append(frame.f_locals["self"])
+    return found
 
 
 def count(folder: Path, pid: int) -> dict[str, int]:
