@@ -1,7 +1,8 @@
 """Slurm's controller as a peer: Debian's slurmctld over a fleet of nodes that need not exist.
 
 The nodes are cloud nodes that never come up: jobs get them, and the plan behind these jobs is the
-same as over real ones. Everything lies in a directory of its own and ends with the `with` block.
+same as over real ones. Who calls is known by munge, as where Slurm is really used, through a munged
+of its own. Everything lies in a directory of its own and ends with the `with` block.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,17 +26,22 @@ from typing import Self
 
 from tools.ports import free_port
 
-PROGRAMS = ("slurmctld", "sbatch", "squeue", "sdiag")
+PROGRAMS = ("slurmctld", "sbatch", "squeue", "sdiag", "munged", "munge")
 #: Cores of a node; a job gets them in proportion to its GPUs, so that they are never what is short.
 CORES_PER_GPU = 8
 _START_SECONDS = 60.0
+#: After that whoever starts is asked again: clients try to reach a controller that has ended for as
+#: long as they would wait for an answer.
+_QUESTION_SECONDS = 5.0
+#: What Slurm's own guide asks for where many jobs come; munged's default is 2.
+_MUNGE_THREADS = 10
 #: `sbatch` side by side: its own start is most of its time.
 _AT_ONCE = 8
 _TRIES = 10
 #: Seconds after which a backfill cycle ends wherever it is; Slurm's own default is 30. Behind a
 #: full fleet a job deep in a queue takes it a second, and a whole queue of thousands an hour.
 CYCLE_SECONDS = 90
-#: A cycle lets nobody in: seconds that its commands wait for an answer, of which 100 are the most.
+#: A cycle hardly lets in anybody: seconds that its commands wait for an answer, at most 100.
 _ANSWER_SECONDS = CYCLE_SECONDS + 10
 
 _CONFIGURATION = """\
@@ -41,9 +49,10 @@ ClusterName=bench
 SlurmctldHost=localhost
 SlurmctldPort={port}
 SlurmUser={user}
-AuthType=auth/none
+AuthType=auth/munge
+AuthInfo=socket={socket}
 MessageTimeout={patience}
-CredType=cred/none
+CredType=cred/munge
 StateSaveLocation={home}/state
 SlurmctldPidFile={home}/slurmctld.pid
 SlurmctldLogFile={home}/slurmctld.log
@@ -64,14 +73,15 @@ NodeName={nodes} State=CLOUD CPUs={cores} RealMemory=100000 Gres=gpu:{gpus}
 PartitionName=h100 Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
-#: The whole queue in every cycle, as far as it comes in its time; within a window of two weeks.
+#: The whole queue in every cycle, as far as it comes in its time; within a window of four weeks.
 WHOLE_QUEUE: Mapping[str, str] = {
     "bf_max_job_test": "200000",
     "bf_window": "40320",
     "bf_resolution": "60",
     "bf_interval": "5",
     "bf_max_time": str(CYCLE_SECONDS),
-    "bf_yield_interval": "600000000",
+    # Others are let in between as rarely as Slurm allows: each ten seconds.
+    "bf_yield_interval": "10000000",
     "default_queue_depth": "1",
     "sched_interval": "600",
 }
@@ -108,21 +118,25 @@ class Cycle:
 def missing() -> str | None:
     """What is not installed, for people; None when all is there."""
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
-    return f"{', '.join(lacking)} (Debian's package slurm-wlm)" if lacking else None
+    return f"{', '.join(lacking)} (Debian's packages slurm-wlm and munge)" if lacking else None
 
 
 class Slurm:
-    """A running slurmctld."""
+    """A running slurmctld, and the munged that it and its clients ask."""
 
     def __init__(self, nodes: int, gpus: int = 8, parameters: Mapping[str, str] = WHOLE_QUEUE):
         self._home = Path(tempfile.mkdtemp(prefix="gpudev-slurm-"))
         names = f"n[00001-{nodes:05}]"
         (self._home / "state").mkdir()
+        self._munge = self._home / "munge"
+        self._munge.mkdir(mode=0o700)
+        self._socket = self._munge / "socket"
         (self._home / "slurm.conf").write_text(
             _CONFIGURATION.format(
                 port=free_port(),
                 patience=_ANSWER_SECONDS,
                 user=_account(),
+                socket=self._socket,
                 home=self._home,
                 parameters=",".join(f"{name}={value}" for name, value in parameters.items()),
                 nodes=names,
@@ -137,24 +151,15 @@ class Slurm:
             "SLURM_TIME_FORMAT": "%s",
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._ends = ExitStack()
 
     def __enter__(self) -> Self:
-        command = ["slurmctld", "-D", "-f", str(self._home / "slurm.conf")]
-        with (self._home / "output").open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                env=self._environment,
-                stdout=output,
-                stderr=output,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - set before any thread runs
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while self._run("squeue", check=False).returncode:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                said = (self._home / "output").read_text()[-2000:]
-                self.__exit__(None, None, None)
-                raise RuntimeError(f"slurmctld did not start:\n{said}")
-            time.sleep(0.2)
+        with ExitStack() as ends:
+            ends.callback(shutil.rmtree, self._home, ignore_errors=True)
+            self._start(ends, self._munged(), ["munge", "--no-input", f"--socket={self._socket}"])
+            controller = ["slurmctld", "-D", "-f", str(self._home / "slurm.conf")]
+            self._process = self._start(ends, controller, ["squeue"])
+            self._ends = ends.pop_all()
         return self
 
     def __exit__(
@@ -163,10 +168,7 @@ class Slurm:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._ends.close()
 
     @property
     def pid(self) -> int:
@@ -260,9 +262,61 @@ class Slurm:
             time.sleep(0.2)
         return cycle
 
-    def _run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _munged(self) -> list[str]:
+        """Its command, with a new key. `--force`: it wants the way to its socket open to everybody,
+        and this one is for one account."""
+        key = self._munge / "key"
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        return [
+            "munged",
+            "--foreground",
+            "--force",
+            f"--num-threads={_MUNGE_THREADS}",
+            f"--socket={self._socket}",
+            f"--key-file={key}",
+            *(f"--{name}-file={self._munge / name}" for name in ("log", "pid", "seed")),
+        ]
+
+    def _start(
+        self, ends: ExitStack, command: Sequence[str], question: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
+        """Starts what `ends` will end, and waits until it answers a question."""
+        name = command[0]
+        said = self._home / f"{name}.output"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - set before any thread runs
+            )
+        ends.callback(process.wait)
+        ends.callback(process.kill)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answered(*question):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} did not start:\n{said.read_text()[-2000:]}")
+            time.sleep(0.2)
+        return process
+
+    def _answered(self, *question: str) -> bool:
+        try:
+            return not self._run(*question, check=False, patience=_QUESTION_SECONDS).returncode
+        except subprocess.TimeoutExpired:
+            return False
+
+    def _run(
+        self, *command: str, check: bool = True, patience: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=check
+            command,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=patience,
         )
 
 
