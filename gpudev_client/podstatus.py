@@ -21,6 +21,10 @@ _KILLED = 137
 #: Starts in place after which a server that goes on ending counts as over.
 RESTARTS_MAX = 3
 
+_BY_THE_NODE = frozenset(
+    {"evicted", "no_room", "node_lost", "node_silent", "preempted", "unschedulable"}
+)
+
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "": 1, "k": 10**3, "M": 10**6}
 _UNITS |= {"G": 10**9, "T": 10**12}
 
@@ -33,6 +37,11 @@ class Trouble:
     code: str
     words: str
     over: bool
+
+    @property
+    def by_the_node(self) -> bool:
+        """Whether it is the node's doing, so that another node may do what this one does not."""
+        return self.code in _BY_THE_NODE
 
     def about(self, who: str) -> str:
         """The words about `who`: the server, or another pod, as "The worker on n2"."""
@@ -110,8 +119,8 @@ _SCHEDULER: Sequence[tuple[str, str]] = (
 )
 
 _OUT_OF_MEMORY = (
-    "The server used more memory than it has{}, and was ended for it. Start it again and load less "
-    "at once, or reserve more GPUs: memory comes with them."
+    "The server used more memory than it has{}, and was ended for it. Load less at once, or "
+    "reserve more GPUs: memory comes with them."
 )
 
 #: Ends of a container, by their reason.

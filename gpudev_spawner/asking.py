@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpudev_client import errors
+from gpudev_client import errors, limits
+from gpudev_client.models import ReservationRequest
 
-from . import form, options, rows, stash
+from . import form, names, options, rows, stash
 from .refusals import PrefillOnly, SpawnRefused, refused
 
 if TYPE_CHECKING:
     from .mixin import GpuDevMixin
+
+
+def parsed(spawner: GpuDevMixin, user_options: Mapping[str, Any]) -> options.Asked:
+    """What a start is asked for; a server that is refused leaves no row in the Hub.
+
+    Raises:
+        SpawnRefused: options that say nothing that can be done, or a name that the Hub would mix up
+            with another server's.
+    """
+    try:
+        names.check(spawner.user.db, spawner.user.name, spawner.name)
+        return options.parse(user_options)
+    except options.InvalidOptions as error:
+        rows.forget_refused(spawner)
+        raise SpawnRefused(error.message, field=error.field) from error
+    except SpawnRefused:
+        rows.forget_refused(spawner)
+        raise
+
+
+def request_for(spawner: GpuDevMixin, asked: ReservationRequest) -> ReservationRequest:
+    """What is asked for, as this server's; the service need not ask for the groups."""
+    groups = [group.name for group in spawner.user.groups]
+    told = groups if len(groups) <= limits.OWNER_GROUPS_MAX else None
+    own = {"user": spawner.user.name, "server_name": spawner.name, "owner_groups": told}
+    return asked.model_copy(update=own)
 
 
 async def read(spawner: GpuDevMixin, form_data: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -29,7 +56,7 @@ async def read(spawner: GpuDevMixin, form_data: Mapping[str, Sequence[str]]) -> 
         asked = options.from_form(values)
         if isinstance(asked, options.Attach):
             return {options.ATTACH: asked.reservation}
-        await spawner.connection.client.plan(spawner.request_for(asked))
+        await spawner.connection.client.plan(request_for(spawner, asked))
     except options.InvalidOptions as error:
         faults = await _all_faults(spawner, values, error.faults)
         raise _back(spawner, values, faults, SpawnRefused(error.message)) from error
@@ -56,7 +83,7 @@ async def _all_faults(
         named = [kind for kind in types if kind.name == values.gpu_type]
         for kind in (named or types)[:1]:
             asked = options.request_from_form(options.mended(values, found, kind))
-            await client.plan(spawner.request_for(asked))
+            await client.plan(request_for(spawner, asked))
     except errors.RefusalError as error:
         if error.field in options.FIELDS and error.field not in found:
             found[error.field] = error.message

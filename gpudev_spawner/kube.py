@@ -24,7 +24,7 @@ from gpudev_client import kubernetes as names
 from gpudev_client import pod_steps, podstatus
 from gpudev_client.models import Milestone, PodLaunch, ServerLaunch, ServerReport
 
-from . import gang, manifest, pod_failures
+from . import gang, manifest, moves, pod_failures
 from .mixin import GpuDevMixin
 from .pods import Pods
 from .progress import Phase
@@ -75,6 +75,13 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
         0.5, help="Seconds between two looks at a pod that starts; the cluster is not asked."
     ).tag(config=True)
 
+    ask_interval = Float(
+        20.0,
+        help="""Seconds between two questions, while a pod starts, whether its node can still take
+        it. Where it cannot, the reservation is planned again and keeps its place. Where the pod
+        itself says that its node is in the way, it is asked sooner.""",
+    ).tag(config=True)
+
     _look: pod_failures.Look | None = None
     _steps_done: list[Milestone]
     _restarts = 0
@@ -98,7 +105,7 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
     async def apply_launch(self, launch: ServerLaunch) -> None:
         plan, key = self._plan(launch), launch.reservation.id
         self._steps_done, self._restarts = [], 0
-        self._look = pod_failures.Look()
+        self._look = pod_failures.Look(self.ask_interval)
         self.pod_name = names.worker_name(key, 0)
         self.dns_name = self.dns_name_template.format(namespace=self.namespace, name=self.pod_name)
         await self.watching()
@@ -113,6 +120,7 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
         """The pods of the reservation; ends as soon as it is known that they will not run."""
         launch = self._launch
         assert launch is not None and launch.pods is not None  # noqa: PT018, S101 - apply_launch
+        assert self._look is not None  # noqa: S101 - the same
         starting = asyncio.ensure_future(super().run_server())
         beside = asyncio.create_task(self._gang.start(launch.reservation.id, launch.pods))
         try:
@@ -125,6 +133,8 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
                     if task.done():
                         await task  # its failure is the start's
                 self._look_at(launch.reservation.id, launch.pods)
+                if self._look.asks(asyncio.get_running_loop().time()):
+                    await moves.check(self.connection, launch.reservation)
         finally:
             for task in (starting, beside):
                 if not task.done():
@@ -145,6 +155,9 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
 
     def failure_reason(self, error: Exception) -> str | None:
         return pod_failures.reason(error, self._look, self.pod_named(self.pod_name), self._limit)
+
+    def is_by_the_node(self, error: Exception) -> bool:
+        return isinstance(error, pod_failures.PodFailed) and error.trouble.by_the_node
 
     def stage(self) -> pod_steps.Stage | None:
         return None if self._look is None else self._look.stage

@@ -18,14 +18,8 @@ from jupyterhub.spawner import Spawner
 from jupyterhub.utils import maybe_future, wait_for_http_server
 from traitlets import Callable, Float, Unicode, default
 
-from gpudev_client import errors, limits
-from gpudev_client.models import (
-    Milestone,
-    Reservation,
-    ReservationRequest,
-    ServerLaunch,
-    ServerReport,
-)
+from gpudev_client import errors
+from gpudev_client.models import Milestone, Reservation, ServerLaunch, ServerReport
 from gpudev_client.pod_steps import Stage
 from gpudev_client.states import FINAL, WAITING, State
 
@@ -101,6 +95,10 @@ class GpuDevMixin(Spawner):
         """Why the server did not come up, for its owner; None for words that fit everything."""
         return None
 
+    def is_by_the_node(self, error: Exception) -> bool:
+        """Whether the server might come up on another node, or at another try."""
+        return False
+
     async def run_server(self) -> Any:
         """Starts what runs the server and returns where it is."""
         return await super().start()
@@ -138,34 +136,19 @@ class GpuDevMixin(Spawner):
         """Checks options from every source; the Hub calls it before each start."""
         # A group's settings may have changed the limit since this object was made.
         self._endless_start()
-        try:
-            names.check(self.user.db, self.user.name, self.name)
-            self._asked = options.parse(user_options or {})
-        except options.InvalidOptions as error:
-            rows.forget_refused(self)
-            raise SpawnRefused(error.message, field=error.field) from error
-        except SpawnRefused:
-            rows.forget_refused(self)
-            raise
+        self._asked = asking.parsed(self, user_options or {})
 
     def _endless_start(self) -> None:
         if self.start_timeout != ENDLESS:
             self._limit = float(self.start_timeout)
             self.start_timeout = ENDLESS
 
-    def request_for(self, asked: ReservationRequest) -> ReservationRequest:
-        """What is asked for, as this server's; the service need not ask for the groups."""
-        groups = [group.name for group in self.user.groups]
-        told = groups if len(groups) <= limits.OWNER_GROUPS_MAX else None
-        own = {"user": self.user.name, "server_name": self.name, "owner_groups": told}
-        return asked.model_copy(update=own)
-
     # --- start --------------------------------------------------------------------------------
 
     async def start(self) -> Any:
         """Reserves, waits for the turn, and starts the server on its placement."""
         self._move(Phase.RESERVING)
-        self._reservation, self._launch = None, None
+        self._reservation, self._launch, self._attempts = None, None, 0
         self._failed_start = self._leaving = self._started = self._new = False
         self.connection.arm()
         try:
@@ -205,7 +188,7 @@ class GpuDevMixin(Spawner):
                 field="gpu_type",
             )
         try:
-            made = await self.connection.client.reserve(self.request_for(asked))
+            made = await self.connection.client.reserve(asking.request_for(self, asked))
         except errors.RefusalError:
             # A server that has a reservation goes on with it, whatever is asked for now.
             live = await self.connection.live(user, self.name)
@@ -259,19 +242,31 @@ class GpuDevMixin(Spawner):
         try:
             where = await asyncio.wait_for(self._start_while_ours(entry), self._limit)
         except moves.Moved:
-            # Planned anew, on other nodes: what has begun on the old ones ends.
-            with contextlib.suppress(ProcessLookupError):
-                await super().stop(now=True)
+            await self._end_attempt()  # planned anew, on other nodes
             raise
         except Exception as error:
+            if await self._goes_on(error, entry):
+                await self._end_attempt()
+                raise moves.Moved from error
             self._failed_start = True
             reason = self.failure_reason(error) or failures.reason(error, self._limit)
             self.log.warning("%s did not come up: %s", self._log_name, reason, exc_info=error)
-            with contextlib.suppress(ProcessLookupError):
-                await super().stop(now=True)
+            await self._end_attempt()
             raise await self._tell_failure(reservation_id, reason) from error
         self._move(Phase.UP)
         return where
+
+    async def _end_attempt(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            await super().stop(now=True)
+
+    async def _goes_on(self, error: Exception, entry: Entry) -> bool:
+        """Whether a failed start is tried again: it was planned anew, or its node is to blame."""
+        self._attempts += 1
+        await self.connection.watch.read(entry)
+        again = self.is_by_the_node(error) and self._attempts < moves.ATTEMPTS
+        begun = None if self._launch is None else self._launch.reservation
+        return again or moves.has_moved(entry.reservation, begun)
 
     async def _start_while_ours(self, entry: Entry) -> Any:
         """Starts the server; ends the start as soon as the lease is over.

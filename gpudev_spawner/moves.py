@@ -20,6 +20,10 @@ _PAUSE = 1.0
 _PLANNED_AGAIN = "planned_again"
 
 
+#: How often a start that has failed by its node is tried in a row.
+ATTEMPTS = 3
+
+
 class Moved(Exception):  # noqa: N818 - what happened
     """While its server started a reservation was planned anew: it waits again, or is to start on
     other nodes. Its place in the queue is kept; that is the service's business."""
@@ -29,8 +33,10 @@ def is_over(reservation: Reservation) -> bool:
     return reservation.state is State.STOPPING or reservation.state in FINAL
 
 
-def has_moved(now: Reservation, launched: Reservation) -> bool:
+def has_moved(now: Reservation, launched: Reservation | None) -> bool:
     """Whether the reservation is not where its server is being started any more."""
+    if launched is None:
+        return False
     if now.state in WAITING:
         return True
     before = [place.node for place in launched.placement]
@@ -48,7 +54,7 @@ async def launched(connection: Connection, entry: Entry, limit: float) -> Server
     deadline = asyncio.get_running_loop().time() + limit
     while True:
         try:
-            return await connection.client.launch(entry.reservation.id)
+            launch = await connection.client.launch(entry.reservation.id)
         except errors.Conflict as error:
             await connection.watch.read(entry)
             if error.code != _PLANNED_AGAIN and entry.reservation.state not in WAITING:
@@ -60,6 +66,28 @@ async def launched(connection: Connection, entry: Entry, limit: float) -> Server
             if over or asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(_PAUSE)
+        else:
+            entry.update(launch.reservation)  # it may have been planned anew just by asking
+            return launch
+
+
+async def check(connection: Connection, started: Reservation) -> None:
+    """Asks whether a server is still to be started where it just is. The service plans it anew
+    where its node cannot take it any more, once nothing of it is left there.
+
+    Raises:
+        Moved: it waits again, or is to be started elsewhere.
+    """
+    try:
+        now = (await connection.client.launch(started.id)).reservation
+    except errors.Conflict as error:
+        if error.code == _PLANNED_AGAIN:
+            raise Moved from error
+        return  # its lease is over: that comes as news
+    except (errors.ServerFault, errors.Unreachable):
+        return  # it cannot be said now; the start goes on
+    if has_moved(now, started):
+        raise Moved
 
 
 def hub_ends() -> bool:

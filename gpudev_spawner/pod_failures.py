@@ -5,6 +5,7 @@ Pure but for what `Look` remembers. Kubernetes' own messages are never passed on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ Object = Mapping[str, Any]
 #: Seconds after which, and between which, events are looked through: there are many, and what they
 #: alone tell (a volume that is not attached) takes longer than that.
 _EVENTS_FROM, _EVENTS_EVERY = 3.0, 2.0
+#: Seconds for which a node may be in the way before it is asked whether it still is the right one.
+_ASK_SOON = 3.0
 _FORBIDDEN, _INVALID, _TOO_MANY = 403, 422, 429
 
 _ADVICE: Mapping[str, str] = {
@@ -47,12 +50,17 @@ class PodFailed(Exception):  # noqa: N818 - what happened
 class Look:
     """What is known of the pods of one start. Rank 0 is the server's.
 
+    Args:
+        ask_every: seconds between two questions whether the nodes are still the right ones.
+
     Attributes:
         stage: how far the start is.
         trouble: what is in the way at the moment, and may pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ask_every: float = math.inf) -> None:
+        self._ask_every = ask_every
+        self._asked: float | None = None
         self.stage: Stage | None = None
         self.trouble: Trouble | None = None
         self._seen: set[int] = set()
@@ -84,6 +92,20 @@ class Look:
         if with_events or self.stage is None or self.trouble is None:
             self.stage = _stage(pods, events_of if with_events else _none, self.stage)
         return (self.stage, self.trouble) != before
+
+    def asks(self, now: float) -> bool:
+        """Whether it is time to ask if the nodes can still take the pods, which do not tell of a
+        node that is gone or silent: each `ask_every` seconds, and sooner where one is in the way.
+
+        Args:
+            now: seconds of a monotonic clock.
+        """
+        since = now if self._asked is None else self._asked
+        in_the_way = self.trouble is not None and self.trouble.by_the_node
+        due = now - since >= min(self._ask_every, _ASK_SOON if in_the_way else math.inf)
+        if due or self._asked is None:
+            self._asked = now
+        return due
 
     def _one(
         self,

@@ -131,7 +131,7 @@ async def _again(ctx: Context, reservation_id: str, refused: Mapping[str, str]) 
             "place in the queue is kept."
         )
         entry = transition(session, row, State.QUEUED, reason=reason, actor=SERVICE.name, now=now)
-        row.planned_start, row.planned_nodes = now, nodes
+        row.planned_start, row.planned_nodes, row.server_handle = now, nodes, None
         await session.flush()
         outcome = await planning.replan(ctx, session, now, sorted(types))
         await session.flush()

@@ -27,22 +27,23 @@ class Kubelets:
     """Plays the kubelets of its nodes, but for those that are silent."""
 
     def __init__(self, kubectl: Kubectl, names: tuple[str, ...], address: str) -> None:
-        self._kubectl, self._names, self._address = kubectl, names, address
+        self._kubectl, self.names, self._address = kubectl, names, address
         self._silent: frozenset[str] = frozenset()
+        self._slow: frozenset[str] = frozenset()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="kubelets")
         self.trouble: Exception | None = None
 
     def start(self, group: str) -> None:
-        self._kubectl.apply(*(self._node(name, group) for name in self._names))
-        for name in self._names:
+        self._kubectl.apply(*(self._node(name, group) for name in self.names))
+        for name in self.names:
             self._sign(name)
         self._thread.start()
 
     def end(self) -> None:
         self._over.set()
         self._thread.join()
-        for name in self._names:
+        for name in self.names:
             self._kubectl("delete", "node", name, "--ignore-not-found", "--wait=false")
 
     def fall_silent(self, *names: str) -> None:
@@ -52,16 +53,24 @@ class Kubelets:
             unknown = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}=Unknown'
             self._kubectl.wait(f"node/{name}", unknown)
 
+    def take_their_time(self, *names: str) -> None:
+        """From now on these bring up no pod that they are given."""
+        self._slow |= set(names)
+
+    def hurry(self) -> None:
+        """All bring up what they are given again."""
+        self._slow = frozenset()
+
     def come_back(self) -> None:
         """Returns when the cluster knows."""
         self._silent = frozenset()
-        for name in self._names:
+        for name in self.names:
             self._kubectl.wait(f"node/{name}", "Ready")
 
     def _live(self) -> None:
         try:
             while not self._over.wait(_EVERY / 4):
-                living = [name for name in self._names if name not in self._silent]
+                living = [name for name in self.names if name not in self._silent]
                 for name in living:
                     self._sign(name)
                 for name in living:
@@ -99,7 +108,7 @@ class Kubelets:
                 space = f"--namespace={metadata['namespace']}"
                 given = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
                 self._kubectl("delete", "pod", metadata["name"], space, *given)
-            elif not _is_ready(pod):
+            elif name not in self._slow and not _is_ready(pod):
                 self._patch("pod", metadata["name"], {"status": self._runs(pod)}, where)
 
     def _runs(self, pod: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,3 +126,23 @@ def test_the_clusters_no_is_told_without_its_text(status: int, body: str, words:
 
 def test_other_faults_have_words_of_their_own() -> None:
     assert reason(RuntimeError(), None, None, 60) is None
+
+
+def test_it_is_asked_now_and_then_whether_the_nodes_still_fit() -> None:
+    look = Look(ask_every=20.0)
+    look.at([pod()], ["n"], none, 0.0)
+    asked = [moment for moment in range(0, 61, 5) if look.asks(float(moment))]
+    assert asked == [20, 40, 60]
+
+
+def test_it_is_asked_sooner_where_the_node_is_in_the_way() -> None:
+    look = Look(ask_every=20.0)
+    assert not look.asks(0.0)
+    unscheduled = {"PodScheduled": {"status": "False", "message": "0/9 nodes are available"}}
+    look.at([pod(node=None, conditions=unscheduled)], ["n"], none, 0.5)
+    asked = [moment for moment in (1.0, 2.9, 3.1, 5.0, 6.2, 9.3) if look.asks(moment)]
+    assert asked == [3.1, 6.2, 9.3]
+
+
+def test_a_start_that_is_not_asked_about_goes_on() -> None:
+    assert not any(Look().asks(float(moment)) for moment in range(0, 10_000, 100))
