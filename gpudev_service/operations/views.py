@@ -19,7 +19,7 @@ from gpudev_client.models import (
     NodePlacement,
     Reservation,
 )
-from gpudev_client.states import WAITING, State
+from gpudev_client.states import FINAL, WAITING, State
 from gpudev_service.context import Context
 from gpudev_service.events import Invitation, Owner
 from gpudev_service.store.errors import StoreUnavailable
@@ -47,8 +47,11 @@ Known = Mapping[str, tuple[Owner, Reservation]]
 
 
 def owner(row: ReservationRow) -> Owner:
-    """Whose a reservation is; without collaborators, for what only owners are shown."""
-    return Owner(row.user, tuple(row.groups), row.server_name)
+    """Whose a reservation is; without collaborators, for what only owners are shown. One that is
+    over has no server: a server's own token, which the Hub takes back a moment later, has no more
+    rights on it."""
+    server = None if State(row.state) in FINAL else row.server_name
+    return Owner(row.user, tuple(row.groups), server)
 
 
 async def owners(session: AsyncSession, rows: Sequence[ReservationRow]) -> dict[str, Owner]:

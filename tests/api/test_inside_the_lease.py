@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpudev_service.loops import driving
 from tests.fixtures.hub import ADMIN, LEADER, RunningHub
 
 from .matrix import SSH_KEY
@@ -233,3 +234,18 @@ async def test_the_service_knows_which_servers_listen(
             answer = await site.call("POST", f"/reservations/{key}/closing", server, said)
             assert answer.status_code == 200
             assert await site.ctx.labs.wait_closed(key, 3600)
+
+
+async def test_a_servers_token_has_nothing_of_a_lease_that_is_over(
+    site: Site, running_hub: RunningHub, ada: str
+) -> None:
+    """Also while the Hub still knows it, or we have not asked the Hub again."""
+    key = await lease(site, ada)
+    server = running_hub.token("ada", [f"{LAB}!server=ada/{key}"])
+    path = f"/reservations/{key}"
+    assert (await site.call("GET", path, server)).status_code == 200
+    await site.call("DELETE", path, ada)
+    assert (await site.call("GET", path, server)).status_code == 200, "it is just closing"
+    await driving.end(site.ctx, key)
+    assert (await site.call("GET", path, server)).status_code == 404
+    assert (await site.call("GET", path, ada)).json()["state"] == "cancelled"
