@@ -13,6 +13,7 @@ from gpudev_service.context import Context
 from gpudev_service.loops import expiry
 from gpudev_service.loops import runner as module
 from gpudev_service.loops.runner import Loop, Runner
+from gpudev_service.loops.slept import Slept
 from tests.fixtures.world import ManualClock, World
 
 
@@ -48,3 +49,31 @@ async def test_what_is_due_after_a_sleep_does_not_wait_for_timers_that_stood_sti
     told = [r.message for r in caplog.records if "slept" in r.message]
     assert len(told) == 1
     assert told[0].endswith("what is due since is done now")
+
+
+@pytest.mark.parametrize(
+    ("timer", "clock", "slept"),
+    [
+        (0, 0, False),
+        (90, 90, False),
+        (90, 91, False),
+        (90, 92, True),
+        (0, 2, True),
+        (90, 80, False),
+    ],
+)
+async def test_how_far_the_timers_are_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch, timer: int, clock: int, slept: bool
+) -> None:
+    """Seconds that timers and clock have gone on since the last look."""
+    loop = asyncio.get_running_loop()
+    times = iter((10.0, 10.0 + timer, 10.0 + timer))
+    monkeypatch.setattr(loop, "time", lambda: next(times, 10.0 + timer))
+    looked = Slept(world.ctx)
+    bell = world.ctx.wake.current
+    world.clock.pass_time(seconds=clock)
+    looked.look()
+    assert bell.is_set() is slept
+    bell = world.ctx.wake.current
+    looked.look()
+    assert not bell.is_set(), "it is told once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -38,3 +39,22 @@ async def test_only_several_nodes_share_a_folder_where_there_are_such(world: Wor
     assert await servers._shared(world.ctx, row(1)) is None
     with pytest.raises(Refusal, match="the cluster does not answer"):
         await servers._shared(world.ctx, row(2))
+
+
+@pytest.mark.parametrize("kind", ["local", "kubernetes"])
+@pytest.mark.parametrize("gpus", [0, 2])
+async def test_which_gpus_a_server_sees(world: World, kind: Any, gpus: int) -> None:
+    """In a pod the device plugin says it, but for whoever has none: no image brings some."""
+    asked: dict[str, Any] = {"gpu_type": "t4", "gpus": 2} if gpus else {"gpu_type": "cpu-x86"}
+    view = await world.reserve(**asked)
+    settings = world.ctx.settings.model_copy(update={"servers": kind})
+    found = servers.environment(dataclasses.replace(world.ctx, settings=settings), view)
+    seen = found.get("CUDA_VISIBLE_DEVICES"), found.get("NVIDIA_VISIBLE_DEVICES")
+    if not gpus:
+        assert seen == ("", "void")
+    elif kind == "kubernetes":
+        assert seen == (None, None)
+    else:
+        devices = ",".join(view.placement[0].gpu_ids)
+        assert devices.count(",") == 1
+        assert seen == (devices, devices)

@@ -176,3 +176,34 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_postgresql_has_a_tool_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(StoreMisconfigured, match="pg_dump"):
         backup_sqlite("postgresql://ada:secret@db/gpudev", tmp_path / "copy")
+
+
+def test_a_copy_that_is_damaged_replaces_nothing(url: str, tmp_path: Path) -> None:
+    """A page that SQLite copies as it is, and would not read before the day of the restoration."""
+    good = backup_sqlite(url, tmp_path / "copy.sqlite").read_bytes()
+    path = tmp_path / "data" / "gpudev.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        page = connection.execute("PRAGMA page_size").fetchone()[0]
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'ix_reservations_state'"
+        (root,) = connection.execute(query).fetchone()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * page : root * page] = bytes(page)
+    path.write_bytes(content)
+    with pytest.raises(BackupFailed, match="damaged"):
+        backup_sqlite(url, tmp_path / "copy.sqlite")
+    assert (tmp_path / "copy.sqlite").read_bytes() == good
+    assert names(tmp_path) == ["copy.sqlite", "data"]
+
+
+async def test_a_copy_that_leads_nowhere_replaces_nothing(url: str, tmp_path: Path) -> None:
+    """Rows of reservations that are not there: something has written without the constraints."""
+    with closing(sqlite3.connect(tmp_path / "data" / "gpudev.sqlite")) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(
+            "INSERT INTO placements (reservation_id, rank, node, units, gpu_ids)"
+            " VALUES ('nobody', 0, 'n1', '[]', '[]')"
+        )
+        connection.commit()
+    with pytest.raises(BackupFailed, match="damaged"):
+        backup_sqlite(url, tmp_path / "copy.sqlite")
+    assert names(tmp_path) == ["data"]

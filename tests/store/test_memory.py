@@ -295,3 +295,20 @@ async def test_changed_tables_end_it(store: Store) -> None:
     await keep(store)
     await store.alter(work)
     assert await kept(store) == (None, set())
+
+
+async def test_a_reader_notices_a_change_that_was_taken_in_or_came_since(store: Store) -> None:
+    """Whether more is stale than the reader saw, or less."""
+    await add(store, reservation("r1"), reservation("r2"))
+    await keep(store)
+    fresh = await look(store)
+    assert fresh is not None
+    store.memory.stale["t4"] = {"r1"}
+    assert not fresh.still, "r1 has changed since"
+    older = await look(store)
+    assert older is not None
+    assert older.still
+    newest = await look(store)
+    assert newest is not None
+    newest.renewed()
+    assert not older.still, "it knows of r1 by now"

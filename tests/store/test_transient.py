@@ -7,7 +7,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from gpudev_service.store.transient import is_transient, lasting_cause, name_of, pause_after
+from gpudev_service.store.transient import (
+    is_damage,
+    is_transient,
+    lasting_cause,
+    name_of,
+    pause_after,
+)
 
 
 def wrapped(orig: BaseException, *, lost: bool = False) -> DBAPIError:
@@ -110,3 +116,20 @@ def test_a_log_gets_the_kind_and_the_code_only() -> None:
 )
 def test_pauses_double_up_to_a_limit(attempt: int, jitter: float, seconds: float) -> None:
     assert pause_after(attempt, jitter) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("orig", "damaged"),
+    [
+        (sqlite(sqlite3.SQLITE_CORRUPT), True),
+        (sqlite(sqlite3.SQLITE_NOTADB), True),
+        (sqlite3.OperationalError("Could not decode to UTF-8 column"), True),
+        *((sqlite(getattr(sqlite3, f"SQLITE_{name}")), False)
+          for name in ("FULL", "READONLY", "PERM", "CANTOPEN", "IOERR", "BUSY", "ERROR")),
+        (postgres("XX001"), False),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_damage_of_a_file(orig: Exception, damaged: bool) -> None:
+    """After that nothing is written any more: a disk that is full for a while must not count."""
+    assert is_damage(wrapped(orig)) is damaged
