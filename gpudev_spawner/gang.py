@@ -82,7 +82,10 @@ class Gang:
             return []
         told["restarts"] = count
         why = podstatus.last_end(pod)
-        return [f"{why.about(who) if why else ''} It was started again in its place.".strip()]
+        # With their number: what is said twice in a row counts as a repeated report.
+        times = f", {count} times so far" if count > 1 else ""
+        again = f"It was started again in its place{times}."
+        return [f"{why.about(who) if why else ''} {again}".strip()]
 
     def told(self) -> dict[str, Any]:
         """What was told, for the next Hub."""

@@ -204,6 +204,7 @@ def _details(app: App, r: models.Reservation) -> str:
             ("user", r.user),
             ("state", f"{r.state.value}: {say.standing(r, now, zone)}"),
             ("reason", app.told(r.reason) if r.reason else None),
+            ("server", f"{at(r.notice.at)}: {app.told(r.notice.text)}" if r.notice else None),
             ("limit", r.limited_by),
             ("GPUs", say.gpus(r)),
             ("placed on", placed),

@@ -89,14 +89,22 @@ class ExtensionOffer(Answer):
     limited_by: str | None = Field(default=None, description="In words, what is in the way.")
 
 
+class Notice(Answer):
+    """What has happened to a server that its people should know of, in words, and when."""
+
+    text: str
+    at: AwareDatetime
+
+
 class Reservation(Answer):
     """One reservation as its owner sees it.
 
-    `promised_start` is an upper bound that only improves; `expires_at` is the lease's end.
-    `extension` and `idle` (only where one reservation is asked for) say how far the lease could be
-    extended at this moment, and whether it is used, where policy looks at that. `url` opens the
-    server. Times that have not come are None. `ssh_host` is the name of the server for SSH, once it
-    can be reached that way.
+    `promised_start` is an upper bound that only improves; `expires_at` is the lease's end. Only
+    where one reservation is asked for: `extension` and `idle` say how far the lease could be
+    extended at this moment, and whether it is used, where policy looks at that; `notice` says what
+    has happened last to its server in the present lease (killed, lost, started again). `url` opens
+    the server. Times that have not come are None. `ssh_host` is the name of the server for SSH,
+    once it can be reached that way.
     """
 
     id: str
@@ -127,6 +135,7 @@ class Reservation(Answer):
     extended_hours: float = 0.0
     extension: ExtensionOffer | None = None
     idle: IdleVerdict | None = None
+    notice: Notice | None = None
     url: str | None = None
     collaborators: list[Collaborator] = []
     ssh_host: str | None = None

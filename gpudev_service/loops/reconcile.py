@@ -29,7 +29,7 @@ from gpudev_client.states import LIVE, WAITING, State
 from gpudev_service.actor import SERVICE
 from gpudev_service.context import Context
 from gpudev_service.hub import HubAway, HubRefused, HubServer
-from gpudev_service.operations import planning, snapshots, views
+from gpudev_service.operations import notices, planning, snapshots, views
 from gpudev_service.operations.transitions import note
 from gpudev_service.servers.base import Handle, ServersAway
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
@@ -159,20 +159,18 @@ async def _note(
             continue
         if seen.serves:
             row.server_lost_at = None
-            said = "The server runs again."
+            said, data = "The server runs again.", None
         else:
             row.server_lost_at = now
             grace = words.duration(ctx.settings.times.crash_grace)
-            said = _lost(grace, left=seen.left, why=seen.why)
-        entries.append(note(session, row, "server", said, actor=SERVICE.name, now=now))
+            why = seen.why or "The server has ended unexpectedly."
+            said, data = _lost(grace, left=seen.left, why=why), notices.lost(why)
+        entries.append(note(session, row, "server", said, actor=SERVICE.name, now=now, data=data))
     return entries
 
 
-def _lost(grace: str, *, left: bool, why: str | None) -> str:
-    said = (
-        f"{why or 'The server has ended unexpectedly.'} Your GPUs are kept for "
-        f"{grace}: start it again from the Hub's home page."
-    )
+def _lost(grace: str, *, left: bool, why: str) -> str:
+    said = f"{why} Your GPUs are kept for {grace}: start it again from the Hub's home page."
     if left:
         said += (
             " Something that it had started (a program, a kernel) still runs: it ends when the "

@@ -32,7 +32,18 @@ from gpudev_service.store.models import (
 )
 from gpudev_service.together import Apart
 
-from . import admission, cursors, disks, facts, impossible, planning, sharing, verdicts, views
+from . import (
+    admission,
+    cursors,
+    disks,
+    facts,
+    impossible,
+    notices,
+    planning,
+    sharing,
+    verdicts,
+    views,
+)
 from .extension import offer_in
 from .rows import concerns, load
 from .standings import Standings
@@ -269,7 +280,8 @@ async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
 
 
 async def get(ctx: Context, reservation_id: str) -> Reservation:
-    """One reservation, with how far it could be extended now and whether it is used."""
+    """One reservation, with how far it could be extended now, whether it is used, and what has
+    happened to its server."""
     async with ctx.store.reading() as session:
         row = await load(session, reservation_id)
         view = await views.reservation(ctx, session, row)
@@ -277,6 +289,7 @@ async def get(ctx: Context, reservation_id: str) -> Reservation:
         view.idle = verdicts.verdict(ctx.settings, row, now)
         if State(row.state) in {State.PREPARING, State.ACTIVE}:
             view.extension = await offer_in(ctx, session, row, now)
+        view.notice = await notices.of(session, row)
         return view
 
 

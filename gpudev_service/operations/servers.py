@@ -21,7 +21,7 @@ from gpudev_service.errors import Refusal
 from gpudev_service.kube import KubeAway, KubeRefused
 from gpudev_service.store.models import HistoryRow, ReservationRow
 
-from . import disks, placing, pods, views
+from . import disks, notices, placing, pods, views
 from .reservations import end_in
 from .rows import load
 from .transitions import Entry, note, transition
@@ -184,7 +184,8 @@ async def _take_in(
             return [*steps, *await end_in(ctx, session, row, State.FAILED, why, SERVICE, now)]
         case "failed" | "note" if state in _STARTABLE:
             why = said.message or "The server did not start again."
-            return [*await _told_once(session, row, "server", why, now)]
+            of = notices.failed_start() if said.status == "failed" else notices.happened()
+            return [*await _told_once(session, row, "server", why, now, of)]
         case "stopped" | "left":
             owner = Actor(row.user)
             why = said.message or (

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from gpudev_client import words
-from gpudev_client.models import ExtensionOffer, Reservation
+from gpudev_client.models import ExtensionOffer, Notice, Reservation
 from gpudev_client.states import FINAL, LEASED, WAITING, State
 
 
@@ -77,6 +77,7 @@ class Card:
     simulated: bool
     sentence: tuple[Piece, ...]
     reason: str | None
+    notice: Notice | None
     limit: str | None
     alarm: bool
     open_url: str | None
@@ -125,6 +126,7 @@ def card(view: Reservation, viewer: str, *, can_change: bool) -> Card:
         simulated=view.simulated,
         sentence=sentence(view),
         reason=view.reason if view.state in FINAL | {State.STOPPING} else None,
+        notice=view.notice,
         limit=view.limited_by,
         alarm=lost,
         # Whoever was invited to see cannot open, and only the owner starts it again.
@@ -161,7 +163,7 @@ def _waiting(view: Reservation) -> tuple[Piece, ...]:
 def _leased(view: Reservation) -> tuple[Piece, ...]:
     if view.server_lost_at is not None and view.restart_until is not None:
         return (
-            "The server has stopped by itself. Start it again before ",
+            "The server has stopped. Start it again before ",
             When(view.restart_until),
             ", or the GPUs go to the next in line.",
         )

@@ -63,9 +63,9 @@ class Mine(ReservationPage):
         )
 
     async def _card(self, view: Reservation) -> cards.Card:
-        # A list has no extension offers; each takes a look into the plan of its type.
+        # A list tells neither how far a lease could be extended nor what happened to its server.
         if view.state in {State.PREPARING, State.ACTIVE}:
-            view.extension = await api.extension_offer(self.call(path={"id": view.id}))
+            view = await api.show(self.call(path={"id": view.id}))
         return self._past(view)
 
     def _past(self, view: Reservation) -> cards.Card:

@@ -188,7 +188,7 @@ class HistoryRow(Base):
     )
     reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"))
     at: Mapped[datetime]
-    #: `transition`, `promise`, `warning`, `extension`, `server`, `collaborator`, `access`,
+    #: `transition`, `promise`, `warning`, `extension`, `server`, `collaborator`, `access`, `idle`,
     #: `closing`, `snapshot`, `milestones`, `note`.
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))

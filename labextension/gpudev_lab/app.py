@@ -59,7 +59,9 @@ class LabExtension(ExtensionApp):
         link = self.state.link
         if link is not None:
             terminals = terminals_of(os.environ)
-            link.on_event = None if terminals is None else terminals.hear
+            if terminals is not None:
+                link.on_event = terminals.hear
+                link.subscribe(lambda: terminals.look(link.view))
             if os.environ.get(IN_POD):
                 self._overdue = Overdue(link)
                 link.subscribe(self._overdue.update)

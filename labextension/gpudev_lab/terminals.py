@@ -1,4 +1,5 @@
-"""Warnings in the open terminals of this server, where the service cannot reach them: in a pod.
+"""Warnings, and what has happened to the lease's pods, in the open terminals of this server, where
+the service cannot reach them: in a pod.
 
 On a single machine the service writes into the terminals itself (`gpudev_service.servers.local`).
 """
@@ -12,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpudev_client.models import Event
+from gpudev_client.models import Event, LabView, Notice
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ _TERMINALS = Path("/dev/pts")
 
 
 class Terminals:
-    """Shows what the service warns of.
+    """Shows what the service warns of, and what it says has happened.
 
     Args:
         folder: where the terminals of this server are; in a pod there are no others.
@@ -32,12 +33,31 @@ class Terminals:
 
     def __init__(self, folder: Path = _TERMINALS) -> None:
         self._folder = folder
+        self._looked = False
+        self._known: Notice | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def hear(self, event: Event) -> None:
         """Takes in one event of the reservation."""
         if event.kind in _SHOWN:
-            reached = await asyncio.to_thread(tell, event.message, self._folder)
-            log.info("a warning was shown in %d terminals", reached)
+            await self._tell(event.message)
+
+    def look(self, view: LabView | None) -> None:
+        """Takes in one view of the reservation. What the first one says was before any terminal of
+        this server; later the Hub may need half a minute to hear why the server is a new one."""
+        if view is None:
+            return
+        notice, known = view.reservation.notice, self._known
+        first, self._looked, self._known = not self._looked, True, notice
+        if notice is None or first or (known is not None and known.at == notice.at):
+            return
+        task = asyncio.create_task(self._tell(notice.text))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, text: str) -> None:
+        reached = await asyncio.to_thread(tell, text, self._folder)
+        log.info("a sentence of the service was shown in %d terminals", reached)
 
 
 def terminals_of(environment: Mapping[str, str]) -> Terminals | None:

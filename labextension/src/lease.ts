@@ -15,7 +15,14 @@ export interface IReservation {
   placement: { node: string }[];
   extension: IExtensionOffer | null;
   idle: IIdleVerdict | null;
+  notice: INotice | null;
   simulated: boolean;
+}
+
+/** What has happened to the server that its people should know of. */
+export interface INotice {
+  text: string;
+  at: string;
 }
 
 export interface IExtensionOffer {

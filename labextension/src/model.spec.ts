@@ -25,7 +25,8 @@ const page = {
   hidden: false,
   seen: () => {},
   text: '',
-  reloads: 0
+  reloads: 0,
+  kept: new Map<string, string>()
 };
 
 function turn(hidden: boolean): void {
@@ -63,7 +64,7 @@ function make(): LeaseModel {
 beforeEach(() => {
   jest.useFakeTimers({ now: START, doNotFake: ['nextTick', 'queueMicrotask'] });
   jest.clearAllMocks();
-  Object.assign(page, { hidden: false, text: '', reloads: 0 });
+  Object.assign(page, { hidden: false, text: '', reloads: 0, kept: new Map() });
   const live = {
     setAttribute: () => {},
     set textContent(text: string) {
@@ -82,7 +83,11 @@ beforeEach(() => {
     window: {
       setTimeout: (work: () => void, wait: number) => setTimeout(work, wait),
       clearTimeout: (timer: number) => clearTimeout(timer),
-      location: { reload: () => page.reloads++ }
+      location: { reload: () => page.reloads++ },
+      localStorage: {
+        getItem: (name: string) => page.kept.get(name) ?? null,
+        setItem: (name: string, value: string) => page.kept.set(name, value)
+      }
     }
   });
   asked.mockImplementation(async () => answer(200, lease(600)));
@@ -231,3 +236,75 @@ describe('warnings', () => {
   });
 });
 
+describe('what has happened to the server', () => {
+  const at = (minutes: number): string => new Date(START + minutes * MINUTE).toISOString();
+
+  /** A lease of its own for each test: what was put aside is known by the page's modules. */
+  function happened(id: string, minutes: number | null): ILease {
+    const told = lease(600);
+    const notice = minutes === null ? null : { text: 'The server was killed.', at: at(minutes) };
+    return { ...told, reservation: { ...told.reservation, id, notice } as ILease['reservation'] };
+  }
+
+  it('is said once on a page, with its time, and not again once it is put aside', async () => {
+    asked.mockImplementation(async () => answer(200, happened('a', -5)));
+    const model = make();
+    new Notices(model, trans);
+    await model.refresh();
+    await jest.advanceTimersByTimeAsync(10 * MINUTE);
+    expect(model.notice?.text).toBe('The server was killed.');
+    expect(Notification.emit).toHaveBeenCalledTimes(1);
+    const [text, type, options] = jest.mocked(Notification.emit).mock.calls[0] ?? [];
+    expect(text).toBe('12:55: The server was killed.');
+    expect(type).toBe('info');
+    expect(page.text).toBe(text);
+    options?.actions?.[0]?.callback({} as MouseEvent);
+    expect(model.notice).toBeNull();
+    expect(Notification.dismiss).toHaveBeenCalledTimes(1);
+    await model.refresh();
+    expect(Notification.emit).toHaveBeenCalledTimes(1);
+    expect([...page.kept]).toEqual([['gpudev-lab:dismissed:a', at(-5)]]);
+  });
+
+  it('is said again when it happens again, and is kept aside over a reload', async () => {
+    page.kept.set('gpudev-lab:dismissed:b', at(-5));
+    asked.mockImplementation(async () => answer(200, happened('b', -5)));
+    const model = make();
+    new Notices(model, trans);
+    await model.refresh();
+    expect(model.notice).toBeNull();
+    asked.mockImplementation(async () => answer(200, happened('b', 1)));
+    await model.refresh();
+    expect(model.notice).not.toBeNull();
+    expect(Notification.emit).toHaveBeenCalledTimes(1);
+    asked.mockImplementation(async () => answer(200, happened('b', 2)));
+    await model.refresh();
+    expect(Notification.dismiss).toHaveBeenCalledTimes(1);
+    expect(Notification.emit).toHaveBeenCalledTimes(2);
+  });
+
+  it('waits for a page that is looked at, and can be put aside where a browser keeps nothing', async () => {
+    Object.assign(globalThis.window, { localStorage: undefined });
+    asked.mockImplementation(async () => answer(200, happened('c', -5)));
+    const model = make();
+    new Notices(model, trans);
+    page.hidden = true;
+    await model.refresh();
+    expect(Notification.emit).not.toHaveBeenCalled();
+    turn(false);
+    await jest.advanceTimersByTimeAsync(MINUTE);
+    expect(Notification.emit).toHaveBeenCalledTimes(1);
+    model.dismiss();
+    expect(model.notice).toBeNull();
+  });
+
+  it('is nothing where nothing has', async () => {
+    asked.mockImplementation(async () => answer(200, happened('d', null)));
+    const model = make();
+    new Notices(model, trans);
+    await model.refresh();
+    model.dismiss();
+    expect(model.notice).toBeNull();
+    expect(Notification.emit).not.toHaveBeenCalled();
+  });
+});

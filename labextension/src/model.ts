@@ -1,7 +1,8 @@
 import { ServerConnection } from '@jupyterlab/services';
 import { type ISignal, Signal } from '@lumino/signaling';
 
-import type { ILease, Role } from './lease';
+import { dismiss, isDismissed } from './dismissed';
+import type { ILease, INotice, Role } from './lease';
 import { Refused, request } from './requests';
 import { nextTick, secondsLeft } from './time';
 import type { ILeaseModel } from './tokens';
@@ -43,6 +44,20 @@ export class LeaseModel implements ILeaseModel {
     this._warnings = value;
     this._changed.emit();
     this.tick();
+  }
+
+  /** What has happened to the server, until somebody who looks from this browser has put it aside. */
+  get notice(): INotice | null {
+    const { id, notice } = this.lease?.reservation ?? {};
+    return id && notice && !isDismissed(id, notice) ? notice : null;
+  }
+
+  dismiss(): void {
+    const { id, notice } = this.lease?.reservation ?? {};
+    if (id && notice) {
+      dismiss(id, notice);
+      this._changed.emit();
+    }
   }
 
   get changed(): ISignal<this, void> {

@@ -1,10 +1,12 @@
 import { Notification } from '@jupyterlab/apputils';
 
 import type { LeaseModel } from './model';
+import { said } from './said';
 import { choices, dueWarning, secondsLeft } from './time';
-import { duration, hours, type IWords } from './words';
+import { duration, hours, type IWords, moment } from './words';
 
-/** Warnings before the end, what was done, and when only a reload helps: to be seen and to be heard. */
+/** Warnings before the end, what has happened to the server, what was done, and when only a reload helps: to be
+ * seen and to be heard. */
 export class Notices {
   constructor(
     private readonly model: LeaseModel,
@@ -39,6 +41,7 @@ export class Notices {
 
   private look(): void {
     this.offerReload();
+    this.tellNotice();
     const reservation = this.model.lease?.reservation ?? null;
     const end = reservation?.expires_at ?? '';
     if (this.given && this.given.end !== end) {
@@ -89,6 +92,27 @@ export class Notices {
     }
   }
 
+  /** Once on each page, until somebody puts it aside here or in the panel. */
+  private tellNotice(): void {
+    const { model, trans } = this;
+    const notice = model.notice;
+    if (document.hidden || notice?.at === this.happened?.at) {
+      return;
+    }
+    if (this.happened) {
+      Notification.dismiss(this.happened.id);
+      this.happened = null;
+    }
+    if (notice) {
+      const at = moment(new Date(notice.at), model.now, trans.locale);
+      const text = `${at}: ${said(notice.text, model.now, trans)}`;
+      this.say(text);
+      const actions = [{ label: trans.__('Dismiss'), callback: () => model.dismiss() }];
+      const id = Notification.emit(text, 'info', { autoClose: false, actions });
+      this.happened = { at: notice.at, id };
+    }
+  }
+
   private offerReload(): void {
     if (!this.model.signedOut || this.offered) {
       return;
@@ -112,5 +136,6 @@ export class Notices {
 
   private readonly live: HTMLElement;
   private offered = false;
+  private happened: { at: string; id: string } | null = null;
   private given: { end: string; minutes: number; id: string } | null = null;
 }

@@ -4,6 +4,7 @@ import { Widget } from '@lumino/widgets';
 import React from 'react';
 
 import { Disk, Gpus, LeaseSection, People, Release, Ssh } from './sections';
+import { Happened } from './happened';
 import { gpuIcon } from './icon';
 import { Idle } from './idle';
 import type { LeaseModel } from './model';
@@ -120,6 +121,7 @@ export class LeasePanel extends ReactWidget {
         ) : null}
         {lease?.reservation ? (
           <>
+            {model.notice ? <Happened {...props} notice={model.notice} /> : null}
             <LeaseSection {...props} lease={lease} reservation={lease.reservation} />
             {lease.reservation.idle ? (
               <Idle {...props} lease={lease} idle={lease.reservation.idle} />

@@ -26,7 +26,24 @@ function sentences(trans: IWords): string[] {
     trans.__('1 SSH session in use.'),
     trans.__('%1 SSH sessions in use.', '%1'),
     trans.__('Programs work the processor.'),
-    trans.__('The GPUs compute, at %1 %.', '%1')
+    trans.__('The GPUs compute, at %1 %.', '%1'),
+    trans.__('Load less at once, or reserve more GPUs: memory comes with them.'),
+    trans.__('The cluster took the server\'s place away for something more important.'),
+    trans.__('The node on which the server ran was lost or taken out of service.'),
+    trans.__('The node on which the server ran has left the cluster.'),
+    trans.__('The node on which the server ran does not answer any more.'),
+    trans.__('The node on which the server ran was shut down.'),
+    trans.__('The node ran short of resources and ended the server.'),
+    trans.__('The node ran short of memory and ended the server.'),
+    trans.__('The node lost track of the server.'),
+    trans.__('The server was moved off its node by an operator.'),
+    trans.__('The server wrote more onto its node\'s own disk than it may, and was ended for it.'),
+    trans.__('Write into your home directory instead.'),
+    trans.__('The server\'s pod was deleted, not by gpudev.'),
+    trans.__('The server has ended unexpectedly.'),
+    trans.__('The server runs again.'),
+    trans.__('It was started again in its place.'),
+    trans.__('It was started again in its place, %1 times so far.', '%1')
   ];
 }
 
@@ -39,7 +56,11 @@ function composed(trans: IWords): string[] {
     trans.__('%1: last used just now.', '%1'),
     trans.__('%1: last used %2 days %3 h ago.', '%1', '%2', '%3'),
     trans.__('%1: last used %2 days ago.', '%1', '%2'),
-    trans.__('%1: last used %2 ago.', '%1', '%2')
+    trans.__('%1: last used %2 ago.', '%1', '%2'),
+    trans.__('%1 used more memory than it has (%2), and was ended for it.', '%1', '%2'),
+    trans.__('%1 used more memory than it has, and was ended for it.', '%1'),
+    trans.__('%1 has ended with code %2.', '%1', '%2'),
+    trans.__('%1 was killed.', '%1')
   ];
 }
 
@@ -52,17 +73,25 @@ function words(trans: IWords): string[] {
     trans.__('programs'),
     trans.__('Programs'),
     trans.__('SSH sessions'),
+    trans.__('The server'),
+    trans.__('The worker on %1', '%1'),
     trans.__('%1 days %2 h', '%1', '%2'),
     trans.__('%1 days', '%1')
   ];
 }
 
-/** A sentence of the service in JupyterLab's language, its moments in the browser's zone. */
+/** What the service says in JupyterLab's language, its moments in the browser's zone. */
 export function said(text: string, now: Date, trans: IWords): string {
+  const same = (part: string): string => part;
+  const word = (part: string): string => translated(part, words, trans, same) ?? part;
+  // As a whole first: some stand together, and names may have a full stop.
   const found =
-    translated(text, sentences, trans, part => part) ??
-    translated(text, composed, trans, part => translated(part, words, trans, same => same) ?? part);
-  return told(found ?? text, now, trans.locale);
+    translated(text, sentences, trans, same) ??
+    text
+      .split(/(?<=\.) (?=[A-Z])/)
+      .map(one => translated(one, sentences, trans, same) ?? translated(one, composed, trans, word) ?? one)
+      .join(' ');
+  return told(found, now, trans.locale);
 }
 
 function translated(

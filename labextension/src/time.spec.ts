@@ -20,6 +20,7 @@ function lease(minutesLeft: number, more: Partial<IReservation> = {}): IReservat
     placement: [],
     extension: null,
     idle: null,
+    notice: null,
     simulated: false,
     ...more
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gpudev_client import models
 from gpudev_client.cli import pick, say
 from gpudev_client.cli.app import Refused, in_words
+from gpudev_client.cli.reservations import _details as details
 from gpudev_client.cli.trace import trace
 from gpudev_client.errors import GpuDevError, RefusalError, ServerFault, Unreachable
 from gpudev_client.states import State
@@ -185,3 +187,12 @@ def test_a_prefix_that_does_not_tell_is_refused(prefix: str, why: str) -> None:
 )
 def test_errors_say_what_would_help(error: GpuDevError, said: str) -> None:
     assert in_words(error) == said
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_what_has_happened_to_the_server_is_told_with_its_time(happened: bool) -> None:
+    notice = models.Notice(text="The server was killed.", at=NOW) if happened else None
+    app: Any = SimpleNamespace(now=lambda: later(hours=1), zone=UTC, width=None, told=str)
+    shown = [line.split() for line in details(app, reservation(notice=notice)).splitlines()]
+    expected = ["server", "14:30:", "The", "server", "was", "killed."]
+    assert [line for line in shown if line[0] == "server"] == ([expected] if happened else [])

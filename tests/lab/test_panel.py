@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -76,6 +77,34 @@ async def test_a_warning_comes_in_time_and_extends(
     await toast.wait_for(state="detached")
     await page.wait_for_selector(f"{STATUS}.gpudev-is-calm")
     assert ada.look(lease.id).extended_hours > 0
+
+
+async def test_what_has_happened_to_the_server_is_said_until_it_is_dismissed(
+    person: Callable[[str], Person], lab: Lab, hub: RunningHub
+) -> None:
+    ada = person("hal")
+    lease = running(ada, hours=1)
+    page = await lab.open(ada, lease)
+    await lab.panel(page)
+    why = "The server was killed. It was started again in its place."
+    said = {"status": "note", "message": why}
+    path = f"/reservations/{lease.id}/server"
+    assert hub.call("PUT", path, hub.spawner_token, said).is_success
+    at = re.compile(rf"\d\d:\d\d: {re.escape(why)}")
+    toast = page.locator(".Toastify__toast", has_text=at)
+    await toast.wait_for()
+    await page.locator(".gpudev-live", has_text=at).wait_for(state="attached")
+    panel = page.locator(PANEL)
+    await panel.get_by_text(why, exact=True).wait_for()
+    assert await barriers(page) == []
+    await picture(page, "happened")
+    await panel.get_by_role("button", name="Dismiss").click()
+    await toast.wait_for(state="detached")
+    await panel.get_by_text(why, exact=True).wait_for(state="detached")
+    await page.reload()
+    await lab.ready(page)
+    await page.wait_for_selector(STATUS)
+    assert await page.get_by_text(why).count() == 0
 
 
 async def test_everything_works_from_the_keyboard(

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
+from gpudev_client import podstatus
 from gpudev_client.models import ActivitySource
 from gpudev_client.models.activity import SourceName
 from gpudev_lab import activity
@@ -79,3 +80,31 @@ async def test_what_limits_an_extension(store: Store, tmp_path: Path) -> None:
             await reservations.cancel(world.ctx, waits.id, Actor(user))
         await reservations.cancel(world.ctx, lease.id, Actor("ada"))
         await world.sweep()
+
+
+def test_what_has_happened_to_a_server() -> None:
+    ends = [*podstatus._DISRUPTIONS.values(), *podstatus._PHASES.values()]
+    told = [words for code, words in ends if code in {"evicted", "node_lost", "preempted"}]
+    told += [podstatus._ENDS["ContainerStatusUnknown"][1], podstatus.vanished().words]
+    told += [podstatus._evicted({"message": which}).words for which in ("disk", "memory")]
+    for code, reason in ((1, "Error"), (137, "Error"), (137, "OOMKilled")):
+        ended = podstatus.last_end(pod(reason=reason, exitCode=code))
+        assert ended is not None
+        told += [
+            ended.words,
+            f"{ended.about('The worker on n2')} It was started again in its place.",
+        ]
+    told.append("It was started again in its place, 2 times so far.")
+    told.append("The server has ended unexpectedly. The server runs again.")
+    assert not unknown(*(part for text in told for part in re.split(r"(?<=\.) (?=[A-Z])", text)))
+
+
+def pod(**ended: Any) -> dict[str, Any]:
+    """A pod whose container was started again after an end."""
+    status = {"name": "notebook", "state": {"running": {}}, "lastState": {"terminated": ended}}
+    limits = {"limits": {"memory": "4G"}}
+    return {
+        "metadata": {},
+        "spec": {"containers": [{"name": "notebook", "resources": limits}]},
+        "status": {"phase": "Running", "containerStatuses": [{**status, "restartCount": 1}]},
+    }

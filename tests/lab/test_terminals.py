@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_client.models import Event
+from gpudev_client.models import Event, LabView, Notice
 from gpudev_lab.app import sampler_from
 from gpudev_lab.gpu import NvmlSource
 from gpudev_lab.terminals import Terminals, tell, terminals_of
 
 from .test_closing import view
+
+START = datetime(2026, 5, 12, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -52,6 +55,50 @@ async def test_warnings_are_shown_and_notes_are_not(terminal: tuple[int, Path]) 
         )
         await shown.hear(event)
     assert read(ours) == "\a[gpudev] a warning"
+
+
+def seen(text: str | None, at: datetime = START) -> LabView:
+    notice = None if text is None else Notice(text=text, at=at)
+    known = view(timedelta(hours=1))
+    reservation = known.reservation.model_copy(update={"notice": notice})
+    return known.model_copy(update={"reservation": reservation})
+
+
+async def test_what_has_happened_is_shown_when_it_is_heard_of_and_not_again(
+    terminal: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def note(text: str, folder: Path) -> int:
+        said.append(text)
+        return 1
+
+    monkeypatch.setattr("gpudev_lab.terminals.tell", note)
+    shown = Terminals(terminal[1])
+    later = START + timedelta(minutes=1)
+    views = [
+        None,
+        seen("before this server's time"),
+        seen("before this server's time"),
+        seen("the worker was killed", later),
+        seen("the worker was killed", later),
+        seen("the worker was killed, and runs again", later),
+        seen(None),
+        seen("killed again", later + timedelta(minutes=1)),
+    ]
+    for one in views:
+        shown.look(one)
+    await asyncio.gather(*shown._telling)
+    assert sorted(said) == ["killed again", "the worker was killed"]
+
+
+async def test_the_first_thing_that_happens_is_shown(terminal: tuple[int, Path]) -> None:
+    ours, folder = terminal
+    shown = Terminals(folder)
+    shown.look(seen(None))
+    shown.look(seen("The server was killed."))
+    await asyncio.gather(*shown._telling)
+    assert read(ours) == "\a[gpudev] The server was killed."
 
 
 def test_where_the_service_writes_itself_nobody_else_does() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from gpudev_client.models import ActivityReport
-from gpudev_service.operations import idle
+from gpudev_client.models import ActivityReport, ServerReport
+from gpudev_service.actor import Actor
+from gpudev_service.loops import reconcile
+from gpudev_service.operations import idle, servers
 from gpudev_service.settings import IdleAction, IdleRule
 
 from .conftest import Site
@@ -144,3 +146,21 @@ async def test_an_idle_lease_says_so_and_is_kept(site: Site) -> None:
     assert "Kept on request until 17:30 UTC ." in page.text
     assert "Kept on request for 4 h." in page.text  # the history
     assert "Keep it" not in page.text
+
+
+async def test_what_has_happened_to_the_server_stands_on_its_card(site: Site) -> None:
+    mine = await site.world.reserve("ada", hours=2, name="training")
+    await site.world.running(mine)
+    ada = await site.log_in("ada")
+    assert "in its place" not in (await ada.open()).text
+    why = "The server was killed. It was started again in its place."
+    said = ServerReport(status="note", message=why)
+    await servers.report(site.world.ctx, mine.id, Actor("spawner"), said)
+    site.world.clock.pass_time(minutes=30)
+    for address in ("", f"reservations/{mine.id}", f"reservations/{mine.id}/card"):
+        assert f"12:00 UTC : {why}" in (await ada.open(address)).text
+    await reconcile.run(site.world.ctx)  # no process of it is there
+    page = await ada.open()
+    assert "The server has stopped. Start it again before 12:40 UTC" in page.text
+    assert "12:30 UTC : The server has ended unexpectedly." in page.text
+    assert "Your GPUs are kept" not in page.text

@@ -13,6 +13,7 @@ from gpudev_client.models import (
     EarliestStart,
     ExtensionOffer,
     NodeView,
+    Notice,
     QueueEntry,
     Reservation,
     UnitUse,
@@ -78,7 +79,7 @@ def test_a_card_says_which_nodes_were_asked_for_and_which_limit_it_waits_for() -
             State.ACTIVE,
             {"expires_at": later(2), "server_lost_at": NOW, "restart_until": later(0.1)},
             (
-                "The server has stopped by itself. Start it again before ",
+                "The server has stopped. Start it again before ",
                 When(later(0.1)),
                 ", or the GPUs go to the next in line.",
             ),
@@ -237,3 +238,10 @@ def test_entries_lead_into_directories_only() -> None:
     ]
     rows = disk_views.entry_rows(entries, "runs/")
     assert [(r.path, r.size) for r in rows] == [("runs/d", ""), (None, "1.5 kB"), (None, "")]
+
+
+def test_a_card_says_what_has_happened_to_the_server_where_that_is_known() -> None:
+    told = Notice(text="The server was killed.", at=NOW)
+    for state, notice in ((State.ACTIVE, told), (State.ACTIVE, None), (State.QUEUED, None)):
+        shown = cards.card(reservation(state, notice=notice), "ada", can_change=True)
+        assert shown.notice == notice
