@@ -205,10 +205,15 @@ class Killed(Lives):
 
 def processes(keys: Sequence[str]) -> set[str]:
     """Those of the reservations of which a process runs on this machine, in whatever container."""
-    return {mark for mark in _marks() if mark in keys}
+    return {mark for mark, _ in _marked() if mark in keys}
 
 
-def _marks() -> Iterator[str]:
+def processes_of(key: str) -> list[psutil.Process]:
+    """Those of one reservation."""
+    return [process for mark, process in _marked() if mark == key]
+
+
+def _marked() -> Iterator[tuple[str, psutil.Process]]:
     for process in psutil.process_iter():
         if mark := variable(process.pid, MARK):
-            yield mark
+            yield mark, process

@@ -44,9 +44,10 @@ c.Spawner.poll_interval = 2
 def small(spawner, pod):
     # The node has few CPUs, and other tests run on it.
     pod.spec.containers[0].resources.requests["cpu"] = "50m"
-    if spawner.waiting_view()["name"] == "too small":
-        pod.spec.containers[0].resources.limits["memory"] = "24Mi"
-        pod.spec.containers[0].resources.requests["memory"] = "24Mi"
+    memory = {{"too small": "24Mi", "little memory": "768Mi"}}.get(spawner.waiting_view()["name"])
+    if memory:
+        pod.spec.containers[0].resources.limits["memory"] = memory
+        pod.spec.containers[0].resources.requests["memory"] = memory
     return pod
 
 c.KubeSpawner.modify_pod_hook = small

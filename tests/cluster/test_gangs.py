@@ -14,6 +14,7 @@ from gpudev_client.states import State
 from tools.cluster import node
 from tools.cluster.cluster import Cluster
 
+from .kills import processes
 from .site import Site, built, opened
 
 pytestmark = [pytest.mark.cluster, pytest.mark.hub]
@@ -22,12 +23,14 @@ _SERVICE = f"""
 c.GpuDev.fleet = "static"
 c.GpuDev.servers = "kubernetes"
 c.GpuDev.shared_storage_class = "folders"
+c.GpuDev.policy = {{"min_hours": 0.005, "default": {{"images": ["*"]}}}}
+c.GpuDev.times = {{"warnings": []}}
 c.GpuDev.gpu_types = {{
     "pair": {{"gpus_per_node": 1, "max_nodes": 2, "cpus": 1, "memory_gb": 1, "kubernetes": {{}}}},
 }}
 c.GpuDev.nodes = [
-    {{"name": "first", "gpu_type": "pair", "host": {node.NAME!r}}},
-    {{"name": "second", "gpu_type": "pair", "host": {node.NAME!r}}},
+    {{"name": "first", "gpu_type": "pair", "host": {node.NAME!r}, "zone": {node.ZONE!r}}},
+    {{"name": "second", "gpu_type": "pair", "host": {node.NAME!r}, "zone": {node.ZONE!r}}},
 ]
 """
 
@@ -104,12 +107,29 @@ def test_a_folder_is_the_same_on_both(site: Site, pair: Reservation) -> None:
     assert site.inside(pair, "cat /shared/found.txt") == "from the first\nand back\n"
 
 
-def test_a_worker_that_is_lost_is_told_and_the_end_takes_all(site: Site, pair: Reservation) -> None:
+def test_a_worker_that_is_lost_is_told(site: Site, pair: Reservation) -> None:
     site.kubectl("delete", "pod", f"gpudev-{pair.id}-1", "--grace-period=0", "--force")
     assert "worker on second" in site.until_told(pair, "The worker on")
     site.client.cancel(pair.id)
     site.until(pair, State.CANCELLED)
     site.gone(pair)
-    for kind in ("secret", "service", "networkpolicy"):
+    for kind in ("secret", "service"):
         site.kubectl.wait(f"{kind}/gpudev-{pair.id}", "delete")
     site.kubectl.wait(f"persistentvolumeclaim/gpudev-{pair.id}-shared", "delete")
+
+
+def test_the_end_of_the_time_takes_all_pods_and_leaves_the_disk(site: Site) -> None:
+    """The disk is the server's; of the other pods it is none."""
+    asked = {"gpu_type": "pair", "gpus": 2, "disk": "thesis", "create_disk": True}
+    lease = site.runs(hours=0.03, **asked)
+    site.inside(lease, "echo kept > ~/kept")
+    assert "No such file" in site.inside(lease, "ls ~/kept 2>&1 || true", rank=1)
+    assert processes([lease.id]), "what is looked for can be seen"
+    assert len(site.pods(lease)) == 2
+    site.until(lease, State.EXPIRED)
+    assert not processes([lease.id])
+    site.gone(lease)
+    site.kubectl.wait(f"service/gpudev-{lease.id}", "delete")
+    again = site.runs(**asked)
+    assert site.inside(again, "cat ~/kept") == "kept\n"
+    site.end(again)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,8 +15,10 @@ from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tools.cluster import node
 from tools.cluster.cluster import Cluster
+from tools.cluster.kubectl import KubectlError
 
 from .installation import until
+from .kills import processes_of
 from .site import Site, built, environment_of, opened
 
 pytestmark = [pytest.mark.cluster, pytest.mark.hub]
@@ -97,6 +101,27 @@ def test_a_server_without_enough_memory_says_so(site: Site) -> None:
     assert made.reason is not None
     assert "more memory than it has" in made.reason
     site.gone(made)
+
+
+def test_a_server_that_runs_out_of_memory_is_started_again_in_its_place(site: Site) -> None:
+    got = site.runs(name="little memory")
+    [pod] = site.pods(got)
+    # Whom the kernel ends is who has most and is told to go first: here the server itself, as
+    # where it is alone, and none of many that have less than it.
+    server = max(processes_of(got.id), key=lambda process: process.memory_info().rss)
+    Path(f"/proc/{server.pid}/oom_score_adj").write_text("1000")
+    greedy = "python3 -c \"x = b'x' * 10**8; import time; time.sleep(600)\" & "
+    with contextlib.suppress(KubectlError):  # it ends with the container
+        site.inside(got, f"{greedy * 9} wait")
+    said = site.until_told(got, "It was started again in its place.")
+    assert said.startswith("The server used more memory than it has (")
+    until(lambda: site.lab(got, "api/status").is_success, "JupyterLab answers again")
+    [after] = site.pods(got)
+    assert after["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 1
+    now = site.client.reservation(got.id)
+    assert (now.state, now.server_lost_at, now.expires_at) == (State.ACTIVE, None, got.expires_at)
+    site.end(got)
 
 
 def test_a_server_that_is_evicted_is_told_and_may_be_started_again(site: Site) -> None:
