@@ -51,11 +51,19 @@ def apply(place: Place, state: State, kubectl: Kubectl) -> None:
     files = sorted(crds.glob("*snapshot.storage.k8s.io_*.yaml"))
     kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
     names = ("volumesnapshots", "volumesnapshotclasses", "volumesnapshotcontents")
-    # Not as a condition: kubectl fails at a CRD so young that its list of them is null.
-    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}=True"
     for name in names:
-        kubectl.wait(f"crd/{name}.snapshot.storage.k8s.io", established)
+        _await_crd(kubectl, f"{name}.snapshot.storage.k8s.io")
     kubectl.apply(*_manifests(), *_dns_service(state))
+
+
+def _await_crd(kubectl: Kubectl, name: str) -> None:
+    """Not by `kubectl wait`, which fails at a CRD so young that its list of conditions is null."""
+
+    def established() -> bool:
+        conditions = (kubectl.get("crd", name).get("status") or {}).get("conditions") or []
+        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+    wait_for(f"the CRD {name}", established)
 
 
 def await_driver(kubectl: Kubectl) -> None:
