@@ -34,7 +34,7 @@ FOR_hub5 = requirements/collaboration.in -c requirements/hub5.in
 LOCKED = service singleuser hub compiler
 FOR_service = pyproject.toml --extra service --extra kubernetes -c requirements/hub5.txt
 FOR_singleuser = pyproject.toml --extra lab -c requirements/hub5.txt
-FOR_hub = pyproject.toml --extra hub --extra kubernetes -c requirements/hub5.txt
+FOR_hub = pyproject.toml --extra hub --extra kubernetes --extra oauth -c requirements/hub5.txt
 FOR_compiler = requirements/compiler.in -c requirements/lock.txt
 
 .PHONY: help setup demo cluster cluster-down test retest check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)

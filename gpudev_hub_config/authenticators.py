@@ -19,9 +19,12 @@ somebody else's account.
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 #: What a provider says of a person, and the groups that it finds them in.
 Said = Mapping[str, Any]
@@ -30,11 +33,19 @@ Said = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Client:
     """What the Hub is at the provider. `callback_url` is the Hub's address with
-    `/hub/oauth_callback`, and is registered there."""
+    `/hub/oauth_callback`, and is registered there.
+
+    Raises:
+        ValueError: id or secret is missing, as where a Secret has it under another name.
+    """
 
     id: str
     secret: str = field(repr=False)
     callback_url: str
+
+    def __post_init__(self) -> None:
+        if not self.id or not self.secret:
+            raise ValueError("give the id and the secret that the Hub has at the provider")
 
 
 class Unverified(Exception):  # noqa: N818 - what the provider says
@@ -111,6 +122,37 @@ class Addresses:
     userinfo: str
 
 
+#: Seconds that a provider may take to name its endpoints.
+_PATIENCE = 10.0
+
+
+def discover(issuer: str) -> Addresses:
+    """The endpoints of the provider with this issuer, as it names them itself.
+
+    It is asked while the Hub reads its configuration, without a proxy, as the Hub asks it later:
+    the Hub does not start while the provider is away. `Addresses` written out need nothing.
+
+    Raises:
+        ValueError: the issuer has no https:// (nor is it of this machine), or the answer is
+            another issuer's or lacks an endpoint.
+        OSError: nobody answers, or with an error.
+    """
+    issuer = issuer.rstrip("/")
+    place = urlsplit(issuer)
+    if place.scheme != "https" and place.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError(f"{issuer}: a provider that gets the Hub's secret is asked by https://")
+    url = f"{issuer}/.well-known/openid-configuration"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=_PATIENCE) as answer:
+        told = json.load(answer)
+    if str(told.get("issuer", "")).rstrip("/") != issuer:
+        raise ValueError(f"{url} is of {told.get('issuer')!r}, not of {issuer!r}")
+    wanted = ("authorization_endpoint", "token_endpoint", "userinfo_endpoint")
+    if missing := [name for name in wanted if not told.get(name)]:
+        raise ValueError(f"{url} names no {', '.join(missing)}")
+    return Addresses(*(told[name] for name in wanted))
+
+
 def oidc(
     c: Any,
     *,
@@ -125,6 +167,7 @@ def oidc(
     """Logins at any OpenID Connect provider: Keycloak, Dex, Authentik, Okta …
 
     Args:
+        addresses: the provider's endpoints, or what `discover` says of its issuer.
         username: the claim that is the person's name at the Hub. It must be one that people cannot
             set to somebody else's name at the provider; `email` has to be verified.
         groups_claim: the claim with the names of the person's groups.

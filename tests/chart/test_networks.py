@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gpudev_client import kubernetes as names
+from gpudev_spawner import workers
 from tests.chart.networks import End, Network, Outside, Pod
 from tests.chart.rendering import EVERYTHING, LEAST, TRIAL, Manifest, Rendered, render
 
@@ -21,6 +22,24 @@ DNS = Pod("dns", {"k8s-app": "kube-dns"}, namespace="kube-system")
 PROMETHEUS = Pod("prometheus", {"app": "prometheus"}, namespace="monitoring")
 STRANGER = Pod("stranger", {"app": "stranger"})
 ELSEWHERE = Pod("elsewhere", {"app": "stranger"}, namespace="other")
+#: Where clouds answer about a machine: for all, for containers, by IPv6 and through NAT64.
+ALL_METADATA = [
+    METADATA,
+    *map(
+        Outside,
+        (
+            "169.254.170.2",
+            "169.254.170.23",
+            "100.100.100.200",
+            "fe80::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "64:ff9b::a9fe:a9fe",
+        ),
+    ),
+]
+WEB_PORTS = (80, 443, 6443, 5432)
 SERVICE_PORT, HUB_PORT, PROXY_PORT, SERVER_PORT, POSTGRES_PORT = 10101, 8081, 8000, 8888, 5432
 
 
@@ -123,6 +142,34 @@ def test_only_hub_and_proxy_come_to_a_server(installed: Rendered) -> None:
         assert not net.lets(other, ADA, SERVER_PORT)
 
 
+def test_pods_of_one_reservation_reach_each_other_and_nobody_elses(installed: Rendered) -> None:
+    """The chart's policies together with those that the Hub makes for two reservations of several
+    nodes."""
+    mine, other = "a" * 16, "b" * 16
+    stranger = Pod("other", {names.LABEL_RESERVATION: other, names.LABEL_RANK: "1"})
+    chart = installed.all("NetworkPolicy")
+    net = Network([*chart, workers.policy(mine), workers.policy(other)])
+    ports = (22, workers.SSH_PORT, workers.MASTER_PORT, SERVER_PORT, 40000)
+    for port in ports:
+        assert net.lets(ADA, WORKER, port)
+        assert net.lets(WORKER, ADA, port)
+        assert net.lets(BOB, stranger, port)
+        for own, foreign in ((ADA, BOB), (ADA, stranger), (WORKER, BOB), (WORKER, stranger)):
+            assert not net.lets(own, foreign, port)
+            assert not net.lets(foreign, own, port)
+        for outside in (STRANGER, ELSEWHERE, pod(installed, "Deployment/gpudev"), PUBLIC):
+            assert not net.lets(outside, WORKER, port)
+        # Without the Hub's policies not even those of one reservation do.
+        assert not network(installed).lets(ADA, WORKER, port)
+    # It opens nothing else: what the chart forbids them stays forbidden.
+    for who in (ADA, WORKER):
+        for where in (API_SERVER, METADATA, STRANGER):
+            for port in WEB_PORTS:
+                assert not net.lets(who, where, port)
+        assert net.lets(who, pod(installed, "Deployment/gpudev"), SERVICE_PORT)
+        assert net.lets(who, PUBLIC, 443)
+
+
 def test_the_internet_is_policy_and_has_holes() -> None:
     closed = network(render(LEAST, {"networkPolicy": {"users": {"internet": False}}}))
     assert not closed.lets(ADA, PUBLIC, 443)
@@ -165,8 +212,66 @@ def test_whom_the_service_reaches(installed: Rendered) -> None:
     assert net.lets(service, pod(installed, "StatefulSet/gpudev-database"), POSTGRES_PORT)
     assert net.lets(service, API_SERVER, 443)
     assert net.lets(service, DNS, 53, "UDP")
-    for other, port in ((ADA, SERVER_PORT), (STRANGER, 80), (PUBLIC, 80), (METADATA, 80)):
-        assert not net.lets(service, other, port)
+    assert not net.lets(service, ADA, SERVER_PORT)
+    for other in (STRANGER, ELSEWHERE, PUBLIC):
+        for port in (80, 8443, POSTGRES_PORT):
+            assert not net.lets(service, other, port)
+
+
+#: What may call the API server, or a database outside, and with which values.
+CALLERS = ("Deployment/gpudev", "Job/gpudev-migrate", "Job/gpudev-cleanup")
+
+
+@pytest.mark.parametrize("name", CALLERS)
+@pytest.mark.parametrize("values", [LEAST, EVERYTHING], ids=["least", "everything"])
+def test_nothing_of_ours_reaches_cloud_metadata(name: str, values: dict[str, Any]) -> None:
+    rendered = render(values, upgrade=True)
+    net, who = network(rendered), pod(rendered, name)
+    for where in ALL_METADATA:
+        for port in WEB_PORTS:
+            assert not net.lets(who, where, port), (where.address, port)
+
+
+def test_the_same_addresses_are_closed_to_servers(installed: Rendered) -> None:
+    for who in (ADA, WORKER):
+        for where in ALL_METADATA:
+            for port in WEB_PORTS:
+                assert not network(installed).lets(who, where, port), (where.address, port)
+
+
+def test_the_api_servers_ports_are_open_to_all_addresses_until_they_are_named() -> None:
+    """As the documentation says: by default it could be anywhere, also where a pod is."""
+    where = {"cidrs": ["203.0.113.7/32", "10.96.0.1/32"]}
+    for name in ("Deployment/gpudev", "Job/gpudev-cleanup"):
+        rendered = render(LEAST)
+        for other in (API_SERVER, PUBLIC, STRANGER):
+            assert network(rendered).lets(pod(rendered, name), other, 443)
+            assert network(rendered).lets(pod(rendered, name), other, 6443)
+            assert not network(rendered).lets(pod(rendered, name), other, 80)
+        rendered = render(LEAST, {"networkPolicy": {"apiServer": where}})
+        for port in (443, 6443):
+            assert network(rendered).lets(pod(rendered, name), API_SERVER, port)
+            assert network(rendered).lets(pod(rendered, name), Outside("203.0.113.7"), port)
+            for other in (PUBLIC, STRANGER, Outside("203.0.113.8"), Outside("2001:db8::1")):
+                assert not network(rendered).lets(pod(rendered, name), other, port)
+
+
+def test_the_databases_port_is_open_to_all_addresses_until_they_are_named() -> None:
+    where = {"cidrs": ["10.0.0.5/32"]}
+    for name in ("Deployment/gpudev", "Job/gpudev-migrate"):
+        rendered = render(LEAST)
+        for other in (PUBLIC, STRANGER):
+            assert network(rendered).lets(pod(rendered, name), other, POSTGRES_PORT)
+        rendered = render(LEAST, {"networkPolicy": {"database": where}})
+        for other in (PUBLIC, STRANGER, Outside("2001:db8::1")):
+            assert not network(rendered).lets(pod(rendered, name), other, POSTGRES_PORT)
+
+
+def test_a_range_that_is_named_is_taken_as_it_is() -> None:
+    """Somebody's API server may be there; the exception is for who means all addresses."""
+    where = {"cidrs": ["169.254.0.0/16"]}
+    rendered = render(LEAST, {"networkPolicy": {"apiServer": where}})
+    assert network(rendered).lets(pod(rendered, "Deployment/gpudev"), METADATA, 443)
 
 
 def test_a_database_outside_is_reached_where_it_is_said_to_be() -> None:
@@ -200,12 +305,14 @@ def test_the_proxy_reaches_hub_servers_and_gpudev_and_nothing_else(installed: Re
     net, proxy = network(installed), pod(installed, "Deployment/proxy")
     assert net.lets(proxy, pod(installed, "Deployment/gpudev"), SERVICE_PORT)
     assert net.lets(proxy, pod(installed, "Deployment/hub"), HUB_PORT)
-    for other, port in ((PUBLIC, 443), (METADATA, 80), (API_SERVER, 443), (STRANGER, 80)):
-        assert not net.lets(proxy, other, port)
+    for other in (PUBLIC, METADATA, API_SERVER, STRANGER):
+        for port in WEB_PORTS:
+            assert not net.lets(proxy, other, port)
 
 
 def test_the_hub_has_no_business_with_metadata(installed: Rendered) -> None:
-    assert not network(installed).lets(pod(installed, "Deployment/hub"), METADATA, 80)
+    for port in WEB_PORTS:
+        assert not network(installed).lets(pod(installed, "Deployment/hub"), METADATA, port)
 
 
 @pytest.mark.parametrize("label", [names.LABEL_STATE, names.LABEL_PLACEHOLDER])

@@ -27,7 +27,13 @@ RECIPES: dict[str, tuple[str, str | None]] = {
     "postgres": ("tests/cluster/images/postgres", None),
 }
 #: What the recipes copy; nothing else of the tree makes a new image.
-_COPIED = ("images/sbom.py", "package.json", "package-lock.json", "tools/compiled.py")
+_COPIED = (
+    "images/add.py",
+    "images/sbom.py",
+    "package.json",
+    "package-lock.json",
+    "tools/compiled.py",
+)
 
 
 def name(image: str) -> str:

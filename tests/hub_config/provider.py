@@ -26,10 +26,16 @@ CLIENT, SECRET = "the-hub", "a secret of the hub"
 
 
 class Provider:
-    """`person` is whoever logs in next: the claims, and with `teams` the teams at GitHub."""
+    """`person` is whoever logs in next: the claims, and with `teams` the teams at GitHub.
+
+    Clients of oauthenticator take what `userinfo` says, from the provider itself, and read no
+    `id_token`: so its keys are asked by nobody, and stand nowhere. `discovery` is what the provider
+    says of itself in other words than it should.
+    """
 
     def __init__(self) -> None:
         self.person: dict[str, Any] = {}
+        self.discovery: dict[str, Any] = {}
         self.codes: dict[str, dict[str, str]] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -93,6 +99,7 @@ class Discovery(Handler):
                 "authorization_endpoint": f"{url}/authorize",
                 "token_endpoint": f"{url}/token",
                 "userinfo_endpoint": f"{url}/userinfo",
+                **self.provider.discovery,
             }
         )
 

@@ -47,12 +47,7 @@ async def test_a_pod_is_placed_where_it_was_planned_with_what_was_reserved(made:
     assert main["resources"]["limits"] == {"memory": str(64 * 2**30), "nvidia.com/gpu": "2"}
     assert main["args"] == ["jupyterhub-singleuser"]
     assert main["workingDir"] == "/home/jovyan"
-    claims = [
-        (one["name"], one["persistentVolumeClaim"]["claimName"])
-        for one in pod["spec"]["volumes"]
-        if "persistentVolumeClaim" in one
-    ]
-    assert claims == [("gpudev-home", "gpudev-disk")]
+    assert claims(pod) == {"gpudev-home": "gpudev-disk"}
     mounts = {one["mountPath"]: one["name"] for one in main["volumeMounts"]}
     assert mounts["/home/jovyan"] == "gpudev-home"
     assert mounts["/dev/shm"] == "gpudev-memory"  # noqa: S108
@@ -260,6 +255,15 @@ async def test_one_namespace_for_servers_and_disks(made: Any) -> None:
 # --- several nodes ----------------------------------------------------------------------------
 
 
+def claims(pod: dict[str, Any]) -> dict[str, str]:
+    """The claims that a pod mounts, by volume."""
+    return {
+        one["name"]: one["persistentVolumeClaim"]["claimName"]
+        for one in pod["spec"]["volumes"]
+        if "persistentVolumeClaim" in one
+    }
+
+
 async def test_pods_of_several_nodes_know_each_other(made: Any) -> None:
     several = plan(nodes=["gpu-1", "gpu-2"], count=8, claim="gpudev-disk", shared_claim="all")
     spawner = made(launch(several))
@@ -277,12 +281,15 @@ async def test_pods_of_several_nodes_know_each_other(made: Any) -> None:
         assert mounts["/etc/ssh/ssh_config.d/20-gpudev.conf"]["subPath"] == "ssh_config"
         assert mounts["/shared"]["name"] == "gpudev-shared"
     assert second["metadata"]["name"] == f"gpudev-{KEY}-1"
-    claims = [
-        one["persistentVolumeClaim"]["claimName"]
-        for one in second["spec"]["volumes"]
-        if "persistentVolumeClaim" in one
-    ]
-    assert claims == ["all"]
+    # The disk is rank 0's home; a worker's home is empty.
+    assert claims(first) == {"gpudev-home": "gpudev-disk", "gpudev-shared": "all"}
+    assert claims(second) == {"gpudev-shared": "all"}
+    for pod in (first, second):
+        [main, *_] = pod["spec"]["containers"]
+        mounts = {one["mountPath"]: one["name"] for one in main["volumeMounts"]}
+        assert mounts["/home/jovyan"] == "gpudev-home"
+    [home] = [one for one in second["spec"]["volumes"] if one["name"] == "gpudev-home"]
+    assert home["emptyDir"] == {}
     worker = second["spec"]["containers"][0]
     assert worker["name"] == "worker"
     assert worker["command"] == ["python3", "-m", "gpudev_lab.sshd.worker"]

@@ -60,8 +60,79 @@ def test_everything_goes_with_the_servers_pod() -> None:
     assert made["metadata"]["name"] == f"gpudev-{KEY}"
 
 
-@pytest.mark.parametrize(("count", "rank", "expected"), [(8, 1, ("8", "16")), (0, 1, ("1", "2"))])
-def test_ranks_are_pytorchs(count: int, rank: int, expected: tuple[str, str]) -> None:
-    found = workers.environment(KEY, plan(nodes=["a", "b"], count=count), rank)
-    assert (found["RANK"], found["WORLD_SIZE"]) == expected
-    assert found["PET_NODE_RANK"] == str(rank)
+#: Options of torchrun about nodes and their rendezvous. Each has its default from `PET_` and its
+#: name in capitals, as `torch/distributed/run.py` declares them with `action=env`.
+TORCHRUN = {
+    "nnodes",
+    "nproc_per_node",
+    "node_rank",
+    "master_addr",
+    "master_port",
+    "local_addr",
+    "rdzv_backend",
+    "rdzv_endpoint",
+    "rdzv_id",
+    "rdzv_conf",
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "rank", "expected"),
+    [
+        (
+            2,
+            8,
+            1,
+            {
+                "MASTER_ADDR": f"rank-0.gpudev-{KEY}",
+                "MASTER_PORT": "29500",
+                "NNODES": "2",
+                "NODE_RANK": "1",
+                "RANK": "8",
+                "WORLD_SIZE": "16",
+                "LOCAL_WORLD_SIZE": "8",
+                "PET_NNODES": "2",
+                "PET_NPROC_PER_NODE": "8",
+                "PET_NODE_RANK": "1",
+                "PET_MASTER_ADDR": f"rank-0.gpudev-{KEY}",
+                "PET_MASTER_PORT": "29500",
+            },
+        ),
+        # Without GPUs a process on each node.
+        (
+            3,
+            0,
+            0,
+            {
+                "MASTER_ADDR": f"rank-0.gpudev-{KEY}",
+                "MASTER_PORT": "29500",
+                "NNODES": "3",
+                "NODE_RANK": "0",
+                "RANK": "0",
+                "WORLD_SIZE": "3",
+                "LOCAL_WORLD_SIZE": "1",
+                "PET_NNODES": "3",
+                "PET_NPROC_PER_NODE": "1",
+                "PET_NODE_RANK": "0",
+                "PET_MASTER_ADDR": f"rank-0.gpudev-{KEY}",
+                "PET_MASTER_PORT": "29500",
+            },
+        ),
+    ],
+)
+def test_launchers_find_what_they_look_for(
+    nodes: int, count: int, rank: int, expected: dict[str, str]
+) -> None:
+    launch = plan(nodes=[f"n{number}" for number in range(nodes)], count=count)
+    found = workers.environment(KEY, launch, rank)
+    own = {name: value for name, value in found.items() if name.startswith("GPUDEV_")}
+    assert found == {**expected, **own}
+    assert set(own) == {"GPUDEV_SSH", "GPUDEV_HOSTFILE"}
+
+
+def test_torchrun_has_an_option_for_each_of_its_variables() -> None:
+    """Also torchrun's rendezvous stays its own: `static`, at the master's address, by rank."""
+    found = workers.environment(KEY, plan(nodes=["a", "b"]), 0)
+    options = {name.removeprefix("PET_").lower() for name in found if name.startswith("PET_")}
+    assert options <= TORCHRUN
+    assert not {name for name in options if name.startswith("rdzv_")}
