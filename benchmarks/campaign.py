@@ -64,6 +64,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(1, math.ceil(round(share * len(ordered), 6))) - 1]
 
 
+def verdict(*, good: bool, full: bool) -> str:
+    """Whether a row's goal is met, which only its full size can do."""
+    if not good:
+        return "missed"
+    return "met" if full else "missed (within, in this size)"
+
+
 def quiet() -> None:
     """What the service says of troubles that are made on purpose is not wanted."""
     logging.disable(logging.CRITICAL)

@@ -2,12 +2,12 @@
 
 A real Hub and its service with SQLite (synchronous=FULL), asked by HTTP: not through the Hub's
 proxy. The queue and the leases are those of the planner's benchmarks, with gangs, bookings,
-priorities, quotas and closed nodes; only starts not before a time are none of the service's, and a
-booking without room is not in it: the service refuses one before it waits. An event's time is from
-the request to the answer, which comes after the commit of the new plan; of an early end it goes on
-until the owner's stream says that the GPUs are given back, since whoever waits has their new start
-in the same transaction. Stand-ins: leases have no processes, whose end takes no time (a stop is
-asked of the Hub, which has no such server), and who starts goes on starting.
+priorities, quotas, labels of nodes and closed nodes; only starts not before a time are none of the
+service's, and a booking without room is not in it: the service refuses one before it waits. An
+event's time is from the request to the answer, which comes after the commit of the new plan; of an
+early end it goes on until the owner's stream says that the GPUs are given back, since whoever waits
+has their new start in the same transaction. Stand-ins: leases have no processes, whose end takes no
+time (a stop is asked of the Hub, which has no such server), and who starts goes on starting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ import httpx
 from sqlalchemy import insert, text
 
 from benchmarks import compiled, r5
-from benchmarks.planner_queues import HOUR, NOW, TURNOVER, queue
+from benchmarks.planner_queues import HOUR, NOW, TURNOVER, labels_of, queue
 from gpudev_client.ids import new_id
 from gpudev_client.states import State
 from gpudev_service.planner import Demand, Hold, plan
@@ -68,6 +68,7 @@ def _row(key: str, user: str, quota: bool, state: State, now: datetime) -> dict[
         "gpu_type": TYPE,
         "nodes": 1,
         "priority": 0,
+        "node_labels": None,
         "state": state.value,
         "target": State.ACTIVE.value,
         "submitted_at": now,
@@ -85,13 +86,13 @@ def _shape(nodes: int, units: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _waits(demand: Demand, now: datetime) -> dict[str, Any]:
+def _waits(demand: Demand, labels: Mapping[str, str] | None, now: datetime) -> dict[str, Any]:
     quota = next(iter(demand.quotas), None)
     # Those without a quota have no name in the planner's queues.
     user = quota.key if quota else f"free-{demand.id[-3:]}"
     made = _row(new_id(), user, quota is not None, State.QUEUED, now)
     made |= _shape(demand.nodes, demand.units_per_node, (demand.duration_ms - TURNOVER) / 1000)
-    made |= {"priority": demand.priority}
+    made |= {"priority": demand.priority, "node_labels": labels}
     if demand.booked_start_ms is not None:
         booked = now + timedelta(milliseconds=demand.booked_start_ms - NOW)
         made |= {"state": State.SCHEDULED.value, "booked_for": booked}
@@ -133,7 +134,11 @@ async def fill(url: str, waiting: int, nodes: int) -> None:
     rows: Rows = {kind: [] for kind in (ReservationRow, PlacementRow, LeaseUnitRow, NodeDrainRow)}
     _leases(given.holds, now, rows)
     seated = plan(given.nodes, given.holds, given.demands, given.rules, NOW).slots
-    rows[ReservationRow] += [_waits(demand, now) for demand in given.demands if demand.id in seated]
+    rows[ReservationRow] += [
+        _waits(demand, given.labels.get(demand.id), now)
+        for demand in given.demands
+        if demand.id in seated
+    ]
     rows[NodeDrainRow] = [
         {"node": node.name, "reason": "broken", "actor": "benchmark", "since": now}
         for node in given.nodes
@@ -147,10 +152,11 @@ async def fill(url: str, waiting: int, nodes: int) -> None:
 
 @contextmanager
 def _running(waiting: int, nodes: int) -> Iterator[tuple[RunningHub, str]]:
-    fleet = (
-        f"c.GpuDev.nodes = [{{'name': f'n{{at:05}}', 'gpu_type': {TYPE!r}, 'simulated': True}}"
-        f" for at in range({nodes})]"
-    )
+    specs = [
+        {"name": f"n{at:05}", "gpu_type": TYPE, "simulated": True, "labels": labels_of(at)}
+        for at in range(nodes)
+    ]
+    fleet = f"c.GpuDev.nodes = {specs!r}"
     hub = RunningHub(service_config=f"{r5.STAND_IN}\n{_CONFIG}\n{fleet}\n")
     try:
         hub.data_dir.mkdir(mode=0o700)
@@ -176,18 +182,20 @@ class Service:
 
     def __post_init__(self) -> None:
         self._closed: str | None = None
-        self._new = iter(queue(10_000, self.nodes, seed=2).demands)
+        given = queue(10_000, self.nodes, seed=2)
+        self._new = ((demand, given.labels.get(demand.id)) for demand in given.demands)
         self._people = [
             self.hub.user(f"new-{at}", *([LIMITED] if at % 2 == 0 else [])) for at in range(PEOPLE)
         ]
 
     def arrival(self) -> Callable[[], object]:
-        demand = next(self._new)
+        demand, labels = next(self._new)
         person = self.rng.choice(self._people[0 if demand.quotas else 1 :: 2])
         asked: dict[str, Any] = {
             "gpu_type": TYPE,
             "gpus": demand.nodes * demand.units_per_node,
             "hours": (demand.duration_ms - TURNOVER) / HOUR,
+            "node_labels": labels,
         }
         header = {"Authorization": f"token {person}"}
         return lambda: self._done("POST", "/reservations", json=asked, headers=header)

@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 
 from benchmarks import compiled
+from benchmarks.campaign import verdict
 from benchmarks.planner_queues import NOW, Queue, parameters, queue
 from gpudev_service.planner import plan
 
@@ -28,6 +29,8 @@ FULL = {5_000: 2, 10_000: 3, 20_000: 1, 50_000: 1}
 SMALL = {1_000: 3, 2_000: 3, 5_000: 1, 10_000: 1}
 NEW, KEPT = "nobody promised yet", "promises kept and improved"
 GOAL_10K, GOAL_50K, GOAL_EXPONENT = 0.25, 1.5, 1.1
+#: Seconds for each promise of a sketch in Python of conservative backfill, without any other rule.
+FLOOR = 18e-6
 
 
 def promised(given: Queue) -> Queue:
@@ -82,11 +85,10 @@ def main() -> int:
         )
     new, kept = medians[NEW], medians[KEPT]
     full = sizes is FULL
-    met = full and within(new) and within(kept)
+    good = within(new) and within(kept)
     print(
-        f"P1 new {_shown(new)} kept {_shown(kept)} goal {GOAL_10K}s,{GOAL_50K}s,{GOAL_EXPONENT} for"
-        f" both {'met' if met else 'missed'}"
-        f"{' (within, in this size)' if not full and within(new) and within(kept) else ''}"
+        f"P1 new {_shown(new)} kept {_shown(kept)} floor {FLOOR * 1e6:.0f}us-per-promise goal"
+        f" {GOAL_10K}s,{GOAL_50K}s,{GOAL_EXPONENT} for both {verdict(good=good, full=full)}"
     )
     return 0
 
@@ -99,7 +101,8 @@ def within(medians: dict[int, float]) -> bool:
 
 def _shown(medians: dict[int, float]) -> str:
     fifty = f"{medians[50_000]:.2f}s" if 50_000 in medians else "not-measured"
-    return f"10k={medians[10_000]:.3f}s 50k={fifty} exponent={exponent(medians):.2f}"
+    each = f"{medians[10_000] / 10_000 * 1e6:.0f}us-per-promise"
+    return f"10k={medians[10_000]:.3f}s {each} 50k={fifty} exponent={exponent(medians):.2f}"
 
 
 if __name__ == "__main__":

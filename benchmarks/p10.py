@@ -19,7 +19,7 @@ import sys
 import time
 import tty
 
-from benchmarks.campaign import percentile
+from benchmarks.campaign import percentile, verdict
 from benchmarks.link import carried, link
 from benchmarks.ssh_peers import (
     Way,
@@ -224,7 +224,7 @@ def main() -> int:
     tls_peer = [ratio(w, "websocat", where=secure) for w in ("down", "up")]
     framed = [ratio(w, "direct", "framed") for w in ("down", "up")]
     same = [ratio(w, "same", where=found[tls]) for tls in (False, True) for w in ("down", "up")]
-    met = (
+    good = (
         entered <= 1.0
         and added <= 0.25
         and plain["echo99"]["ours"] <= 2
@@ -239,7 +239,7 @@ def main() -> int:
         f"P10 login={entered:.2f}x echo=+{added:.2f}ms,p99={plain['echo99']['ours']:.2f}ms "
         f"bulk={_pair(bulk)},{_pair(peer)} tls={_pair(tls_bulk)},{_pair(tls_peer)} "
         f"framed={_pair(framed)} same-cipher={_pair(same[:2])},tls={_pair(same[2:])} "
-        f"link={links} goal {GOALS} {'met' if met else 'missed'}"
+        f"link={links} goal {GOALS} {verdict(good=good, full=not SMALL)}"
     )
     return 0
 

@@ -163,7 +163,7 @@ def main() -> int:
     all_in_all = (
         "missed"
         if "missed" in results.values()
-        else "met"
+        else ("missed (within, in this size)" if SMALL else "met")
         if set(results.values()) == {"met"}
         else "met where it can be said"
     )

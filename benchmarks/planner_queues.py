@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from gpudev_service.planner import Demand, Hold, Node, Quota, Rules
 
@@ -16,14 +17,21 @@ NOW = 1_800_000_000_000
 SIZES = {1: 34, 2: 22, 3: 2, 4: 18, 5: 1, 6: 2, 7: 1, 8: 20}
 
 
+#: The nodes stand in so many zones, and half of them in each of two buildings.
+PARTS = {"zone": 4, "building": 2}
+#: Of so many one is for a part of the nodes only.
+NARROW = 10
+
+
 @dataclass(frozen=True)
 class Queue:
-    """What `plan` takes."""
+    """What `plan` takes, and the labels of the nodes to which some demands are restricted."""
 
     nodes: list[Node]
     holds: list[Hold]
     demands: list[Demand]
     rules: Rules
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def parameters(nodes: int) -> str:
@@ -32,7 +40,8 @@ def parameters(nodes: int) -> str:
         f"{nodes} nodes of 8 GPUs, 2% drained, all busy with leases; requests for 1 to 8 GPUs and "
         "5% for 2 to 8 whole nodes, 0.5 to 24 h in steps of 5 min; 2% bookings within 7 days, "
         "2% not before a time within 2 days, 3 priorities, a user per 20 requests, half of the "
-        "users with a quota of 24 GPUs at once"
+        "users with a quota of 24 GPUs at once; one in 10 only for nodes of one of 4 zones or 2 "
+        "buildings"
     )
 
 
@@ -44,7 +53,33 @@ def queue(waiting: int, nodes: int = 1000, seed: int = 1) -> Queue:
     limits = dict.fromkeys(users[::2], 24)
     holds = [hold for node in fleet for hold in _leases(node, users, rng)]
     demands = [_demand(at, users, limits, rng) for at in range(waiting)]
-    return Queue(fleet, holds, demands, Rules(overstay_ms=TURNOVER))
+    labels = _labels(demands, seed)
+    parts = {
+        (key, value): frozenset(
+            node.name for at, node in enumerate(fleet) if labels_of(at)[key] == value
+        )
+        for key, number in PARTS.items()
+        for value in map(str, range(number))
+    }
+    narrowed = {name: parts[label] for name, wanted in labels.items() for label in wanted.items()}
+    demands = [replace(each, among=narrowed.get(each.id)) for each in demands]
+    return Queue(fleet, holds, demands, Rules(overstay_ms=TURNOVER), labels)
+
+
+def labels_of(at: int) -> dict[str, str]:
+    """Those of the node of this number."""
+    return {key: str(at % number) for key, number in PARTS.items()}
+
+
+def _labels(demands: list[Demand], seed: int) -> dict[str, dict[str, str]]:
+    """The label that some ask for, by the id of the demand; drawn by itself, so that it changes
+    nothing else."""
+    rng, found = random.Random(f"labels {seed}"), {}
+    for demand in demands:
+        if rng.randrange(NARROW) == 0:
+            key = rng.choice(list(PARTS))
+            found[demand.id] = {key: str(rng.randrange(PARTS[key]))}
+    return found
 
 
 def _leases(node: Node, users: list[str], rng: random.Random) -> list[Hold]:

@@ -2,8 +2,9 @@
 
 The time is measured here, by the monotonic clock, from the answer that said how long the lease
 lasts to the moment when no process of its server is left. The service's clock is stepped in its
-own process, since the machine's is not ours to set. `LEASES` changes the number per case. The
-API server and a real cluster are not part of this.
+own process, since the machine's is not ours to set. With `CLUSTER=1` the leases are pods of a real
+cluster, and its API server, etcd and kubelet die, too, which is measured from their return.
+`LEASES` and `LEASE_SECONDS` change the number per case and their length.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from benchmarks import on_cluster
-from benchmarks.campaign import machine, size
+from benchmarks.campaign import machine, size, verdict
 from benchmarks.ssh_peers import here
 from gpudev_client.models import Reservation
 from gpudev_client.states import FINAL, State
@@ -28,7 +29,9 @@ from tests.e2e.waiting import until
 from tests.fixtures.hub import RunningHub
 
 GOAL = 5.0
-SECONDS = size("LEASE_SECONDS", 60, 40)
+#: Leases in each case, and seconds of each.
+FULL = 4, 60
+LEASES, SECONDS = size("LEASES", FULL[0], 1), size("LEASE_SECONDS", FULL[1], 40)
 #: The service reads the time of day with the offset that stands in a file.
 CLOCK = """
 import os, pathlib
@@ -110,8 +113,7 @@ def stepped(seconds: float) -> Callable[[RunningHub], None]:
 def main() -> int:
     here()
     print(machine())
-    number = size("LEASES", 4, 1)
-    return main_on_cluster(number) if on_cluster.WANTED else main_here(number)
+    return main_on_cluster(LEASES) if on_cluster.WANTED else main_here(LEASES)
 
 
 def main_on_cluster(number: int) -> int:
@@ -120,7 +122,7 @@ def main_on_cluster(number: int) -> int:
     told = " ".join(f"{name.replace(' ', '-')}={late:+.2f}s" for name, late in latest.items())
     print(
         f"R4 latest-end={worst:+.2f}s {told} cases={len(latest)}x{number} (real cluster)"
-        f" load={os.getloadavg()[0]:.1f} goal {GOAL:.0f}s {'met' if worst <= GOAL else 'missed'}"
+        f" load={os.getloadavg()[0]:.1f} goal {GOAL:.0f}s {judged(worst)}"
     )
     return 0 if worst <= GOAL else 1
 
@@ -135,9 +137,14 @@ def main_here(number: int) -> int:
     worst = max(latest.values())
     print(
         f"R4 latest-end={worst:+.2f}s cases={len(cases)}x{number} api-server=CLUSTER=1 goal"
-        f" {GOAL:.0f}s {'met' if worst <= GOAL else 'missed'} (without a cluster)"
+        f" {GOAL:.0f}s {judged(worst)} (without a cluster)"
     )
     return 0 if worst <= GOAL else 1
+
+
+def judged(worst: float, number: int = LEASES, seconds: int = SECONDS) -> str:
+    """Only the full size meets the goal."""
+    return verdict(good=worst <= GOAL, full=number >= FULL[0] and seconds >= FULL[1])
 
 
 if __name__ == "__main__":

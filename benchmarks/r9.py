@@ -162,11 +162,11 @@ def main() -> int:
         shown.append(f"a-peer-that-never-reads=+{worst:.1f}MB")
     if "days" in PARTS:
         days = simulated_days.measure()
-        good = good and days.growth <= GOAL_DRIFT and days.tasks[-1] <= days.tasks[0]
+        good = good and days.growth <= GOAL_DRIFT and not days.left
         small = small or simulated_days.DAYS < simulated_days.FULL
         shown.append(
-            f"days={days.growth:+.2%} ({days.hourly:+.4%}/h) in {simulated_days.DAYS} simulated"
-            " days"
+            f"days={days.growth:+.2%} ({days.hourly:+.4%}/h),{sum(days.left.values())}-left in"
+            f" {simulated_days.DAYS} simulated days"
         )
     else:
         shown.append("days=not-run")
@@ -180,7 +180,7 @@ def main() -> int:
         shown.append("soak=not-run")
     word = "missed" if not good else "met" if len(PARTS) == 3 and not small else "within"
     print(
-        f"R9 {' '.join(shown)} goal {GOAL:.0f}MB,{GOAL_DRIFT:.0%} in"
+        f"R9 {' '.join(shown)} goal {GOAL:.0f}MB,{GOAL_DRIFT:.0%},0 in"
         f" {simulated_days.FULL} days,{GOAL_DRIFT:.0%}/h,0 in {FULL}s {word}"
     )
     return 0

@@ -4,7 +4,8 @@ Real operations, planner, loops and store over a SQLite file, in the world of `t
 with all of its troubles off: each hour people ask, extend and cancel, servers come up, and the
 loops run when they asked for it. The clock is the simulation's. Counted is what Python holds that
 was allocated in the service and in the libraries that it calls (not in the simulation's own
-doubles), every six hours, after a collection.
+doubles), every six hours, after a collection; and what is open then: background work that is not
+done, tasks of the event loop, connections to the database, files.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
+from sqlalchemy.pool import QueuePool
 
 from benchmarks.campaign import quiet, scratch, size
 from gpudev_service.errors import Refusal
@@ -43,14 +46,45 @@ ASKED = 3
 MEGABYTE = 2**20
 
 
+class Open(NamedTuple):
+    """What is there and may have been forgotten."""
+
+    work: int
+    tasks: int
+    connections: int
+    files: int
+
+    @classmethod
+    def of(cls, life: Life) -> Open:
+        engines = life.store._engines
+        pools = [engine.sync_engine.pool for engine in (engines.write, engines.read)]
+        assert all(isinstance(pool, QueuePool) for pool in pools)
+        return cls(
+            life.background.waiting,
+            len(asyncio.all_tasks()),
+            sum(pool.checkedin() + pool.checkedout() for pool in pools),  # type: ignore[attr-defined]
+            psutil.Process().num_fds(),
+        )
+
+
 @dataclass
 class Days:
     """What was seen every `HOURS` hours."""
 
     held: list[float] = field(default_factory=list)
     resident: list[float] = field(default_factory=list)
-    tasks: list[int] = field(default_factory=list)
+    open: list[Open] = field(default_factory=list)
     operations: int = 0
+
+    @property
+    def left(self) -> dict[str, int]:
+        """What is open at the end beyond the most that was in the days that do not count."""
+        first = self.open[: max(1, int(WARM * len(self.open)))]
+        counted = {
+            name: getattr(self.open[-1], name) - max(getattr(each, name) for each in first)
+            for name in Open._fields
+        }
+        return {name: number for name, number in counted.items() if number > 0}
 
     @property
     def growth(self) -> float:
@@ -94,6 +128,7 @@ async def _hours(life: Life, number: int) -> None:
         # Where the loops had much to do, not all of the hour has passed.
         life.pass_time(max(end - life.clock.now(), timedelta(0)))
         life.log.clear()
+        life.checker.answered.clear()
 
 
 async def _live(folder: Path) -> Days:
@@ -106,10 +141,10 @@ async def _live(folder: Path) -> Days:
             await _hours(life, number)
             found.held.append(_held())
             found.resident.append(psutil.Process().memory_info().rss / MEGABYTE)
-            found.tasks.append(len(asyncio.all_tasks()))
+            found.open.append(Open.of(life))
             print(
                 f"simulated day {(number + 1) * HOURS / 24:.2f}: {found.held[-1]:.2f} MB held,"
-                f" {found.resident[-1]:.0f} MB as the system sees it, {found.tasks[-1]} tasks",
+                f" {found.resident[-1]:.0f} MB as the system sees it, open {found.open[-1]}",
                 flush=True,
             )
         found.operations = life.operations
@@ -134,5 +169,5 @@ def measure() -> Days:
 
 if __name__ == "__main__":
     seen = measure()
-    print(f"{seen.growth:+.2%} in {DAYS} days, {seen.hourly:+.4%} an hour")
+    print(f"{seen.growth:+.2%} in {DAYS} days, {seen.hourly:+.4%} an hour; left: {seen.left}")
     sys.exit(0)

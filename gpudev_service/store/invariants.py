@@ -8,7 +8,7 @@ every crash. The checks here are pure functions of rows, and tell each thing tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -40,10 +40,15 @@ class Invariant(Enum):
         "A lease has an end, after its start.",
         ("ck_reservations_lease_has_an_end", "ck_reservations_lease_ends_after_start"),
     )
+    LEASES_END_IN_TIME = (
+        "A lease is over after its end, and what stops is over too, once all that it takes works.",
+        (),
+    )
     NO_DELAY_IN_SILENCE = (
         "Nobody begins later than promised unless the history says why; a first promise stands.",
         (),
     )
+    ALL_ARE_PROMISED = "Whoever waits has a promised start, once all nodes take part.", ()
     ENDS_ARE_TOLD = (
         "A lease is as long as was asked for, and its end moves by what the history says.",
         (),
@@ -62,6 +67,7 @@ class Invariant(Enum):
         (),
     )
     ACCEPTED_STAYS = "What was accepted is not lost, whatever crashes.", ()
+    MEMORY_IS_OF_THE_ROWS = "What is kept in memory of a plan is what the rows say.", ()
 
     def __init__(self, says: str, constraints: tuple[str, ...]) -> None:
         self.says, self.constraints = says, constraints
@@ -116,6 +122,25 @@ def shared(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         for what, number in used.items():
             if number > 1:
                 yield which.broken(f"{what} serves {number}")
+
+
+def ends(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Whether each lease has an end, and none ends before it starts."""
+    broken = Invariant.LEASES_END.broken
+    for row in rows:
+        start, end = row["starts_at"], row["expires_at"]
+        if end is None:
+            if State(row["state"]) in LEASED:
+                yield broken(f"{row['id']} is {row['state']} without an end")
+        elif start is None or end <= start:
+            yield broken(f"{row['id']} starts {start} and ends {end}")
+
+
+def lost(accepted: Iterable[str], there: Collection[str]) -> Iterator[str]:
+    """Whether all that were accepted are there; by their ids."""
+    for key in accepted:
+        if key not in there:
+            yield Invariant.ACCEPTED_STAYS.broken(f"{key} is gone")
 
 
 @dataclass(slots=True)

@@ -23,4 +23,6 @@ async def test_nobody_waits_to_whom_no_start_can_be_promised(tmp_path: Path) -> 
     async with store.reading() as session:
         counted = text("SELECT count(*) FROM reservations WHERE starts_at IS NULL")
         assert await session.scalar(counted) == 2000 - len(without)
+        labelled = text("SELECT count(*) FROM reservations WHERE node_labels LIKE '{%'")
+        assert await session.scalar(labelled) == len(given.labels.keys() - without.keys())
     await store.close()

@@ -3,7 +3,16 @@
 from pathlib import Path
 
 import gpudev_service
-from benchmarks.r7 import AREAS, GOAL_COVERAGE, OTHER_LOOPS, OTHERS, Covered, Result
+from benchmarks.r7 import (
+    AREAS,
+    FULL,
+    GOAL_COVERAGE,
+    OTHER_LOOPS,
+    OTHERS,
+    Covered,
+    Result,
+    is_full,
+)
 
 SERVICE = Path(gpudev_service.__file__).parent
 
@@ -58,3 +67,11 @@ def test_each_area_has_to_meet_the_goals() -> None:
     assert not Result(covered, killed=8, drawn=10).good
     assert not Result(covered, killed=0, drawn=0).good
     assert not Result(Covered(94.9, 100.0), killed=10, drawn=10).good
+
+
+def test_a_part_of_it_is_not_the_whole() -> None:
+    assert is_full(list(AREAS), FULL, {"MODULE": "", "SEED": "3"})
+    assert not is_full(list(AREAS)[1:], FULL, {})
+    assert not is_full(list(AREAS), FULL - 1, {})
+    for name, value in (("MODULE", "windows"), ("TESTS", "tests/store"), ("SIZE", "small")):
+        assert not is_full(list(AREAS), FULL, {name: value})

@@ -80,12 +80,17 @@ def _rows(database: Database) -> Iterator[str]:
     """Reservations and what they hold, by one statement: one moment's."""
     found = database.rows(
         'SELECT r.id, r.state, r.nodes, r.units_per_node, r.disk_id, r."user", r.server_name, '
-        "u.node, u.unit FROM reservations r LEFT JOIN lease_units u ON u.reservation_id = r.id"
+        "r.starts_at, r.expires_at, u.node, u.unit "
+        "FROM reservations r LEFT JOIN lease_units u ON u.reservation_id = r.id"
     )
     reservations = {row["id"]: row for row in found}.values()
     held = [Unit(row["node"], row["unit"], row["id"]) for row in found if row["node"] is not None]
     yield from invariants.units(reservations, held)
     yield from invariants.shared(reservations)
+    yield from invariants.ends(
+        {**row, "starts_at": moment(row["starts_at"]), "expires_at": moment(row["expires_at"])}
+        for row in reservations
+    )
 
 
 def _promises(database: Database) -> Iterator[str]:
@@ -115,8 +120,7 @@ def _promises(database: Database) -> Iterator[str]:
 
 def _accepted(database: Database, accepted: Iterable[str]) -> Iterator[str]:
     known = {row["id"] for row in database.rows("SELECT id FROM reservations")}
-    stays = Invariant.ACCEPTED_STAYS.broken
-    yield from (stays(f"{key} is gone") for key in accepted if key not in known)
+    yield from invariants.lost(accepted, known)
     for row in database.rows("SELECT reservation_id FROM snapshots WHERE state = 'taking'"):
         yield f"a snapshot for {row['reservation_id']} is not finished"
 
@@ -135,7 +139,7 @@ def _running(running: set[str], database: Database) -> Iterator[str]:
         if state is State.ACTIVE and key not in running and lost_at is None:
             yield f"{key} is active, without a process and not noticed"
         if state is State.STOPPING:
-            yield f"{key} is still stopping"
+            yield Invariant.LEASES_END_IN_TIME.broken(f"{key} is still stopping")
 
 
 def _hub_servers(hub: HubApi, database: Database) -> Iterator[str]:

@@ -250,6 +250,7 @@ class Kills:
 
     def next(self, work: Callable[..., Any]) -> str:
         self.commits += 1
+        work = getattr(work, "func", work)  # of a `partial`
         site = f"{work.__module__}.{work.__qualname__}".replace("<locals>.", "")
         self.sites[site] += 1
         return site
@@ -312,6 +313,11 @@ class InTurn(Background):
         self.failures: list[Exception] = []
         #: Pieces of work that were done.
         self.done = 0
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that are not done."""
+        return len(self._waiting)
 
     def running(self, key: str) -> bool:
         return key in self._waiting

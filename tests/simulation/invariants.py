@@ -6,19 +6,27 @@ The checker remembers what it saw and judges the change as well as the state.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client.states import FINAL, WAITING, State
+from gpudev_client.states import FINAL, LIVE, WAITING, State
 from gpudev_service.context import Context
 from gpudev_service.operations import views
 from gpudev_service.operations.transitions import ALLOWED
-from gpudev_service.store.invariants import Invariant, Unit, is_late, shared, units
+from gpudev_service.store.invariants import (
+    Invariant,
+    Unit,
+    ends,
+    is_late,
+    lost,
+    shared,
+    units,
+)
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, PlacementRow, ReservationRow
 
 from .doubles import Machine
@@ -30,7 +38,11 @@ _MAY_CHANGE = {"disk_id", "server_handle", "version"}
 
 
 class Violation(AssertionError):  # noqa: N818 - it is what was looked for
-    """Something that must never be."""
+    """Something that must never be, and which invariant it breaks."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.which = Invariant[said.partition(":")[0]]
 
 
 @dataclass
@@ -53,8 +65,12 @@ class Checker:
 
     machine: Machine
     seen: dict[str, Seen] = field(default_factory=dict)
+    #: Those of whom a submission has told its caller the id.
+    answered: set[str] = field(default_factory=set)
     last_entry: int = 0
     last_state: dict[str, State] = field(default_factory=dict)
+    #: How many lines of history each has.
+    lines: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
     async def look(self, ctx: Context) -> None:
@@ -71,13 +87,51 @@ class Checker:
             )
             held = list(await session.scalars(select(LeaseUnitRow)))
             places = list(await session.scalars(select(PlacementRow)))
+            lines = await session.execute(
+                select(HistoryRow.reservation_id, func.count().label("lines")).group_by(
+                    HistoryRow.reservation_id
+                )
+            )
             self._history(entries)
+            self._accepted(ctx, {row["id"] for row in rows})
+            self._lines({row.reservation_id: row.lines for row in lines})
+            sound(ends(rows))
             for row in rows:
                 self._row(row)
-            _sound(units(rows, (Unit(one.node, one.unit, one.reservation_id) for one in held)))
-            _sound(shared(rows))
+            sound(units(rows, (Unit(one.node, one.unit, one.reservation_id) for one in held)))
+            sound(shared(rows))
             self._units(ctx, rows, held, places)
             await self._positions(ctx, session)
+
+    # --- who is there ---------------------------------------------------------------------------
+
+    def answer(self, key: str) -> None:
+        """A submission has said that this one is accepted."""
+        self.answered.add(key)
+
+    def _accepted(self, ctx: Context, there: set[str]) -> None:
+        """Whoever was accepted, or was in the database once, is there until it is forgotten."""
+        known = self.answered | self.seen.keys()
+        days = ctx.settings.history_days
+        if days is not None:
+            oldest = ctx.clock.now() - timedelta(days=days)
+            for key in [key for key in known - there if self._ended_before(key, oldest)]:
+                known.discard(key)
+                self.answered.discard(key)
+                del self.seen[key], self.lines[key]
+        sound(lost(sorted(known), there))
+
+    def _ended_before(self, key: str, moment: datetime) -> bool:
+        final = self.seen[key].final if key in self.seen else None
+        return final is not None and final["ended_at"] < moment
+
+    def _lines(self, found: dict[str, int]) -> None:
+        wrong = {
+            key: f"{found.get(key, 0)} of {self.lines[key]}"
+            for key in found.keys() | self.lines.keys()
+            if found.get(key, 0) != self.lines[key]
+        }
+        _must(Invariant.STATES_ARE_TOLD, not wrong, f"lines of the history are missing: {wrong}")
 
     # --- one reservation ------------------------------------------------------------------------
 
@@ -86,6 +140,7 @@ class Checker:
         for entry in entries:
             self.last_entry = entry.id
             key = entry.reservation_id
+            self.lines[key] += 1
             self.counts[entry.kind] += 1
             known = self.seen.setdefault(key, Seen(State(entry.state)))
             if entry.kind == "promise":
@@ -178,6 +233,7 @@ class Checker:
             size = sizes.get((unit.node, unit.gpu_type), unit.unit + 1)
             _must(whole, 0 <= unit.unit < size, f"{unit.node} has no unit {unit.unit}")
             held.setdefault(unit.reservation_id, set()).add((unit.node, unit.unit))
+        holders = frozenset(held)
         devices = Counter(
             device for place in places if place.reservation_id in held for device in place.gpu_ids
         )
@@ -196,11 +252,10 @@ class Checker:
                 _must(whole, shape, f"{key}: {nodes} is not {row['units_per_node']} per node")
                 where = placed.get(key)
                 _must(whole, mine == where, f"{key}: holds {mine}, placed {where}")
-            process = self.machine.processes.get(key)
-            if process is not None and not mine:
-                without = Invariant.NO_SERVER_WITHOUT_A_LEASE
-                bare = not process.began_with_lease
-                _must(without, bare, f"{key}: its GPUs went before its server")
+        for key, process in self.machine.processes.items():
+            fits = key in holders or not process.began_with_lease
+            without = Invariant.NO_SERVER_WITHOUT_A_LEASE
+            _must(without, fits, f"{key}: its GPUs went before its server")
 
     async def _positions(self, ctx: Context, session: AsyncSession) -> None:
         waiting = list(
@@ -219,11 +274,40 @@ class Checker:
             _must(count, fits, f"{kind}: {positions}")
 
 
+def left_over(
+    rows: Iterable[ReservationRow],
+    processes: Set[str],
+    hub: Set[tuple[str, str]],
+    limit: datetime,
+) -> Iterator[str]:
+    """What is wrong where everything has worked since `limit`.
+
+    Args:
+        processes: of which reservations there is a server.
+        hub: the servers that the Hub runs, starts or stops: user and name.
+    """
+    in_time, promised = Invariant.LEASES_END_IN_TIME, Invariant.ALL_ARE_PROMISED
+    live = {row.id: row for row in rows if State(row.state) in LIVE}
+    for row in live.values():
+        if row.expires_at is not None and row.expires_at <= limit:
+            yield in_time.broken(f"{row.id} is {row.state} long after {row.expires_at}")
+        if row.state == State.STOPPING:
+            yield in_time.broken(f"{row.id} never stops")
+        if row.state in WAITING and row.planned_start is None:
+            yield promised.broken(f"{row.id} waits without: {row.state}, {row.booked_for}")
+    without = Invariant.NO_SERVER_WITHOUT_A_LEASE
+    for key in sorted(processes - live.keys()):
+        yield without.broken(f"{key} still has a server")
+    for user, name in sorted(hub - {(row.user, row.server_name) for row in live.values()}):
+        yield without.broken(f"the Hub still runs {user}/{name}")
+
+
 def _must(which: Invariant, condition: bool, what: str) -> None:
     if not condition:
         raise Violation(which.broken(what))
 
 
-def _sound(wrong: Iterable[str]) -> None:
+def sound(wrong: Iterable[str]) -> None:
+    """Raises `Violation` for the first of what is wrong."""
     for what in wrong:
         raise Violation(what)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from gpudev_service.loops import driving
 from tests.fixtures.store import Templates
 
 from .doubles import Kills
+from .failures import Failure, Kill
+from .shorter import shorter
 from .world import Life
 
-#: Runs that the search for a shorter failure may take.
-SEARCH = 40
+#: Lives that the search for a shorter failure may take, and operations in all of them: a minute or
+#: two of a core.
+RUNS, OPERATIONS = 300, 40_000
 
 
 class _Dice:
@@ -32,32 +36,6 @@ class _Dice:
 
     def choice(self, letters: str) -> str:
         return self._life.rng.choice(letters)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What went wrong, in how many steps, and what happened on the way."""
-
-    steps: Sequence[int]
-    error: Exception
-    log: Sequence[str]
-    kill: tuple[int, bool] | None = None
-
-    def again(self, seed: int) -> str:
-        """What `SIMULATION` must be to see it again."""
-        steps = ",".join(map(str, self.steps))
-        kill = "" if self.kill is None else f"@{self.kill[0]}{'+' if self.kill[1] else '-'}"
-        return f"{seed}:{steps}{kill}"
-
-    def report(self, seed: int) -> str:
-        return "\n".join(
-            [
-                f"{type(self.error).__name__}: {self.error}",
-                f"seed {seed}, {len(self.steps)} steps; again with",
-                f"SIMULATION={self.again(seed)} .venv/bin/pytest -n 0 tests/simulation -k again",
-                *self.log[-60:],
-            ]
-        )
 
 
 @dataclass
@@ -76,7 +54,7 @@ class Ground:
     struck: Counter[str] = field(default_factory=Counter)
 
     async def run(
-        self, seed: int, steps: Sequence[int], kill: tuple[int, bool] | None = None
+        self, seed: int, steps: Sequence[int], kill: Kill | None = None
     ) -> Failure | None:
         """One life; None when everything held. With `kill` the service is killed at that commit of
         it, too: before it, or after it where the second value is true."""
@@ -101,7 +79,7 @@ class Ground:
         return None, lives
 
     async def _live(
-        self, seed: int, steps: Sequence[int], kill: tuple[int, bool] | None
+        self, seed: int, steps: Sequence[int], kill: Kill | None
     ) -> tuple[Failure | None, int]:
         self.runs += 1
         place = self.folder / f"run-{self.runs}"
@@ -111,14 +89,20 @@ class Ground:
         kills = Kills(*kill) if kill else Kills()
         life = Life(seed, place, url, kills)
         done: list[int] = []
+        #: How many commits there were before each step.
+        begun: list[int] = []
         try:
-            with _determined(life):
+            with determined(life):
                 for number in steps:
                     done.append(number)
+                    begun.append(kills.commits)
                     await life.step(number)
+                begun.append(kills.commits)
                 await life.end_well()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-            return Failure(done, error, life.log, kill), kills.commits
+            begun = [*begun, kills.commits][: len(done) + 1]
+            commits = [end - begin for begin, end in pairwise(begun)]
+            return Failure(done, error, life.log, kill, commits), kills.commits
         finally:
             self._add_up(life, kills)
             await life.close()
@@ -133,29 +117,22 @@ class Ground:
         self.sites += kills.sites
         self.struck += kills.struck
 
-    async def shorten(self, seed: int, failure: Failure) -> Failure:
-        """Leaves out ever smaller parts as long as the same kind of failure remains."""
-        best, size, tries = failure, max(1, len(failure.steps) // 2), 0
-        while tries < SEARCH:
-            improved = False
-            for start in range(0, len(best.steps), size):
-                fewer = [*best.steps[:start], *best.steps[start + size :]]
-                tries += 1
-                found = await self.run(seed, fewer, best.kill)
-                if found is not None and type(found.error) is type(failure.error):
-                    best, improved = found, True
-                    break
-                if tries >= SEARCH:
-                    break
-            if not improved:
-                if size == 1:
-                    break
-                size = max(1, size // 2)
-        return best
+    async def shorten(
+        self, seed: int, failure: Failure, runs: int = RUNS, operations: int = OPERATIONS
+    ) -> Failure:
+        """The shortest failure of the same kind that is found in so many lives, and operations in
+        all of them."""
+        runs, operations = self.runs + runs, self.operations + operations
+        return await shorter(
+            failure,
+            lambda steps, kill: self.run(seed, steps, kill),
+            lambda: self.runs < runs and self.operations < operations,
+        )
 
 
 @contextmanager
-def _determined(life: Life) -> Iterator[None]:
+def determined(life: Life) -> Iterator[None]:
+    """Nothing is left to chance but what the seed decides."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ids, "secrets", _Dice(life))
         patch.setattr(driving, "PAUSE", 0.0)
@@ -165,11 +142,3 @@ def _determined(life: Life) -> Iterator[None]:
 def seeds(size: int, start: int = 1) -> list[int]:
     """`size` seeds that say nothing of each other."""
     return [random.Random(f"seed {start + n}").randrange(10**12) for n in range(size)]
-
-
-def parse(again: str) -> tuple[int, list[int], tuple[int, bool] | None]:
-    """What `Failure.again` said."""
-    life, _, kill = again.partition("@")
-    seed, _, steps = life.partition(":")
-    killed = (int(kill[:-1]), kill[-1] == "+") if kill else None
-    return int(seed), [int(number) for number in steps.split(",")], killed

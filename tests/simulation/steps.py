@@ -60,6 +60,7 @@ async def submit(life: Life) -> None:
     )
     groups = GROUPS.get(user, ())
     made = await reservations.submit(life.ctx, Actor(user, groups), request, groups)
+    life.checker.answer(made.id)
     if by_form:  # the Hub waits in the start of the server
         life.hub.rows[user, made.server_name] = HubRow("spawn", reservation=made.id)
 

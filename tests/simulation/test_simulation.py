@@ -11,7 +11,8 @@ import pytest
 
 from tests.fixtures.store import Templates
 
-from .replay import Ground, parse, seeds
+from .failures import parse
+from .replay import Ground, seeds
 
 SIZE = int(os.environ.get("SIMULATION_SIZE", "5"))
 STEPS = int(os.environ.get("SIMULATION_STEPS", "120"))

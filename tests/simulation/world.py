@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from gpudev_client.models import ServerReport
-from gpudev_client.states import LIVE, State
+from gpudev_client.states import State
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import StaticFleet
@@ -34,6 +34,7 @@ from gpudev_service.loops import (
 from gpudev_service.operations import capacity
 from gpudev_service.settings import Settings, Times
 from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.invariants import Invariant
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import ManualClock
 
@@ -50,7 +51,7 @@ from .doubles import (
     TroubledHub,
     TroubledServers,
 )
-from .invariants import Checker, Violation
+from .invariants import Checker, Violation, left_over, sound
 from .stage import ADMIN, NODES, OTHERWISE, POLICY, TYPES, FailingFleet, Outside
 from .steps import STEPS, bring_up, cancel, die, extend, hear_late, report, spawn, submit
 
@@ -172,7 +173,8 @@ class Life:
         compared, wrong = await remembered.differences(self.ctx)
         self.remembered += compared
         if wrong:
-            raise Violation(f"kept in memory: {wrong}")
+            memory = Invariant.MEMORY_IS_OF_THE_ROWS
+            raise Violation(memory.broken(f"kept in memory: {wrong}"))
 
     def _judge_background(self) -> None:
         for error in self.background.failures:
@@ -202,22 +204,8 @@ class Life:
         await self._nothing_left(limit)
 
     async def _nothing_left(self, limit: datetime) -> None:
-        rows = await self._rows()
-        live = {row.id: row for row in rows if State(row.state) in LIVE}
-        for row in live.values():
-            if row.expires_at is not None and row.expires_at <= limit:
-                raise Violation(f"{row.id} is {row.state} long after {row.expires_at}")
-            if row.state == State.STOPPING:
-                raise Violation(f"{row.id} never stops")
-            if row.state in {State.QUEUED, State.SCHEDULED} and row.planned_start is None:
-                raise Violation(f"{row.id} waits without a promise: {row.state}, {row.booked_for}")
-        orphans = self.machine.processes.keys() - live.keys()
-        if orphans:
-            raise Violation(f"servers without a lease: {orphans}")
-        servers_ = {(row.user, row.server_name) for row in live.values()}
-        for key, row_ in self.hub.rows.items():
-            if (row_.ready or row_.pending) and key not in servers_:
-                raise Violation(f"the Hub still runs {key}")
+        hub = {key for key, row in self.hub.rows.items() if row.ready or row.pending}
+        sound(left_over(await self._rows(), self.machine.processes.keys(), hub, limit))
 
     # --- what happens ---------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ from gpudev_service.store.invariants import (
     Invariant,
     Promise,
     Unit,
+    ends,
     is_late,
+    lost,
     shared,
     units,
 )
@@ -101,6 +103,21 @@ def test_a_disk_and_a_server_that_serve_two_are_noticed() -> None:
     assert disk == "ONE_LIVE_PER_DISK: x serves 2"
     [server] = shared([lease(), lease("b", server_name="a")])
     assert server == "ONE_LIVE_PER_SERVER: ('ada', 'a') serves 2"
+
+
+def test_a_lease_without_an_end_and_one_that_ends_before_it_starts_are_noticed() -> None:
+    def told(**values: Any) -> list[str]:
+        return list(ends([lease(**{"starts_at": START, "expires_at": LATER} | values)]))
+
+    assert told() == told(state=State.QUEUED, starts_at=None, expires_at=None) == []
+    for state in (State.PREPARING, State.ACTIVE, State.STOPPING):
+        assert told(state=state, expires_at=None) == [f"LEASES_END: a is {state} without an end"]
+    assert told(expires_at=START)[0].startswith("LEASES_END: a starts")
+    assert told(state=State.EXPIRED, starts_at=None)[0].startswith("LEASES_END: a starts None")
+
+
+def test_who_was_accepted_and_is_gone_is_noticed() -> None:
+    assert list(lost(["a", "b"], {"b", "c"})) == ["ACCEPTED_STAYS: a is gone"]
 
 
 def test_a_start_is_late_after_the_time_that_it_takes() -> None:
