@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -24,13 +24,16 @@ from tools.cluster import node, storage
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import KubectlError, Manifest
 
-from . import earlier, installation, recipes
+from . import earlier, installation, recipes, visitor
 from .installation import Installation, reach, until
 from .kills import processes
 from .pod_kills import SMALL
 from .pods import claim
 from .replicas import created, leader_and_standby, lose, other_leads
 from .test_gangs import MEET
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 #: The first test of a run may have to build five images.
 pytestmark = [
@@ -147,6 +150,11 @@ def pair(client: Client) -> Reservation:
 def ended(client: Client, lease: Reservation) -> None:
     """Ends a lease, and returns when it has ended."""
     client.cancel(lease.id)
+    reach_end(client, lease)
+
+
+def reach_end(client: Client, lease: Reservation) -> None:
+    """Returns when it has ended, as somebody has asked for."""
     for event in client.events(lease.id):
         if event.reservation.state is State.CANCELLED:
             return
@@ -242,6 +250,24 @@ def test_a_lease_on_a_gpu_in_a_pod(installed: Installation, ada: Client, kept: R
     lab(installed, ada, kept)
 
 
+@pytest.mark.browser
+async def test_somebody_with_a_browser(installed: Installation, browser: Browser) -> None:
+    """The whole way by the pages alone: login, form, JupyterLab, extension, end."""
+    page = await visitor.logged_in(browser, installed.url, "grace")
+    await visitor.reserves(page, installed.url, "cpu", "0.5")
+    with installed.person("grace") as client:
+        (got,) = client.reservations(states=[State.ACTIVE]).all()
+        assert (got.gpu_type, got.hours) == ("cpu", 0.5)
+        assert got.expires_at is not None
+        await visitor.extends(page, installed.url)
+        longer = client.reservation(got.id).expires_at
+        assert longer is not None
+        assert longer > got.expires_at
+        await visitor.gives_back(page, installed.url)
+        reach_end(client, got)
+    until(lambda: not installed.pods(got.id), "the pod is gone")
+
+
 def test_an_upgrade_takes_no_lease(installed: Installation, ada: Client, kept: Reservation) -> None:
     """It begins with what the first chart made and the tables of that time, and a lease in them."""
     before = ada.reservation(kept.id)
@@ -253,12 +279,13 @@ def test_an_upgrade_takes_no_lease(installed: Installation, ada: Client, kept: R
     names = {each["metadata"]["name"] for each in new["items"]}
     assert not names & {each["metadata"]["name"] for each in old["items"]}
     after = ada.reservation(before.id)
+    assert before.expires_at is not None
     assert (after.state, after.expires_at) == (State.ACTIVE, before.expires_at)
     (same,) = installed.pods(before.id)
     assert same["metadata"]["uid"] == pod["metadata"]["uid"]
     assert same["status"]["containerStatuses"][0]["restartCount"] == 0
     lab(installed, ada, after)
-    ada.extend(before.id, 1)
+    assert ada.extend(before.id, 1).expires_at == before.expires_at + timedelta(hours=1)
 
 
 def test_another_replica_takes_over(
