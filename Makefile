@@ -37,7 +37,7 @@ FOR_singleuser = pyproject.toml --extra lab -c requirements/hub5.txt
 FOR_hub = pyproject.toml --extra hub --extra kubernetes --extra oauth -c requirements/hub5.txt
 FOR_compiler = requirements/compiler.in -c requirements/lock.txt
 
-.PHONY: help setup demo cluster cluster-down test retest check format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
+.PHONY: help setup demo cluster cluster-down test retest check nightly format lint types contracts docs lock lock-check wheel images clean $(BENCHMARKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -121,6 +121,13 @@ images: wheel ## build the container images (BUILD='docker build' REGISTRY=regis
 		$(BUILD) --file "images/$$name/Dockerfile" \
 			--tag "$(REGISTRY)gpudev-$$name:$(VERSION)" .; \
 	done
+
+nightly: setup ## the campaigns of which `make test` runs a small size: lives, kills, promises, repeats, growth (five hours)
+	@SECONDS_MAX=3600 python -m benchmarks.r1
+	@KILLS=200 python -m benchmarks.r2
+	@python -m benchmarks.r3
+	@python -m benchmarks.r6
+	@python -m benchmarks.r9
 
 $(BENCHMARKS): setup
 	@python -m benchmarks.$@

@@ -253,9 +253,9 @@ def test_a_lease_on_a_gpu_in_a_pod(installed: Installation, ada: Client, kept: R
 @pytest.mark.browser
 async def test_somebody_with_a_browser(installed: Installation, browser: Browser) -> None:
     """The whole way by the pages alone: login, form, JupyterLab, extension, end."""
-    page = await visitor.logged_in(browser, installed.url, "grace")
-    await visitor.reserves(page, installed.url, "cpu", "0.5")
     with installed.person("grace") as client:
+        page = await visitor.logged_in(browser, installed.url, "grace")
+        await visitor.reserves(page, installed.url, "cpu", "0.5")
         (got,) = client.reservations(states=[State.ACTIVE]).all()
         assert (got.gpu_type, got.hours) == ("cpu", 0.5)
         assert got.expires_at is not None
