@@ -1,7 +1,11 @@
-"""Seeded fleets and queues for the planner's benchmarks: every rule of the planner is in play."""
+"""Seeded fleets and queues for the planner's benchmarks, with every rule that their goals name:
+gangs, bookings, priorities, quotas and drains. With `LABELS=1` one in ten asks for labels of nodes,
+too.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,8 +23,9 @@ SIZES = {1: 34, 2: 22, 3: 2, 4: 18, 5: 1, 6: 2, 7: 1, 8: 20}
 
 #: The nodes stand in so many zones, and half of them in each of two buildings.
 PARTS = {"zone": 4, "building": 2}
-#: Of so many one is for a part of the nodes only.
+#: Of so many one is for a part of the nodes only, where any is.
 NARROW = 10
+LABELS = os.environ.get("LABELS") == "1"
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ def parameters(nodes: int) -> str:
         f"{nodes} nodes of 8 GPUs, 2% drained, all busy with leases; requests for 1 to 8 GPUs and "
         "5% for 2 to 8 whole nodes, 0.5 to 24 h in steps of 5 min; 2% bookings within 7 days, "
         "2% not before a time within 2 days, 3 priorities, a user per 20 requests, half of the "
-        "users with a quota of 24 GPUs at once; one in 10 only for nodes of one of 4 zones or 2 "
-        "buildings"
+        "users with a quota of 24 GPUs at once"
+        + ("; one in 10 only for nodes of one of 4 zones or 2 buildings" if LABELS else "")
     )
 
 
@@ -53,7 +58,7 @@ def queue(waiting: int, nodes: int = 1000, seed: int = 1) -> Queue:
     limits = dict.fromkeys(users[::2], 24)
     holds = [hold for node in fleet for hold in _leases(node, users, rng)]
     demands = [_demand(at, users, limits, rng) for at in range(waiting)]
-    labels = _labels(demands, seed)
+    wanted = _labels(demands, seed) if LABELS else {}
     parts = {
         (key, value): frozenset(
             node.name for at, node in enumerate(fleet) if labels_of(at)[key] == value
@@ -61,9 +66,9 @@ def queue(waiting: int, nodes: int = 1000, seed: int = 1) -> Queue:
         for key, number in PARTS.items()
         for value in map(str, range(number))
     }
-    narrowed = {name: parts[label] for name, wanted in labels.items() for label in wanted.items()}
+    narrowed = {name: parts[label] for name, each in wanted.items() for label in each.items()}
     demands = [replace(each, among=narrowed.get(each.id)) for each in demands]
-    return Queue(fleet, holds, demands, Rules(overstay_ms=TURNOVER), labels)
+    return Queue(fleet, holds, demands, Rules(overstay_ms=TURNOVER), wanted)
 
 
 def labels_of(at: int) -> dict[str, str]:

@@ -10,7 +10,9 @@ from benchmarks import planner_queues
 from benchmarks.planner_queues import NARROW, NOW, PARTS, labels_of, queue
 from gpudev_service.planner import Demand, plan
 
-GIVEN = queue(4_000, 100)
+with pytest.MonkeyPatch.context() as _patch:
+    _patch.setattr(planner_queues, "LABELS", True)
+    GIVEN = queue(4_000, 100)
 
 
 def test_every_field_of_a_demand_is_in_use() -> None:
@@ -45,8 +47,7 @@ def test_they_are_planned_there() -> None:
     )
 
 
-def test_labels_change_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner_queues, "NARROW", 10**9)
+def test_labels_change_nothing_else() -> None:
     without = queue(4_000, 100)
     assert without.labels == {}
     assert without.demands == [replace(demand, among=None) for demand in GIVEN.demands]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from gpudev_client import Client
 from gpudev_client.models import Reservation
@@ -42,7 +41,6 @@ def _image(image: str) -> dict[str, str]:
 
 def values(more: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
     """The example for trials, with the images of the tests and what these ask for besides."""
-    trial = yaml.safe_load((rendering.CHART / "examples" / "trial.yaml").read_text())
     base = {
         "gpuTypes": {
             "gpu": {"label": "A GPU", "kubernetes": {"node_selector": _NODE}},
@@ -75,7 +73,7 @@ def values(more: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
             "prePuller": {"continuous": {"enabled": False}},
         },
     }
-    return [trial, base, *([more] if more else [])]
+    return [rendering.example("trial"), base, *([more] if more else [])]
 
 
 @contextmanager

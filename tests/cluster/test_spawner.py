@@ -121,6 +121,9 @@ def test_a_server_that_runs_out_of_memory_is_started_again_in_its_place(site: Si
     assert after["status"]["containerStatuses"][0]["restartCount"] == 1
     now = site.client.reservation(got.id)
     assert (now.state, now.server_lost_at, now.expires_at) == (State.ACTIVE, None, got.expires_at)
+    assert now.notice is not None
+    assert now.notice.text == said
+    assert site.lab(got, "gpudev/lease").json()["reservation"]["notice"]["text"] == said
     site.end(got)
 
 
