@@ -36,13 +36,16 @@ _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNe
 @dataclass(frozen=True, slots=True)
 class IndexPods:
     """How the pods are made. `uid` is the account to whom people's files belong. `seconds` is how
-    long one may take, with the volume that is made for it; `poll` between two looks at it."""
+    long one may take, with the volume that is made for it; `poll` between two looks at it.
+    `tolerations` are those of the pods that use the disks: where these nodes are set apart no other
+    one may be able to mount what is on them."""
 
     image: str
     uid: int = 1000
     seconds: int = 900
     poll: float = 1.0
     pull_policy: str = "IfNotPresent"
+    tolerations: tuple[Mapping[str, Any], ...] = ()
 
     async def run(
         self, objects: Objects, taken: Taken, storage_class: str | None, size_bytes: int
@@ -111,6 +114,7 @@ class IndexPods:
                     "runAsUser": self.uid,
                     "seccompProfile": {"type": "RuntimeDefault"},
                 },
+                "tolerations": [dict(one) for one in self.tolerations],
                 "containers": [self._container()],
                 "volumes": [{"name": "disk", "ephemeral": {"volumeClaimTemplate": template}}],
             },

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,7 +13,8 @@ from gpudev_service.disks.indexes import Indexed, Page, Summary
 from gpudev_service.disks.objects import Objects
 from gpudev_service.disks.volumes import GB, VolumeDisks
 from gpudev_service.disks.waiting import Options
-from gpudev_service.settings import Settings
+from gpudev_service.fleet.parts import tolerations
+from gpudev_service.settings import GpuTypeSpec, Settings
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ListingPageRow, ListingRow
 
@@ -96,6 +97,16 @@ async def _remove(session: AsyncSession, snapshots: Sequence[str]) -> None:
         await session.execute(delete(table).where(table.snapshot_id.in_(snapshots)))
 
 
+def tolerated(types: Iterable[GpuTypeSpec]) -> list[Mapping[str, Any]]:
+    """What pods of any of the types tolerate, each once."""
+    found: list[Mapping[str, Any]] = []
+    for kind in types:
+        for one in tolerations(kind.kubernetes) if kind.kubernetes is not None else ():
+            if one not in found:
+                found.append(one)
+    return found
+
+
 def volume_disks(kube: Kube, settings: Settings, store: Store) -> VolumeDisks:
     """Disks as volumes of the cluster, as the settings say."""
     said = settings.kubernetes
@@ -104,5 +115,8 @@ def volume_disks(kube: Kube, settings: Settings, store: Store) -> VolumeDisks:
         storage_class=said.storage_class,
         snapshot_class=said.snapshot_class,
     )
-    pods = IndexPods(said.index_image, said.index_uid) if said.index_image else None
+    pods = None
+    if said.index_image:
+        borne = tuple(tolerated(settings.gpu_types.values()))
+        pods = IndexPods(said.index_image, said.index_uid, tolerations=borne)
     return VolumeDisks(Objects(kube, said.namespace), StoredListings(store), options, pods)

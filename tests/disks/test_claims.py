@@ -174,7 +174,8 @@ def test_the_pod_that_lists_has_no_privilege() -> None:
             restoreSize="2Gi",
         )
     )
-    pod = IndexPods("registry.test/gpudev:1").manifest(taken, "fast", 10**9)
+    borne = ({"key": "nvidia.com/gpu", "operator": "Exists"},)
+    pod = IndexPods("registry.test/gpudev:1", tolerations=borne).manifest(taken, "fast", 10**9)
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -184,6 +185,7 @@ def test_the_pod_that_lists_has_no_privilege() -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["volumeMounts"][0]["readOnly"] is True
     assert spec["activeDeadlineSeconds"] > 0
+    assert spec["tolerations"] == [*borne]
     source = spec["volumes"][0]["ephemeral"]["volumeClaimTemplate"]["spec"]
     assert source["dataSource"]["name"] == "gpudev-s1"
     assert source["resources"]["requests"]["storage"] == str(2 * 2**30)

@@ -9,7 +9,8 @@ from sqlalchemy import func, select
 
 from gpudev_service.disks import indexes, indexing, listing
 from gpudev_service.disks.indexes import Indexed
-from gpudev_service.operations.listings import StoredListings
+from gpudev_service.operations.listings import StoredListings, tolerated
+from gpudev_service.settings import GpuTypeSpec, KubernetesType
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ListingPageRow
 from tests.disks import trees
@@ -58,3 +59,17 @@ async def test_the_newest_index_stands_for_the_disk(store: Store, tmp_path: Path
     assert await kept.find("d2", None) is not None
     async with store.reading() as session:
         assert await session.scalar(select(func.count()).select_from(ListingPageRow)) == len(pages)
+
+
+def test_what_lists_a_snapshot_goes_wherever_a_server_goes() -> None:
+    own = {"key": "team", "value": "b", "effect": "NoSchedule"}
+    types = [
+        GpuTypeSpec(name="here", gpus_per_node=1, cpus=1, memory_gb=1),
+        GpuTypeSpec(name="h100", kubernetes=KubernetesType(tolerations=(own,))),
+        GpuTypeSpec(name="mig", kubernetes=KubernetesType(resource="nvidia.com/mig-1g.10gb")),
+    ]
+    found = tolerated(types)
+    assert own in found
+    for key in ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb"):
+        assert {"key": key, "operator": "Exists"} in found
+    assert len(found) == len({str(one) for one in found})
