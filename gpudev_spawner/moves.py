@@ -80,10 +80,10 @@ async def check(connection: Connection, started: Reservation) -> None:
     """
     try:
         now = (await connection.client.launch(started.id)).reservation
-    except errors.Conflict as error:
+    except errors.RefusalError as error:
         if error.code == _PLANNED_AGAIN:
             raise Moved from error
-        return  # its lease is over: that comes as news
+        return  # that its lease is over comes as news; whatever else it is ends no start
     except (errors.ServerFault, errors.Unreachable):
         return  # it cannot be said now; the start goes on
     if has_moved(now, started):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from gpudev_client.models import NodePlacement, Reservation
+from gpudev_client import errors
+from gpudev_client.models import NodePlacement, Reservation, ServerLaunch
 from gpudev_client.states import State
 from gpudev_spawner import moves
+from gpudev_spawner.connection import Connection
 
 from .pods import launch, plan
 
@@ -43,3 +45,44 @@ def test_a_reservation_that_is_elsewhere_has_moved(changes: dict[str, Any], move
 )
 def test_when_a_lease_is_over(state: State, over: bool) -> None:
     assert moves.is_over(now(state=state)) is over
+
+
+class Answers:
+    """A connection to a service that answers one question in this way."""
+
+    def __init__(self, answer: ServerLaunch | Exception) -> None:
+        self.client, self._answer = self, answer
+
+    async def launch(self, reservation_id: str) -> ServerLaunch:
+        assert reservation_id == now().id
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+def launched_at(node: str) -> ServerLaunch:
+    return launch(plan()).model_copy(update={"reservation": now(placement=at(node))})
+
+
+@pytest.mark.parametrize(
+    ("answer", "moved"),
+    [
+        (launched_at("gpu-1"), False),
+        (launched_at("gpu-2"), True),
+        (errors.Conflict("planned_again", "It waits again."), True),
+        # Its lease is over, or nobody can say: the start goes on, and hears of it in other ways.
+        (errors.Conflict("wrong_state", "It is stopping."), False),
+        (errors.ServerFault("The cluster is away.", status=503), False),
+        (errors.TooManyRequests("too_many_requests", "Slow down."), False),
+        (errors.Unreachable("Nobody answers."), False),
+    ],
+)
+async def test_a_start_asks_whether_it_is_still_at_the_right_place(
+    answer: ServerLaunch | Exception, moved: bool
+) -> None:
+    asked = moves.check(cast("Connection", Answers(answer)), now(placement=at("gpu-1")))
+    if moved:
+        with pytest.raises(moves.Moved):
+            await asked
+    else:
+        await asked
