@@ -243,6 +243,8 @@ def _free(kind: GpuType, availability: Availability | None) -> str:
     text = f"{availability.free} of {availability.total}{what} free now"
     if availability.queue_length:
         text += f", {availability.queue_length} waiting"
+    if kind.added_within_minutes is not None:
+        text += f"; more nodes within {words.duration(60 * kind.added_within_minutes)} when needed"
     return text
 
 

@@ -89,10 +89,15 @@ def _remarks(a: models.Availability) -> str:
         for remark in (
             f"in maintenance: {a.maintenance}" if a.maintenance else "",
             f"{a.drained} drained" if a.drained else "",
+            _growth(a.added_within_minutes),
             "simulated" if a.simulated else "",
         )
         if remark
     )
+
+
+def _growth(minutes: float | None) -> str:
+    return "" if minutes is None else f"more nodes within {words.duration(60 * minutes)}"
 
 
 def _nodes(app: App, nodes: Sequence[models.NodeView]) -> str:

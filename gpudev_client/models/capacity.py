@@ -6,6 +6,10 @@ from pydantic import AwareDatetime, Field
 
 from .base import Answer
 
+_ADDED = Field(
+    default=None, description="How long it takes to add a node where none is free, if any."
+)
+
 
 class GpuType(Answer):
     """A named kind of capacity as the caller may use it.
@@ -29,9 +33,7 @@ class GpuType(Answer):
     default_hours: float
     maintenance: str | None = None
     simulated: bool = False
-    added_within_minutes: float | None = Field(
-        default=None, description="How long it takes to add a node where none is free, if any."
-    )
+    added_within_minutes: float | None = _ADDED
     images: list[str] = Field(
         default=[],
         description="Patterns of container images that the caller may ask for in place of the "
@@ -59,3 +61,4 @@ class Availability(Answer):
     earliest: list[EarliestStart]
     maintenance: str | None = None
     simulated: bool = False
+    added_within_minutes: float | None = _ADDED

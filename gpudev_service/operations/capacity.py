@@ -139,6 +139,7 @@ def _availability(
         ],
         maintenance=closed,
         simulated=_simulated(ctx, spec.name),
+        added_within_minutes=_minutes(spec),
     )
 
 

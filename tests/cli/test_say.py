@@ -11,6 +11,7 @@ import pytest
 from gpudev_client import models
 from gpudev_client.cli import pick, say
 from gpudev_client.cli.app import Refused, in_words
+from gpudev_client.cli.capacity import _remarks as remarks
 from gpudev_client.cli.reservations import _details as details
 from gpudev_client.cli.trace import trace
 from gpudev_client.errors import GpuDevError, RefusalError, ServerFault, Unreachable
@@ -196,3 +197,17 @@ def test_what_has_happened_to_the_server_is_told_with_its_time(happened: bool) -
     shown = [line.split() for line in details(app, reservation(notice=notice)).splitlines()]
     expected = ["server", "14:30:", "The", "server", "was", "killed."]
     assert [line for line in shown if line[0] == "server"] == ([expected] if happened else [])
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, ""),
+        ({"drained": 8, "simulated": True}, "8 drained, simulated"),
+        ({"added_within_minutes": 5}, "more nodes within 5 min"),
+        ({"added_within_minutes": 90.0, "drained": 1}, "1 drained, more nodes within 1 h 30 min"),
+    ],
+)
+def test_what_is_remarked_on_a_type(facts: dict[str, Any], expected: str) -> None:
+    offer = {"gpu_type": "t4", "total": 8, "free": 0, "queue_length": 0, "hours": 1, "earliest": []}
+    assert remarks(models.Availability.model_validate(offer | facts)) == expected

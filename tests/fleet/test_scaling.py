@@ -70,7 +70,7 @@ async def test_from_zero_a_start_is_promised_for_when_a_node_can_be_there(
     assert (offer.total, offer.free) == (0, 0)
     assert {one.starts_at for one in offer.earliest} == {START + SPAN}
     (shown,) = await capacity.gpu_types(world.ctx, ())
-    assert shown.added_within_minutes == MINUTES
+    assert shown.added_within_minutes == offer.added_within_minutes == MINUTES
     lease = await world.reserve(gpu_type="h100", gpus=4)
     assert (lease.state, lease.promised_start) == (State.QUEUED, START + SPAN)
     assert placeholders(there) == []

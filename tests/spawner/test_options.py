@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpudev_client.models import ReservationRequest
-from gpudev_spawner import options
+from gpudev_client.models import Availability, GpuType, ReservationRequest
+from gpudev_spawner import form, options
 from gpudev_spawner.options import Attach, FormValues, InvalidOptions
 
 FILLED = {
@@ -189,3 +190,29 @@ def test_labels_that_are_none_are_a_fault_of_their_field(typed: str) -> None:
     with pytest.raises(options.InvalidOptions) as refused:
         options.from_form(options.form_values(fields))
     assert list(refused.value.faults) == ["node_labels"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, "3 of 8 free now, 2 waiting"),
+        (
+            {"added_within_minutes": 5},
+            "3 of 8 free now, 2 waiting; more nodes within 5 min when needed",
+        ),
+        ({"maintenance": "new cooling", "added_within_minutes": 5}, "In maintenance: new cooling"),
+    ],
+)
+def test_the_form_says_what_there_is_of_a_type(facts: dict[str, Any], expected: str) -> None:
+    kind = {
+        "name": "t4", "label": "T4", "gpus_per_node": 8, "counts": [1], "cpus": 8, "memory_gb": 64,
+        "min_hours": 0.1, "max_hours": 24, "default_hours": 1,
+    } | facts  # fmt: skip
+    there = {"gpu_type": "t4", "total": 8, "free": 3, "queue_length": 2, "hours": 1, "earliest": []}
+    offered = form.type_choice(
+        GpuType.model_validate(kind),
+        Availability.model_validate(there),
+        FormValues(),
+        datetime(2026, 5, 1, 12, tzinfo=UTC),
+    )
+    assert offered.free == expected
