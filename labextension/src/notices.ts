@@ -5,6 +5,9 @@ import { said } from './said';
 import { choices, dueWarning, secondsLeft } from './time';
 import { duration, hours, type IWords, moment } from './words';
 
+/** As many characters as JupyterLab shows of a notification. */
+const LONGEST = 140;
+
 /** Warnings before the end, what has happened to the server, what was done, and when only a reload helps: to be
  * seen and to be heard. */
 export class Notices {
@@ -108,9 +111,15 @@ export class Notices {
       const text = `${at}: ${said(notice.text, model.now, trans)}`;
       this.say(text);
       const actions = [{ label: trans.__('Dismiss'), callback: () => model.dismiss() }];
-      const id = Notification.emit(text, 'info', { autoClose: false, actions });
+      const id = Notification.emit(this.shortened(text), 'info', { autoClose: false, actions });
       this.happened = { at: notice.at, id };
     }
+  }
+
+  /** JupyterLab cuts a notification off anywhere; its first sentence is whole. */
+  private shortened(text: string): string {
+    const [first] = text.split(/(?<=\.) (?=[A-ZÄÖÜ])/);
+    return text.length > LONGEST ? `${first} ${this.trans.__('The panel says more.')}` : text;
   }
 
   private offerReload(): void {

@@ -31,8 +31,10 @@ def server_of(reservation: str) -> psutil.Process:
         if any("jupyterhub-singleuser" in part for part in p.info["cmdline"] or [])
         and p.environ().get("GPUDEV_RESERVATION") == reservation
     ]  # fmt: skip
-    assert len(found) == 1
-    return found[0]
+    # A child that has just been forked, to become another program, looks like its parent.
+    pids = {process.pid for process in found}
+    (main,) = (process for process in found if process.ppid() not in pids)
+    return main
 
 
 def crash(process: psutil.Process) -> None:
