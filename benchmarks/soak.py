@@ -10,10 +10,11 @@ word, too.
 
 What counts is memory that stays. Node lets its heap fill before it collects, and malloc keeps what
 was freed: the size that the system sees rises for hours, and says nothing of a leak. So at `LOOKS`
-moments proxy and Jupyter server are made to collect, and what they hold after it must not grow: of
-the proxy its heap and its buffers, since its pages come and go by more than is sought here; of the
-server its whole size. Hub and service are taken as the system sees them. For all four the size that
-the system sees is shown beside it.
+moments all four are made to collect and to give back what malloc keeps, and what they hold after it
+must not grow: of the proxy its heap and its buffers, since its pages come and go by more than is
+sought here; of the others their whole size. The size that the system sees is shown beside it.
+
+What is left is counted from the full load on: pools of connections are as large as it needs them.
 """
 
 from __future__ import annotations
@@ -178,7 +179,13 @@ class Place:
             sock.connect(str(self._proxy_look))
             proxy = json.loads(sock.makefile().read())
         server = self.look()["held"]
+        for part in ("hub", "service"):
+            self.tasks(part)
         return {**self.memory(), "proxy": proxy / MEGABYTE, "server": server / MEGABYTE}
+
+    def tasks(self, part: str) -> dict[str, int]:
+        """Those of Hub or service, after it has collected."""
+        return soak_tasks.count(Path(self._folder.name), self.hub.process(part).pid)
 
     def counts(self) -> Counts:
         found: Counts = {}
@@ -189,10 +196,7 @@ class Place:
                 "sockets": sockets,
                 "children": len(process.children()),
             }
-        tasks = {
-            part: soak_tasks.count(Path(self._folder.name), self.hub.process(part).pid)
-            for part in ("hub", "service")
-        }
+        tasks = {part: self.tasks(part) for part in ("hub", "service")}
         tasks["server"] = self.look()["tasks"]
         for part, named in tasks.items():
             found[part] |= {f"task {name}": n for name, n in named.items()}
@@ -380,9 +384,9 @@ class Watch:
 
 
 def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
-    """Loads a place for that long. Everything was there once before it is counted."""
+    """Loads a place for that long, after the whole load was there once."""
     first = Load(place, Found(0.0), minute=minute)
-    _drive(first, 2 * minute / TIMES)
+    _drive(first, minute + 2 * minute / TIMES)
     first.end()
     until(lambda: not place.server.children(), "the first sessions are gone")
     before: Counts = {}

@@ -1,4 +1,5 @@
-"""Which tasks a process of the soak has, told by itself; imported by its configuration files only.
+"""Which tasks a process of the soak has, told by itself after it has given back the memory that it
+can; imported by its configuration files only.
 
 A thread answers on a socket of the process's own, since a configuration is read before there is a
 loop, and a signal handler would come between the program and its own.
@@ -7,6 +8,8 @@ loop, and a signal handler would come between the program and its own.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import json
 import os
 import socket
@@ -17,6 +20,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+#: Debian's; its malloc keeps what was freed until it is asked.
+_LIBC = ctypes.CDLL("libc.so.6")
 #: Lines for a configuration file; the folder goes into the braces.
 FOR_HUB = "from benchmarks import soak_tasks\nsoak_tasks.tell({!r})"
 #: The service reads its configuration before it forks its keeper off.
@@ -41,6 +46,8 @@ def tell(folder: str) -> None:
 def _answer(listening: socket.socket) -> None:
     while True:
         sock, _ = listening.accept()
+        gc.collect()
+        _LIBC.malloc_trim(0)
         tasks = [task for loop in _running() for task in asyncio.all_tasks(loop)]
         counted = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
         with sock, suppress(BrokenPipeError):

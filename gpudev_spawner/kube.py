@@ -132,7 +132,8 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
                 for task in (starting, beside):
                     if task.done():
                         await task  # its failure is the start's
-                self._look_at(launch.reservation.id, launch.pods)
+                if self.sees_pods:
+                    self._look_at(launch.reservation.id, launch.pods)
                 if self._look.asks(asyncio.get_running_loop().time()):
                     await moves.check(self.connection, launch.reservation)
         finally:
@@ -254,7 +255,7 @@ class GpuDevKubeSpawner(GpuDevMixin, Pods):
         reservation, pod = self._reservation, self.pod_named(self.pod_name)
         if self._phase is Phase.STARTING and status is None and pod is not None:
             return podstatus.last_exit(pod)
-        if reservation is not None and self._phase is Phase.UP:
+        if reservation is not None and self._phase is Phase.UP and self.sees_pods:
             for sentence in self._gang.news(reservation):
                 report = ServerReport(status="note", message=sentence)
                 self.connection.later(self.connection.report(reservation.id, report))

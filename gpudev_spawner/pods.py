@@ -63,18 +63,37 @@ class Pods(KubeSpawner):
     # --- what is there ------------------------------------------------------------------------
 
     async def watching(self) -> None:
-        """Sees to it that the shared watches live. KubeSpawner's give up after half a minute of
-        failures, and the Hub would go on with what they had last seen."""
+        """Sees to it that the shared watches live. KubeSpawner's give up after a minute of
+        failures, and the Hub would go on with what they had last seen.
+
+        Raises whatever the API server's absence raises; what was seen last is kept then, since a
+        new watch that has seen nothing would say that nothing is there.
+        """
         for kind, start in (
             ("pods", self._start_watching_pods),
             ("events", self._start_watching_events),
         ):
             if kind == "events" and not self.events_enabled:
                 continue
-            known = self.reflectors.get(self._get_reflector_key(kind))
-            task = None if known is None else known.watch_task
-            died = task is not None and task.done()
-            await start(replace=died)
+            key = self._get_reflector_key(kind)
+            known = self.reflectors.get(key)
+            if known is None or not _has_died(known):
+                await start()
+                continue
+            await self.api.list_namespaced_pod(
+                self.namespace, limit=1, _request_timeout=self.k8s_api_request_timeout
+            )
+            try:
+                await start(replace=True)
+            except BaseException:
+                self.reflectors[key] = known
+                raise
+
+    @property
+    def sees_pods(self) -> bool:
+        """Whether what the watch has is what there is: it lives."""
+        known = self.reflectors.get(self._get_reflector_key("pods"))
+        return known is not None and not _has_died(known)
 
     def pod_named(self, name: str) -> Object | None:
         """A pod as the watch has seen it last."""
@@ -141,8 +160,16 @@ class Pods(KubeSpawner):
         return True
 
     async def poll(self) -> int | None:
-        """None while the pod runs, starts or is started again by its node; else its exit code."""
-        await self.watching()
+        """None while the pod runs, starts or is started again by its node; else its exit code.
+        While the cluster cannot be asked, what ran is taken to run: a server that the Hub believes
+        dead loses its route and its token."""
+        try:
+            await self.watching()
+        except (TimeoutError, ClientConnectionError, ApiException) as error:
+            if isinstance(error, ApiException) and not _is_passing(error):
+                raise
+            self.log.warning("%s: the cluster's API: %s", self._log_name, _why(error))
+            return None
         pod = self.pod_named(self.pod_name)
         if pod is None:
             return 1
@@ -245,6 +272,12 @@ class Pods(KubeSpawner):
 
     def _api_of(self, kind: str) -> Any:
         return shared_client("NetworkingV1Api") if kind == "network_policy" else self.api
+
+
+def _has_died(reflector: Any) -> bool:
+    """Whether a watch has ended, or has never begun: its first look has failed."""
+    first, task = reflector.first_load_future, reflector.watch_task
+    return bool(first.done() and (task is None or task.done()))
 
 
 def _is_passing(error: ApiException) -> bool:

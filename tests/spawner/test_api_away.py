@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from aiohttp import ClientConnectionError
 from kubernetes_asyncio.client import V1ObjectMeta, V1Pod
 
 from gpudev_spawner.kube import GpuDevKubeSpawner
+from gpudev_spawner.progress import Phase
 
 from . import pods
 from .api_server import Away
@@ -89,3 +91,35 @@ async def test_one_that_stays_away_is_not_waited_for_without_end(
     with pytest.raises(ClientConnectionError):
         await spawner.delete_object("pod", NAME)
     assert away.calls == []
+
+
+class _Watch:
+    """A watch of pods that has given up, or has never seen anything."""
+
+    def __init__(self, *, seen: bool) -> None:
+        self.pods = {f"default/{NAME}": pods.pod(phase="Running")} if seen else {}
+        self.first_load_future = asyncio.Future[None]()
+        self.watch_task: asyncio.Future[None] | None = None
+        if seen:
+            self.first_load_future.set_result(None)
+            self.watch_task = asyncio.Future()
+            self.watch_task.set_result(None)
+        else:
+            self.first_load_future.set_exception(ClientConnectionError("away"))
+            self.first_load_future.exception()  # somebody has looked at it
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_server_is_not_dead_because_nobody_can_be_asked(
+    spawner: GpuDevKubeSpawner, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    """However long: the Hub would take its route and its token away while it runs."""
+    known = _Watch(seen=seen)
+    key = spawner._get_reflector_key("pods")
+    monkeypatch.setitem(type(spawner).reflectors, key, known)
+    spawner.pod_name, spawner._phase = NAME, Phase.UP
+    assert await spawner.poll() is None
+    assert await spawner.poll() is None, "nor when it is asked again"
+    assert type(spawner).reflectors[key] is known, "what was seen is kept"
+    assert not spawner.sees_pods
+    assert (spawner.pod_named(NAME) is not None) is seen
