@@ -80,14 +80,24 @@ class Pods(KubeSpawner):
             if known is None or not _has_died(known):
                 await start()
                 continue
-            await self.api.list_namespaced_pod(
-                self.namespace, limit=1, _request_timeout=self.k8s_api_request_timeout
-            )
+            await self._reach_api()
             try:
                 await start(replace=True)
             except BaseException:
                 self.reflectors[key] = known
                 raise
+
+    async def _reach_api(self) -> None:
+        """Returns if the API server answers."""
+        answer = await self.api.list_namespaced_pod(
+            self.namespace,
+            limit=1,
+            _request_timeout=self.k8s_api_request_timeout,
+            _preload_content=False,
+        )
+        answer.release()
+        if not answer.ok:
+            raise ApiException(status=answer.status, reason=answer.reason)
 
     @property
     def sees_pods(self) -> bool:

@@ -108,6 +108,9 @@ class _Watch:
             self.first_load_future.set_exception(ClientConnectionError("away"))
             self.first_load_future.exception()  # somebody has looked at it
 
+    async def stop(self) -> None:
+        """It has ended already."""
+
 
 @pytest.mark.parametrize("seen", [True, False])
 async def test_a_server_is_not_dead_because_nobody_can_be_asked(
@@ -123,3 +126,25 @@ async def test_a_server_is_not_dead_because_nobody_can_be_asked(
     assert type(spawner).reflectors[key] is known, "what was seen is kept"
     assert not spawner.sees_pods
     assert (spawner.pod_named(NAME) is not None) is seen
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_it_is_looked_at_again_when_the_api_server_is_back(
+    spawner: GpuDevKubeSpawner, away: Away, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Without a start of the Hub: also where the first look after the outage has failed."""
+    key = spawner._get_reflector_key("pods")
+    monkeypatch.setitem(type(spawner).reflectors, key, _Watch(seen=False))
+    spawner.events_enabled = False
+    spawner.pod_name, spawner._phase = NAME, Phase.UP
+    assert await spawner.poll() is None
+    if there:
+        found = pods.pod()
+        named = {**found["metadata"], "namespace": "default", "name": NAME}
+        away.pods.append({**found, "metadata": named})
+    away.comes()
+    try:
+        assert await spawner.poll() == (None if there else 1)
+        assert spawner.sees_pods
+    finally:
+        await type(spawner).reflectors[key].stop()
