@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks import anonymous, revocation
+from benchmarks import anonymous, campaign, revocation
 from benchmarks.anonymous import HUB, RATE, SERVICE
 from benchmarks.campaign import SMALL, machine, percentile, size
 from benchmarks.ssh_peers import here
@@ -76,8 +76,7 @@ def verdict(figures: list[Figure], *, full: bool) -> str:
     """The end of the last line: what holds of ours, and where Hub or proxy go beyond a limit."""
     good = all(each.good for each in figures if each.ours)
     beyond = [str(each) for each in figures if not each.good and not each.ours]
-    said = "met" if good and full else "missed"
-    said += " (within, in this size)" if good and not full else ""
+    said = campaign.verdict(good=good, full=full)
     ours = [str(each) for each in figures if not each.good and each.ours]
     said += f"; beyond: {' '.join(ours)}" if ours else ""
     return f"{said}; beyond by Hub and proxy themselves: {' '.join(beyond) or 'nothing'}"

@@ -19,12 +19,13 @@ from gpudev_client.states import State
 from gpudev_service.settings import Times
 from tests.chart.rendering import render
 from tests.chart.test_permissions import accounts
+from tests.fixtures import visitor
 from tests.fixtures.cluster import together
 from tools.cluster import node, storage
 from tools.cluster.cluster import Cluster
 from tools.cluster.kubectl import KubectlError, Manifest
 
-from . import earlier, installation, recipes, visitor
+from . import earlier, installation, recipes
 from .installation import Installation, reach, until
 from .kills import processes
 from .pod_kills import SMALL

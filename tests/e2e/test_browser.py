@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fixtures import visitor
 from tests.fixtures.hub import RunningHub
 
 if TYPE_CHECKING:
@@ -40,15 +41,7 @@ def hub() -> Iterator[RunningHub]:
 async def person(browser: Browser, hub: RunningHub, name: str) -> Page:
     """A browser session of one person, logged in."""
     hub.user(name)
-    context = await browser.new_context(viewport={"width": 1200, "height": 1000})
-    context.set_default_timeout(PATIENCE)
-    page = await context.new_page()
-    await page.goto(f"{hub.url}/hub/login")
-    await page.fill("#username_input", name)
-    await page.fill("#password_input", "password")
-    await page.click("#login_submit")
-    await page.wait_for_url(lambda url: "/hub/login" not in url)
-    return page
+    return await visitor.logged_in(browser, hub.url, name, PATIENCE)
 
 
 async def fill_form(page: Page, hub: RunningHub, gpu_type: str, hours: str, disk: str) -> None:
