@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import slurm, slurm_replay
-from benchmarks.campaign import SMALL, machine
+from benchmarks.campaign import SMALL, machine, verdict
 from gpudev_service.settings import Policy
 from gpudev_service.simulate import fleet as fleets
 from gpudev_service.simulate import synthetic
@@ -152,8 +152,7 @@ def main() -> int:
         f" ({','.join(levels)}) late={late}"
         f" slowdown-to-slurmctld={'not-measured' if real is None else f'{real:.2f}x'}"
         f" goal {HOURS_GOAL:.2f}x,{SLOWDOWN_GOAL:.2f}x,0,{SLOWDOWN_GOAL:.2f}x"
-        f" {'met' if met and not SMALL else 'missed'}"
-        f"{' (within, in this size)' if met and SMALL else ''}"
+        f" {verdict(good=met, full=not SMALL)}"
     )
     return 0
 

@@ -17,7 +17,7 @@ from collections import Counter
 
 import httpx
 
-from benchmarks.campaign import ROOT, SMALL, machine
+from benchmarks.campaign import ROOT, SMALL, machine, verdict
 from benchmarks.ssh_peers import here
 from gpudev_service.api.routes import ROUTES
 from tests.api.matrix import OWNERS, Cell, Matrix, leaks
@@ -99,8 +99,7 @@ def main() -> int:
     print(
         f"R10 cells={len(cells)}/{wanted} wrong={len(wrong)} differences={len(told)}"
         f" roles={len(ROLES)} goal 100% asserted, 0 wrong, 0 differences, 10 roles"
-        f" {'met' if sound and full else 'missed'}"
-        f"{' (within, in this size)' if sound and not full else ''}"
+        f" {verdict(good=sound, full=full)}"
     )
     return 0 if sound else 1
 

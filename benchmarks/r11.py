@@ -16,7 +16,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from queue import SimpleQueue
 
-from benchmarks.campaign import SMALL, machine, size
+from benchmarks.campaign import SMALL, machine, size, verdict
 from benchmarks.ssh_peers import here
 from tests.holes.catalogue import CLASSES, Hole, holes
 from tests.holes.hostile import Names, names
@@ -120,8 +120,7 @@ def main() -> int:
         f"R11 holes={caught.total()}/{len(given)} classes={len(of)}/{len(CLASSES)}"
         f" names={whole.asked} collisions={len(collisions)} effects={len(wrong)}"
         f" goal 100% of {len(CLASSES)} classes, 0 in {GOAL_NAMES} names, 0 tokens told"
-        f" {'met' if sound and full else 'missed'}"
-        f"{' (within, in this size)' if sound and not full else ''}"
+        f" {verdict(good=sound, full=full)}"
     )
     return 0 if sound else 1
 

@@ -26,7 +26,7 @@ import httpx
 from sqlalchemy import insert, text
 
 from benchmarks import races, restarts
-from benchmarks.campaign import machine, size
+from benchmarks.campaign import machine, size, verdict
 from benchmarks.ssh_peers import here
 from gpudev_client import ids
 from gpudev_service.store import migrate
@@ -242,8 +242,7 @@ def main() -> int:
     print(
         f"R5 first-answer/plan {shown} live={LIVE} waiting={WAITING} (rows without"
         f" servers, durable) dropped={dropped} goal {GOAL_ANSWER:.0f}s,{GOAL_PLAN:.0f}s with 10000"
-        f" and 10000, 0 dropped {'met' if full and good else 'missed'}"
-        f"{' (within, in this size)' if good and not full else ''}"
+        f" and 10000, 0 dropped {verdict(good=good, full=full)}"
     )
     return 0
 
