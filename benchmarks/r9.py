@@ -147,7 +147,8 @@ def soaked() -> soak.Found:
     print(
         f"{found.logins} logins, {found.killed} killed, {found.pages} pages, half of them without "
         f"a word, {found.reservations} reservations with an event stream,"
-        f" {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'}"
+        f" {found.echoed:.1f} MB echoed; left: {found.left or 'nothing'};"
+        f" {len(found.dropped)} dropped"
     )
     return found
 
@@ -173,7 +174,7 @@ def main() -> int:
     if "soak" in PARTS:
         found = soaked()
         steepest = max(found.drift.values(), default=math.nan)
-        good = good and steepest <= GOAL_DRIFT and not found.left
+        good = good and steepest <= GOAL_DRIFT and not found.left and not found.dropped
         small = small or SECONDS < FULL
         shown.append(f"soak={steepest:+.2%}/h,{sum(found.left.values())}-left in {SECONDS}s at 10x")
     else:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import contextlib
 import json
 import math
 import os
@@ -32,6 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -89,6 +91,7 @@ class Found:
         held: per part, what it held in MB in each eighth of the time.
         course: per part, its size in MB in each eighth of the time.
         left: what is there that was not there before the load, by part and kind.
+        dropped: what was said by each `ssh` that ended although nobody ended it.
     """
 
     seconds: float
@@ -102,6 +105,7 @@ class Found:
     held: dict[str, list[float]] = field(default_factory=dict)
     course: dict[str, list[float]] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
 
 
 class Place:
@@ -208,33 +212,51 @@ class _Session:
 
     def __init__(self, laptop: Laptop, ends: float) -> None:
         self.ends, self.sent, self.got = ends, 0, 0
+        self._began = time.monotonic()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
         self.process = subprocess.Popen(
-            laptop.command(laptop.host, "cat"), env=laptop.environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            laptop.command("-v", laptop.host, "cat"), env=laptop.environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
         )  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._to, self._back = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._back, False)
 
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
     def echo(self) -> None:
         """A second's bytes; whoever did not give back what came before gets no more."""
         if self.sent - self.got <= PIECE:
-            self.sent += os.write(self._to, bytes(PIECE))
+            with contextlib.suppress(BrokenPipeError):  # it is dropped, which is seen next
+                self.sent += os.write(self._to, bytes(PIECE))
         self._read()
 
-    def end(self) -> None:
-        """As a person does, who waits for the last of it."""
+    def end(self) -> str:
+        """As a person does, who waits for the last of it; what is wrong with it, if anything is."""
         os.set_blocking(self._back, True)
         rest, _ = self.process.communicate(timeout=60)
         self.got += len(rest)
-        assert self.process.returncode == 0
-        assert self.got == self.sent
+        good = self.process.returncode == 0 and self.got == self.sent
+        found = "" if good else self._account()
+        self._said.close()
+        return found
 
     def kill(self) -> None:
         self._read()
         self.process.kill()
         self.process.communicate()
+        self._said.close()
+
+    def _account(self) -> str:
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        return (
+            f"after {time.monotonic() - self._began:.1f} s with {self.process.returncode},"
+            f" {self.got} of {self.sent} bytes back:\n{said[-6000:]}"
+        )
 
     def _read(self) -> None:
         try:
@@ -323,6 +345,9 @@ class Load:
             person = self._place.people[self._found.reservations % TIMES]
             self._found.reservations += 1
             self._waits.append(_Wait(self._place, person, now + self._minute))
+        for one in [one for one in self._sessions if not one.lives]:
+            self._sessions.remove(one)
+            self._dropped(one)
         while self._sessions and self._sessions[0].ends <= now:
             self._end_session()
         while self._pages and self._pages[0].ends <= now:
@@ -355,8 +380,14 @@ class Load:
             self._found.killed += 1
             one.kill()
         else:
-            one.end()
+            self._dropped(one)
         self._found.echoed += one.got / MEGABYTE
+
+    def _dropped(self, one: _Session) -> None:
+        """Ends it; says so at once if it had ended before, or not with all of its bytes."""
+        if account := one.end():
+            print(f"{datetime.now(UTC):%H:%M:%S} dropped {account}", flush=True)
+            self._found.dropped.append(account)
 
     def _end_page(self) -> None:
         one = self._pages.popleft()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, bindparam, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client import words
@@ -32,14 +32,15 @@ _LINES_MAX = 500
 _ROLES = {"view": "to see the reservation", "use": "to use the server"}
 
 _row = CollaboratorRow
-_ENDING = (
-    select(_row)
-    .join(ReservationRow, ReservationRow.id == _row.reservation_id)
-    .where(_row.removed_at.is_(None), _row.until.is_not(None), ReservationRow.state.in_(LIVE))
-    .order_by(_row.until)
-)
-# Asked at each change, and so made once.
-_FIRST_END, _ENDED = _ENDING.limit(1), _ENDING.where(_row.until <= bindparam("now"))
+_now: BindParameter[datetime] = bindparam("now")
+# These are asked at each change: they are made once, and begin with the invitations, of which there
+# are few that have an end. A join would let the database begin with all reservations.
+_lasting = _row.removed_at.is_(None), _row.until.is_not(None)
+_of_live = exists().where(ReservationRow.id == _row.reservation_id, ReservationRow.state.in_(LIVE))
+_ENDED = select(_row).where(*_lasting, _row.until <= _now, _of_live).order_by(_row.until)
+_FIRST_ENDED = _ENDED.limit(1)
+#: The next end that is to come; that of a reservation that is over is of no consequence.
+_NEXT_END = select(func.min(_row.until)).where(*_lasting, _row.until > _now)
 
 
 async def invite(
@@ -131,14 +132,13 @@ async def end_due(ctx: Context) -> datetime | None:
             for found in await session.scalars(_ENDED, {"now": now})
         ]
 
+    now = ctx.clock.now()
     async with ctx.store.reading() as session:
-        first = await session.scalar(_FIRST_END)
-    if first is None or first.until is None:
-        return None
-    if first.until > ctx.clock.now():
-        return first.until
-    await views.publish(ctx, await ctx.store.run(work))
-    return ctx.clock.now()
+        ended = (await session.scalars(_FIRST_ENDED, {"now": now})).first()
+        following: datetime | None = await session.scalar(_NEXT_END, {"now": now})
+    if ended is not None:
+        await views.publish(ctx, await ctx.store.run(work))
+    return following
 
 
 def invited(user: str, now: datetime, *, role: str | None = None) -> ColumnElement[bool]:

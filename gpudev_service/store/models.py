@@ -226,6 +226,12 @@ class CollaboratorRow(Base):
         CheckConstraint("role IN ('view', 'use')", name="role_known"),
         CheckConstraint("share IN ('no', 'making', 'yes')", name="share_known"),
         Index("ix_collaborators_user", "user"),
+        Index(
+            "ix_collaborators_until",
+            "until",
+            sqlite_where=text("until IS NOT NULL AND removed_at IS NULL"),
+            postgresql_where=text("until IS NOT NULL AND removed_at IS NULL"),
+        ),
     )
 
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from sqlalchemy import make_url
 
-from gpudev_service.loops import expiry, warnings
+from gpudev_service.loops import expiry, shares, starts, warnings
+from gpudev_service.operations import kept
 from gpudev_service.store.engine import Store
 from tests.fixtures.statements import statements
 from tests.fixtures.store import Templates
-from tests.fixtures.world import World, make_world
+from tests.fixtures.world import TYPES, World, make_world
 
 #: How SQLite says that it looks for rows by a state alone: it goes through all that are in it.
 BY_STATE = "(state=?)"
 
 
-async def plans(store: Store, asked: list[str]) -> list[str]:
-    """The steps by which SQLite finds reservations for these statements."""
+async def plans(store: Store, asked: list[str], *tables: str) -> list[str]:
+    """The steps by which SQLite finds reservations for these statements, or rows of `tables`."""
     steps: list[str] = []
+    wanted = tables or ("reservations",)
     async with store.reading() as session:
         connection = await session.connection()
         for statement in asked:
             values = ("active",) * statement.count("?")
             found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
-            steps += [row[-1] for row in found if "reservations" in row[-1]]
+            told = [row[-1] for row in found]
+            steps += [one for one in told if any(name in one for name in wanted)]
     return steps
 
 
@@ -34,14 +39,17 @@ async def read_by(world: World, loop: object) -> list[str]:
     return await plans(world.ctx.store, [one for one in asked if one.startswith("SELECT")])
 
 
-async def test_ends_and_warnings_are_found_by_their_time(
-    templates: Templates, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def world(templates: Templates, tmp_path: Path) -> AsyncIterator[World]:
     """As SQLite says; what PostgreSQL does depends on how many rows there are."""
     url = f"sqlite:///{tmp_path / 'gpudev.sqlite'}"
     templates.fill(make_url(url))
     store = Store(url)
-    world = make_world(store, tmp_path)
+    yield make_world(store, tmp_path)
+    await store.close()
+
+
+async def test_ends_and_warnings_are_found_by_their_time(world: World) -> None:
     steps = await read_by(world, expiry)
     assert len(steps) == 8
     assert not [step for step in steps if not step.startswith("SEARCH")]
@@ -51,4 +59,29 @@ async def test_ends_and_warnings_are_found_by_their_time(
         "state=? AND expires_at<?)",
         "state=? AND expires_at>?)",
     ]
-    await store.close()
+
+
+async def test_the_next_end_of_an_invitation_is_found_by_its_time(world: World) -> None:
+    with statements() as asked:
+        await shares.run(world.ctx)
+    questions = [one for one in asked if "collaborators.until IS NOT NULL" in one]
+    assert len(questions) == 2, "which have ended, and which is the next"
+    for question in questions:
+        first, *others = await plans(world.ctx.store, [question], "collaborators", "reservations")
+        assert "ix_collaborators_until" in first
+        assert [step.partition("(")[2] for step in others] in ([], ["id=?)"])
+
+
+async def test_the_next_start_is_told_by_the_plan_where_it_is_at_hand(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "_MANY", 1)
+    await world.running(await world.reserve("ada", "t4-small"))
+    waiting = await world.reserve("grace", "t4-small")
+    async with world.ctx.store.reading() as session:
+        at_hand = [one for one in TYPES if await kept.at_hand(world.ctx, session, one)]
+    assert at_hand == ["t4-small"]
+    with statements() as asked:
+        assert await starts.run(world.ctx) == waiting.promised_start
+    [question] = [one for one in asked if "min(reservations.planned_start)" in one]
+    assert "gpu_type NOT IN (?)" in question

@@ -17,6 +17,7 @@ def test_nothing_is_left_of_many_people() -> None:
     assert found.killed >= 3
     assert found.echoed > 0
     assert found.left == {}
+    assert found.dropped == []
     assert found.held.keys() == found.drift.keys() == {"hub", "proxy", "service", "server"}
     assert found.held["proxy"][-1] < found.course["proxy"][-1]
 
