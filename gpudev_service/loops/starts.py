@@ -3,27 +3,40 @@ this loop is for those that only time brings: bookings, promises, capacity that 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, select
 
 from gpudev_client.states import WAITING
 from gpudev_service.context import Context
-from gpudev_service.operations import facts, kept, planning, views
+from gpudev_service.operations import planning, views
 from gpudev_service.store.models import ReservationRow
 
 from .pace import next_sweep
 
-#: The first promised start of each type but some. Asked at each change, and so made once.
-_NEXT = (
-    select(ReservationRow.gpu_type, func.min(ReservationRow.planned_start))
-    .where(
-        ReservationRow.state.in_(WAITING),
-        ReservationRow.gpu_type.not_in(bindparam("known", expanding=True)),
-    )
-    .group_by(ReservationRow.gpu_type)
-)
+_row = ReservationRow
+_now: BindParameter[datetime] = bindparam("now")
+
+
+def _first(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """The first promised start in each of the states in which one waits: an index begins with the
+    state, and has it at once."""
+    firsts: list[ColumnElement[Any]] = [
+        select(func.min(_row.planned_start))
+        .where(_row.state == state, *conditions)
+        .scalar_subquery()
+        .label(state)
+        for state in sorted(WAITING)
+    ]
+    return select(*firsts)
+
+
+# Asked at each change, and so made once.
+_FIRST, _NEXT = _first(), _first(_row.planned_start > _now)
+#: The types in which a start is due.
+_DUE = select(_row.gpu_type).where(_row.state.in_(WAITING), _row.planned_start <= _now).distinct()
 
 
 async def run(ctx: Context) -> datetime | None:
@@ -31,30 +44,19 @@ async def run(ctx: Context) -> datetime | None:
     sweep where one was due: it may have to wait."""
     now = ctx.clock.now()
     async with ctx.store.reading() as session:
-        waiting = await _next(ctx, session)
-    due = [gpu_type for gpu_type, start in waiting.items() if start <= now]
-    if due and ctx.fleet.view().fresh:
+        first = _earliest((await session.execute(_FIRST)).one())
+        if first is None or first > now:
+            return first
+        due = sorted(await session.scalars(_DUE, {"now": now}))
+        following = _earliest((await session.execute(_NEXT, {"now": now})).one())
+    if ctx.fleet.view().fresh:
         outcome = await ctx.store.run(
             lambda session: planning.replan(ctx, session, ctx.clock.now(), due)
         )
         await views.publish(ctx, outcome.entries)
-    ahead = [start for start in waiting.values() if start > now]
-    if due:
-        ahead.append(next_sweep(ctx))
-    return min(ahead, default=None)
+    soon = next_sweep(ctx)
+    return soon if following is None else min(soon, following)
 
 
-async def _next(ctx: Context, session: AsyncSession) -> dict[str, datetime]:
-    """The first promised start of each type in which anybody has one: by the plan where it is at
-    hand, since the database goes through all who wait."""
-    found: dict[str, datetime] = {}
-    known = []
-    for gpu_type in ctx.fleet.types():
-        plan = await kept.at_hand(ctx, session, gpu_type)
-        if plan is not None:
-            known.append(gpu_type)
-            start = plan.live.next_start_ms()
-            if start is not None:
-                found[gpu_type] = facts.from_ms(start)
-    others = await session.execute(_NEXT, {"known": known})
-    return found | {gpu_type: start for gpu_type, start in others if start is not None}
+def _earliest(starts: Iterable[datetime | None]) -> datetime | None:
+    return min((start for start in starts if start is not None), default=None)

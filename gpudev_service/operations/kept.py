@@ -14,20 +14,15 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from gpudev_service import planner
 from gpudev_service.context import Context
 from gpudev_service.fleet import is_coming
 from gpudev_service.settings import NodeSpec, Settings
-from gpudev_service.store.memory import Turn
 
 from . import facts
 
 #: No longer than this, in milliseconds, is anything kept: rows may be changed by hand.
 _LONGEST_MS = 300_000
-#: With fewer waiting the database answers as fast as it says whether the plan is good.
-_MANY = 500
 
 
 @dataclass(slots=True)
@@ -97,20 +92,6 @@ class _News:
         else:
             return False
         return True
-
-
-async def at_hand(ctx: Context, session: AsyncSession, gpu_type: str) -> Kept | None:
-    """The plan of a type that agrees with what is promised, where many wait and it is in memory. It
-    is to be asked before the next await."""
-    turn: Turn[Kept] | None = Turn.within(session)
-    if turn is not None:
-        await session.flush()  # what is only an object yet has not been noted
-        return turn.kept(gpu_type)
-    kept: Kept | None = ctx.store.memory.kept.get(gpu_type)
-    if kept is None or len(kept.demands) < _MANY:
-        return None
-    look = await ctx.store.memory.look(session, gpu_type)
-    return look.kept if look is not None and look.still and not look.stale else None
 
 
 def begin(ctx: Context, current: facts.World, now_ms: int) -> Step:

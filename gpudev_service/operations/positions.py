@@ -13,9 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import WAITING, State
 from gpudev_service.context import Context
+from gpudev_service.store.memory import Turn
 from gpudev_service.store.models import ReservationRow
 
-from . import kept
+from .kept import Kept
+
+#: With fewer waiting the database counts as fast as it says whether the plan is good.
+_MANY = 500
 
 
 async def positions(
@@ -29,12 +33,26 @@ async def positions(
     found: dict[str, int] = {}
     counted: list[ReservationRow] = []
     for gpu_type, some in waiting.items():
-        planned = await kept.at_hand(ctx, session, gpu_type)
+        planned = await _planned(ctx, session, gpu_type)
         if planned is not None and all(row.id in planned.demands for row in some):
             found |= planned.live.places([row.id for row in some])
         else:
             counted += some
     return found | await _counted(session, counted)
+
+
+async def _planned(ctx: Context, session: AsyncSession, gpu_type: str) -> Kept | None:
+    """The plan of a type that agrees with what is promised, where that is at hand. It is to be
+    asked before the next await."""
+    turn: Turn[Kept] | None = Turn.within(session)
+    if turn is not None:
+        await session.flush()  # what is only an object yet has not been noted
+        return turn.kept(gpu_type)
+    kept: Kept | None = ctx.store.memory.kept.get(gpu_type)
+    if kept is None or len(kept.demands) < _MANY:
+        return None
+    look = await ctx.store.memory.look(session, gpu_type)
+    return look.kept if look is not None and look.still and not look.stale else None
 
 
 async def _counted(session: AsyncSession, waiting: Sequence[ReservationRow]) -> dict[str, int]:

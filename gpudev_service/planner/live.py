@@ -147,7 +147,7 @@ class LivePool(Pool):
         late = now - self.rules.late_start_ms
         if (
             min(self.ends.values(), default=FOREVER) <= now
-            or self.first_start() < late
+            or self._first_start() < late
             or now - self.seating.calendar.since > _FORGET_PAST_MS
         ):
             self.plan_anew(now)
@@ -158,15 +158,14 @@ class LivePool(Pool):
     def due(self) -> list[Seat]:
         """Whose start has come, by start and then queue order."""
         now = self.seating.now
-        if self.first_start() > now:
+        if self._first_start() > now:
             return []
         return sorted(
             [seat for seat in self.seats.values() if seat.start <= now],
             key=attrgetter("start", "key"),
         )
 
-    def first_start(self) -> int:
-        """The first start of anybody; `FOREVER` where nobody has a seat."""
+    def _first_start(self) -> int:
         return min([seat.start for seat in self.seats.values()], default=FOREVER)
 
     def places(self, names: Iterable[str]) -> dict[str, int]:

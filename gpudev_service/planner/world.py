@@ -151,11 +151,6 @@ class World:
             for seat in pool.due()
         }
 
-    def next_start_ms(self) -> int | None:
-        """When the first of those who have a slot starts; what is due is in it, too."""
-        starts = [pool.first_start() for pool in self._pools.values() if pool.seats]
-        return min(starts, default=None)
-
     def places(self, names: Collection[str]) -> dict[str, int]:
         """Places in the lines of their pools, by start and then by who came first; 1 for the next.
         Of those among `names` who have a slot."""

@@ -143,6 +143,8 @@ class ReservationRow(Base):
         Index("ix_reservations_submitted_at", "submitted_at", "id"),
         Index("ix_reservations_ended_at", "ended_at"),
         Index("ix_reservations_expires_at", "state", "expires_at"),
+        # Not in PostgreSQL, where each start that moves would then be a new entry in each index.
+        Index("ix_reservations_planned_start", "state", "planned_start").ddl_if(dialect="sqlite"),
         Index(
             "ix_reservations_server_lost_at",
             "state",

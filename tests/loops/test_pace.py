@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_service.loops import driving, expiry, starts
-from gpudev_service.operations import kept
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import START, World
 
@@ -45,26 +43,6 @@ async def test_starts_wait_for_the_next_promise(world: World) -> None:
     await world.running(await world.reserve())
     waiting = await world.reserve("grace")
     assert await starts.run(world.ctx) == waiting.promised_start
-
-
-async def test_the_next_start_is_the_same_by_the_plan_and_by_the_rows(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def both() -> None:
-        async with world.ctx.store.reading() as session:
-            by_rows = await starts._next(world.ctx, session)
-            monkeypatch.setattr(kept, "_MANY", 1)
-            assert await kept.at_hand(world.ctx, session, "t4") is not None
-            assert await starts._next(world.ctx, session) == by_rows
-            monkeypatch.setattr(kept, "_MANY", 500)
-        assert list(by_rows) == ["t4"]
-
-    for number in range(6):
-        await world.running(await world.reserve("ada", "t4", 1 + number, gpus=4))
-        if number > 1:
-            await both()
-    world.clock.pass_time(hours=1)
-    await both()
 
 
 async def test_a_start_that_is_due_is_looked_at_again(world: World) -> None:

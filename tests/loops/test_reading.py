@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from gpudev_client.states import WAITING
 from gpudev_service.loops import expiry, shares, starts, warnings
-from gpudev_service.operations import kept
 from gpudev_service.store.engine import Store
 from tests.fixtures.statements import statements
 from tests.fixtures.store import Templates
-from tests.fixtures.world import TYPES, World, make_world
+from tests.fixtures.world import World, make_world
 
 #: How SQLite says that it looks for rows by a state alone: it goes through all that are in it.
 BY_STATE = "(state=?)"
+BY_TIME = (
+    "SEARCH reservations USING COVERING INDEX ix_reservations_planned_start"
+    " (state=? AND planned_start>?)"
+)
 
 
 async def plans(store: Store, asked: list[str], *tables: str) -> list[str]:
@@ -72,16 +76,13 @@ async def test_the_next_end_of_an_invitation_is_found_by_its_time(world: World) 
         assert [step.partition("(")[2] for step in others] in ([], ["id=?)"])
 
 
-async def test_the_next_start_is_told_by_the_plan_where_it_is_at_hand(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept, "_MANY", 1)
+async def test_the_next_start_is_found_by_its_time(world: World) -> None:
+    assert await read_by(world, starts) == [
+        "SEARCH reservations USING COVERING INDEX ix_reservations_planned_start (state=?)"
+    ] * len(WAITING)
     await world.running(await world.reserve("ada", "t4-small"))
-    waiting = await world.reserve("grace", "t4-small")
-    async with world.ctx.store.reading() as session:
-        at_hand = [one for one in TYPES if await kept.at_hand(world.ctx, session, one)]
-    assert at_hand == ["t4-small"]
-    with statements() as asked:
-        assert await starts.run(world.ctx) == waiting.promised_start
-    [question] = [one for one in asked if "min(reservations.planned_start)" in one]
-    assert "gpu_type NOT IN (?)" in question
+    await world.reserve("grace", "t4-small")
+    world.clock.pass_time(days=1)
+    steps = await read_by(world, starts)
+    assert "state=? AND planned_start<?)" in [step.partition("(")[2] for step in steps]
+    assert steps.count(BY_TIME) == len(WAITING)

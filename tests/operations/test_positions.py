@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import WAITING
-from gpudev_service.operations import kept, planning, positions
+from gpudev_service.operations import planning, positions
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import World
 
@@ -40,8 +40,8 @@ async def test_both_ways_of_counting_agree(
         by_rows = await positions.positions(world.ctx, session, waiting)
         for one in waiting:  # by another question than that about all of them
             assert await positions.positions(world.ctx, session, [one]) == {one.id: by_rows[one.id]}
-        monkeypatch.setattr(kept, "_MANY", 1)
-        assert await kept.at_hand(world.ctx, session, "t4") is not None
+        monkeypatch.setattr(positions, "_MANY", 1)
+        assert await positions._planned(world.ctx, session, "t4") is not None
         assert await positions.positions(world.ctx, session, waiting) == by_rows
         for one in waiting[:3]:
             assert await positions.positions(world.ctx, session, [one]) == {one.id: by_rows[one.id]}
@@ -63,7 +63,7 @@ async def test_what_a_transaction_has_changed_since_its_plan_counts(world: World
         row = ReservationRow
         waiting = list(await session.scalars(select(row).where(row.state.in_(WAITING))))
         first = min(waiting, key=lambda one: one.planned_start or now)
-        assert await kept.at_hand(world.ctx, session, "t4") is not None
+        assert await positions._planned(world.ctx, session, "t4") is not None
         first.planned_start = now + timedelta(days=30)
         return (await positions.positions(world.ctx, session, [first]))[first.id], len(waiting)
 

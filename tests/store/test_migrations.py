@@ -42,6 +42,8 @@ async def definition(store: Store) -> set[str]:
     return {part for row in rows for part in comparable(row[0])}
 
 
+#: Indexes that PostgreSQL has not, which alembic does not know of models.
+SQLITE_ONLY = {"ix_reservations_planned_start"}
 # Without what alembic and SQLite keep for themselves.
 SQLITE = """SELECT sql FROM sqlite_master
             WHERE tbl_name <> 'alembic_version' AND name NOT LIKE 'sqlite_%'"""
@@ -97,8 +99,15 @@ async def test_the_migrations_make_what_the_models_say(empty: Store) -> None:
 
 
 async def test_alembic_finds_no_difference(store: Store) -> None:
+    def is_here(thing: Any, name: str | None, kind: str, *_: object) -> bool:
+        return kind != "index" or name not in SQLITE_ONLY or store.is_sqlite
+
     def differences(connection: Connection) -> list[Any]:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_object": is_here,
+        }
         context = MigrationContext.configure(connection, opts=options)
         return list(compare_metadata(context, Base.metadata))
 
