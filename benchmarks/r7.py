@@ -2,10 +2,10 @@
 
 The tests of each area run once over a copy of the tree, with branches counted, and then, for each
 mutant, those of them that run its line. Mutants are changes that Cosmic Ray makes up, of which a
-seed draws some; one in an annotation changes nothing and is not drawn. Each area is judged by
-itself: branches alone, which is the smaller number, and its own mutants. `AREAS=planner,store`,
-`MUTANTS` (per area), `SEED`, `MODULE=windows` (a part of a file's name) and `TESTS` (fewer than
-the area's) change it.
+seed draws some. Those that change nothing are not drawn: in an annotation, `== None` for `is None`,
+and `^` or `+` for the `|` of flags. Each area is judged by itself: branches alone, which is the
+smaller number, and its own mutants. `AREAS=planner,store`, `MUTANTS` (per area), `SEED`,
+`MODULE=windows` (a part of a file's name) and `TESTS` (fewer than the area's) change it.
 """
 
 from __future__ import annotations
@@ -275,11 +275,21 @@ def _percent(item: tuple[str, dict[str, dict[str, float]]]) -> float:
 def draw(area: Area, number: int, seed: int) -> list[MutationSpec]:
     """Some of all mutants."""
     paths = files(area)
-    hidden = {str(path): list(_annotations(path)) for path in paths}
+    trees = {str(path): ast.parse(path.read_text()) for path in paths}
+    hidden = {name: list(_annotations(tree)) for name, tree in trees.items()}
+    same = {name: list(_same(tree)) for name, tree in trees.items()}
     with use_db("mutants.sqlite", WorkDB.Mode.create) as database:
         init(paths, database, {})
         every = [item.mutations[0] for item in database.work_items]
-    every = [m for m in every if not _inside(m.start_pos, hidden[str(m.module_path)])]
+    every = [
+        mutant
+        for mutant in every
+        if not _inside(mutant.start_pos, hidden[str(mutant.module_path)])
+        and not any(
+            mutant.operator_name in names and _inside(mutant.start_pos, [span])
+            for names, span in same[str(mutant.module_path)]
+        )
+    ]
     every.sort(key=lambda m: (str(m.module_path), m.operator_name, m.occurrence))
     print(f"  {len(every)} mutants of {len(paths)} modules, {min(number, len(every))} drawn")
     return random.Random(seed).sample(every, min(number, len(every)))
@@ -288,14 +298,51 @@ def draw(area: Area, number: int, seed: int) -> list[MutationSpec]:
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 
-def _annotations(path: Path) -> Iterator[Span]:
+#: Mutants that are the same program, where one of both sides is None, or where both are flags.
+_IDENTITY = {
+    "core/ReplaceComparisonOperator_Is_Eq",
+    "core/ReplaceComparisonOperator_IsNot_NotEq",
+}
+_FLAGS = {"core/ReplaceBinaryOperator_BitOr_BitXor", "core/ReplaceBinaryOperator_BitOr_Add"}
+
+
+def _annotations(tree: ast.AST) -> Iterator[Span]:
     """Where annotations stand; they are not evaluated."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         found = [getattr(node, "returns", None), getattr(node, "annotation", None)]
         for each in found:
             if isinstance(each, ast.expr):
                 end = (each.end_lineno or each.lineno, each.end_col_offset or 0)
                 yield (each.lineno, each.col_offset), end
+
+
+def _same(tree: ast.AST) -> Iterator[tuple[set[str], Span]]:
+    """Which mutants change nothing, and where: between the two sides of an operator."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot()], comparators=[right]):
+                if isinstance(right, ast.Constant) and right.value is None:
+                    yield _IDENTITY, _between(left, right)
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                if all(map(_is_flag, (left, right))):
+                    yield _FLAGS, _between(left, right)
+
+
+def _is_flag(node: ast.expr) -> bool:
+    """A constant of `os` for opening files, or some of them."""
+    match node:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _is_flag(left) and _is_flag(right)
+        case ast.Attribute(value=ast.Name(id="os"), attr=name):
+            return name.startswith("O_")
+    return False
+
+
+def _between(left: ast.expr, right: ast.expr) -> Span:
+    return (left.end_lineno or left.lineno, left.end_col_offset or 0), (
+        right.lineno,
+        right.col_offset,
+    )
 
 
 def _inside(position: tuple[int, int], spans: list[Span]) -> bool:

@@ -1,8 +1,10 @@
 """No module is forgotten when mutants are drawn, and no area stands in for another."""
 
+import ast
 from pathlib import Path
 
 import gpudev_service
+from benchmarks import r7
 from benchmarks.r7 import (
     AREAS,
     FULL,
@@ -75,3 +77,16 @@ def test_a_part_of_it_is_not_the_whole() -> None:
     assert not is_full(list(AREAS), FULL - 1, {})
     for name, value in (("MODULE", "windows"), ("TESTS", "tests/store"), ("SIZE", "small")):
         assert not is_full(list(AREAS), FULL, {name: value})
+
+
+def test_mutants_that_change_nothing_are_known_by_their_place() -> None:
+    source = """
+nothing = a is None
+other = a is b
+opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+either = mode | 1
+"""
+    found = [(names, begin[0]) for names, (begin, _) in r7._same(ast.parse(source))]
+    assert found == [(r7._IDENTITY, 2), (r7._FLAGS, 4), (r7._FLAGS, 4)]
+    [(_, (begin, end))] = list(r7._same(ast.parse("nothing = a is None")))
+    assert "nothing = a is None"[begin[1] : end[1]] == " is "

@@ -1,0 +1,116 @@
+"""How connections are set up, as the databases themselves tell it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gpudev_service.store import drivers
+
+#: Seconds that are waited for somebody else's lock.
+PATIENCE = 1.25
+
+
+@pytest.fixture
+def url(database_url: str) -> URL:
+    return make_url(database_url)
+
+
+@pytest.fixture
+async def engines(url: URL) -> AsyncIterator[drivers.Engines]:
+    made = drivers.create(url, PATIENCE)
+    yield made
+    await made.dispose()
+
+
+async def asked(engine: AsyncEngine, statement: str) -> Any:
+    async with engine.connect() as connection:
+        return (await connection.exec_driver_sql(statement)).scalar()
+
+
+async def lock_wait(engine: AsyncEngine) -> str:
+    """For how long a connection waits for a lock, in milliseconds."""
+    if engine.dialect.name == "sqlite":
+        return f"{await asked(engine, 'PRAGMA busy_timeout')}ms"
+    return str(await asked(engine, "SHOW lock_timeout"))
+
+
+async def test_somebody_elses_lock_is_waited_for_as_long_as_is_said(
+    engines: drivers.Engines, url: URL
+) -> None:
+    migrating = drivers.migration_engine(url, PATIENCE)
+    try:
+        for engine in (engines.write, engines.read, migrating):
+            assert await lock_wait(engine) == "1250ms"
+    finally:
+        await migrating.dispose()
+
+
+async def test_a_writer_that_is_stuck_leaves_connections_to_two_others(
+    engines: drivers.Engines,
+) -> None:
+    """Among them who asks what became of a commit; nobody else ever writes at the same time."""
+    held = [await engines.write.connect() for _ in range(3)]
+    pool = engines.write.pool
+    pool._timeout = 0.0  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(PoolTimeoutError):
+            await engines.write.connect()
+    finally:
+        for connection in held:
+            await connection.close()
+    await asyncio.sleep(0)
+    assert pool.checkedin() == 1, "one stays for the next"  # type: ignore[attr-defined]
+
+
+async def test_readers_cannot_write(engines: drivers.Engines) -> None:
+    if engines.read.dialect.name == "sqlite":
+        assert await asked(engines.read, "PRAGMA query_only") == 1
+        assert await asked(engines.write, "PRAGMA query_only") == 0
+    else:
+        assert await asked(engines.read, "SHOW transaction_read_only") == "on"
+        assert await asked(engines.write, "SHOW transaction_read_only") == "off"
+
+
+@pytest.mark.postgres
+async def test_a_lead_is_given_up_in_half_of_its_time(postgres_database_url: str) -> None:
+    """The other half is for a sign of life by another connection."""
+    engine = drivers.lead_engine(make_url(postgres_database_url), 3)
+    try:
+        assert await lock_wait(engine) == "1500ms"
+        told = await parameters(engine)
+    finally:
+        await engine.dispose()
+    assert (told["tcp_user_timeout"], told["connect_timeout"]) == ("1500", "3")
+
+
+@pytest.mark.postgres
+async def test_a_server_that_is_gone_is_noticed_within_half_a_minute(
+    postgres_database_url: str,
+) -> None:
+    engines = drivers.create(make_url(postgres_database_url), PATIENCE)
+    try:
+        told = {name: int(value) for name, value in (await parameters(engines.write)).items()}
+        assert await asked(engines.write, "SHOW idle_in_transaction_session_timeout") == "1min"
+    finally:
+        await engines.dispose()
+    probes = told["keepalives_interval"] * told["keepalives_count"]
+    assert told["keepalives_idle"] + probes <= 25, "a connection that is idle"
+    assert told["tcp_user_timeout"] <= 10_000, "one that waits for an answer"
+    assert told["connect_timeout"] <= 5
+
+
+async def parameters(engine: AsyncEngine) -> dict[str, str]:
+    """What PostgreSQL's own library was told of the network."""
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        driver: Any = raw.driver_connection
+        told: dict[str, str] = driver.info.get_parameters()
+    names = ("keepalives", "tcp_user_timeout", "connect_timeout")
+    return {name: value for name, value in told.items() if name.startswith(names)}
