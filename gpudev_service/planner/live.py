@@ -147,7 +147,7 @@ class LivePool(Pool):
         late = now - self.rules.late_start_ms
         if (
             min(self.ends.values(), default=FOREVER) <= now
-            or self._first_start() < late
+            or self._starts_by(late - 1)
             or now - self.seating.calendar.since > _FORGET_PAST_MS
         ):
             self.plan_anew(now)
@@ -158,15 +158,19 @@ class LivePool(Pool):
     def due(self) -> list[Seat]:
         """Whose start has come, by start and then queue order."""
         now = self.seating.now
-        if self._first_start() > now:
+        if not self._starts_by(now):
             return []
         return sorted(
             [seat for seat in self.seats.values() if seat.start <= now],
             key=attrgetter("start", "key"),
         )
 
-    def _first_start(self) -> int:
-        return min([seat.start for seat in self.seats.values()], default=FOREVER)
+    def _starts_by(self, moment: int) -> bool:
+        """Whether anybody starts at `moment` or before. All are looked at only where it may be."""
+        seating = self.seating
+        if seating.soonest <= moment:
+            seating.soonest = min([seat.start for seat in self.seats.values()], default=FOREVER)
+        return seating.soonest <= moment
 
     def places(self, names: Iterable[str]) -> dict[str, int]:
         """Places in the line, by start and then by who came first; 1 for the next.

@@ -60,6 +60,8 @@ class Seating:
         self._possible: dict[tuple[int, int, frozenset[int] | None], Reason | None] = {}
         self._areas: dict[frozenset[str], frozenset[int]] = {}
         self._least = FOREVER
+        #: Nobody starts before this, as far as it is known; it is quickly told.
+        self.soonest = FOREVER
         #: What has been given back, for whoever looks who might gain from it.
         self.fresh = Fresh()
         #: Who sat down or got up, and the place of before, for whoever tells of changes.
@@ -74,6 +76,7 @@ class Seating:
         )
         self.calendar.expect(self._least)
         self.fresh.take()
+        self.soonest = FOREVER
         self._usage: dict[str, Usage] = {}
 
     def without(self, seats: Iterable[Seat]) -> Seating:
@@ -123,6 +126,7 @@ class Seating:
         """Takes `place` for `seat`."""
         self.touched.setdefault(seat.demand.id)
         seat.start, seat.nodes = place
+        self.soonest = min(self.soonest, seat.start)
         seat.end = seat.start + seat.demand.duration_ms
         self.take(seat)
 
