@@ -2,10 +2,11 @@
 
 The tests of each area run once over a copy of the tree, with branches counted, and then, for each
 mutant, those of them that run its line. Mutants are changes that Cosmic Ray makes up, of which a
-seed draws some. Those that change nothing are not drawn: in an annotation, `== None` for `is None`,
-and `^` or `+` for the `|` of flags. Each area is judged by itself: branches alone, which is the
-smaller number, and its own mutants. `AREAS=planner,store`, `MUTANTS` (per area), `SEED`,
-`MODULE=windows` (a part of a file's name) and `TESTS` (fewer than the area's) change it.
+seed draws some. Those that change nothing are not drawn: in an annotation, in a `@dataclass`, `==`
+for `is` with None or a member of an enum, and `^` or `+` for the `|` of flags. Each area is judged
+by itself: branches alone, which is the smaller number, and its own mutants. `AREAS=planner,store`,
+`MUTANTS` (per area), `SEED`, `MODULE=windows` (a part of a file's name) and `TESTS` (fewer than
+the area's) change it.
 """
 
 from __future__ import annotations
@@ -276,7 +277,7 @@ def draw(area: Area, number: int, seed: int) -> list[MutationSpec]:
     """Some of all mutants."""
     paths = files(area)
     trees = {str(path): ast.parse(path.read_text()) for path in paths}
-    hidden = {name: list(_annotations(tree)) for name, tree in trees.items()}
+    hidden = {name: list(_unseen(tree)) for name, tree in trees.items()}
     same = {name: list(_same(tree)) for name, tree in trees.items()}
     with use_db("mutants.sqlite", WorkDB.Mode.create) as database:
         init(paths, database, {})
@@ -298,7 +299,7 @@ def draw(area: Area, number: int, seed: int) -> list[MutationSpec]:
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 
-#: Mutants that are the same program, where one of both sides is None, or where both are flags.
+#: Mutants that are the same program, where one of both sides is a single object, or both are flags.
 _IDENTITY = {
     "core/ReplaceComparisonOperator_Is_Eq",
     "core/ReplaceComparisonOperator_IsNot_NotEq",
@@ -306,10 +307,19 @@ _IDENTITY = {
 _FLAGS = {"core/ReplaceBinaryOperator_BitOr_BitXor", "core/ReplaceBinaryOperator_BitOr_Add"}
 
 
-def _annotations(tree: ast.AST) -> Iterator[Span]:
-    """Where annotations stand; they are not evaluated."""
+def _unseen(tree: ast.AST) -> Iterator[Span]:
+    """Where annotations stand, which are not evaluated, and what dataclasses are made with: whether
+    one is frozen or has slots is seen by those alone who do what the type checker forbids."""
     for node in ast.walk(tree):
         found = [getattr(node, "returns", None), getattr(node, "annotation", None)]
+        if isinstance(node, ast.ClassDef):
+            found += [
+                each
+                for each in node.decorator_list
+                if isinstance(each, ast.Call)
+                and isinstance(each.func, ast.Name)
+                and each.func.id == "dataclass"
+            ]
         for each in found:
             if isinstance(each, ast.expr):
                 end = (each.end_lineno or each.lineno, each.end_col_offset or 0)
@@ -321,11 +331,21 @@ def _same(tree: ast.AST) -> Iterator[tuple[set[str], Span]]:
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot()], comparators=[right]):
-                if isinstance(right, ast.Constant) and right.value is None:
+                if _is_single(right):
                     yield _IDENTITY, _between(left, right)
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
                 if all(map(_is_flag, (left, right))):
                     yield _FLAGS, _between(left, right)
+
+
+def _is_single(node: ast.expr) -> bool:
+    """None, or what is written as members of enums are."""
+    match node:
+        case ast.Constant(value=value):
+            return value is None
+        case ast.Attribute(value=ast.Name(id=kind), attr=name):
+            return kind[0].isupper() and name.isupper()
+    return False
 
 
 def _is_flag(node: ast.expr) -> bool:

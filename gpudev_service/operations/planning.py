@@ -75,7 +75,7 @@ async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> di
 
 
 async def replan(
-    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str] | None = None
+    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str]
 ) -> Outcome:
     """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start.
 
@@ -83,12 +83,11 @@ async def replan(
     may be wrong. Who comes then is promised a start by what was seen last.
     """
     outcome = Outcome()
-    names = list(ctx.fleet.types() if gpu_types is None else gpu_types)
     if not ctx.fleet.view().fresh:
-        await _seat_newcomers(ctx, session, now, names, outcome)
+        await _seat_newcomers(ctx, session, now, gpu_types, outcome)
         return outcome
     turn: Turn[Kept] = Turn.of(session)
-    steps = await _steps(ctx, session, now, names, turn)
+    steps = await _steps(ctx, session, now, gpu_types, turn)
     for gpu_type, step in steps.items():
         await _carry_out(ctx, session, now, gpu_type, step, outcome)
     await session.flush()

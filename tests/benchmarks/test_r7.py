@@ -83,10 +83,26 @@ def test_mutants_that_change_nothing_are_known_by_their_place() -> None:
     source = """
 nothing = a is None
 other = a is b
+member = a is not State.ACTIVE
+thing = a is self.other
 opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
 either = mode | 1
 """
     found = [(names, begin[0]) for names, (begin, _) in r7._same(ast.parse(source))]
-    assert found == [(r7._IDENTITY, 2), (r7._FLAGS, 4), (r7._FLAGS, 4)]
+    assert found == [
+        (r7._IDENTITY, 2),
+        (r7._IDENTITY, 4),
+        (r7._FLAGS, 6),
+        (r7._FLAGS, 6),
+    ]
     [(_, (begin, end))] = list(r7._same(ast.parse("nothing = a is None")))
     assert "nothing = a is None"[begin[1] : end[1]] == " is "
+
+
+def test_what_nobody_sees_is_not_drawn() -> None:
+    source = "@dataclass(frozen=True)\nclass A:\n    b: int = field(default=1)\n"
+    found = [
+        source.splitlines()[line - 1][at:end]
+        for (line, at), (_, end) in r7._unseen(ast.parse(source))
+    ]
+    assert sorted(found) == ["dataclass(frozen=True)", "int"]

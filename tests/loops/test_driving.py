@@ -217,6 +217,24 @@ async def test_the_end_waits_for_the_hub_no_longer_than_it_says(
     await world.ctx.background.settle()
 
 
+async def test_a_hub_that_takes_its_time_is_asked_on_while_the_lease_ends_without_it(
+    store: Store, tmp_path: Path
+) -> None:
+    """Nobody tells that the server is gone either: it is looked for."""
+    world = make_world(store, tmp_path, times=Times(hub_patience=0.05))
+    hub, there = SlowHub(), TellingServers()
+    there.away = True
+    world.ctx.hub, world.ctx.servers = hub, there
+    got, waiting = await ends(world, hub)
+    there.gone.set()
+    while await world.states(got) != [State.CANCELLED]:  # noqa: ASYNC110 - the database tells nobody
+        await asyncio.sleep(0)
+    assert await world.states(waiting) == [State.PREPARING]
+    assert world.ctx.background.running(f"ask:{got.id}")
+    hub.allowed.set()
+    await world.ctx.background.settle()
+
+
 async def test_a_refusal_of_the_hub_fails_the_start_with_its_words(world: World) -> None:
     world.ctx.hub = RefusingHub("http://127.0.0.1:9/hub/api", "t", patience=0.5)
     got = await world.reserve()
@@ -237,6 +255,8 @@ async def test_a_lease_whose_snapshot_fails_ends_and_says_so(
     await world.sweep()
     assert await world.states(got) == [State.EXPIRED]
     assert any(reason.startswith("No snapshot: ") for reason in await world.reasons(got))
+    page = await reservations.history(world.ctx, got.id, 50, None)
+    assert [entry.data["ok"] for entry in page.items if entry.kind == "snapshot"] == [False]
 
 
 async def test_a_disk_that_could_never_be_made_does_not_keep_its_reservation(

@@ -195,3 +195,90 @@ async def test_nothing_follows_where_policy_says_nothing(
         return list(await idle.judge(world.ctx, session, row, world.clock.now()))
 
     assert await world.ctx.store.run(judged) == []
+
+
+async def test_a_rule_of_a_group_concerns_only_those_in_it(store: Store, tmp_path: Path) -> None:
+    policy = Policy(
+        default=PolicyRule(max_hours=24), groups={"class": PolicyRule(max_hours=24, idle=RELEASE)}
+    )
+    world = make_world(store, tmp_path, policy=policy)
+    made = [
+        await world.running(await world.reserve(user, "t4", gpus=1, hours=24, groups=groups))
+        for user, groups in (("ada", ("class",)), ("grace", ()), ("linus", ("class",)))
+    ]
+    idle_, free, ends = made
+    world.clock.pass_time(minutes=61)
+    for one in made:
+        await report(world, one)
+    # Its owner gives it back between the look for idle leases and the turn to judge them.
+    await reservations.cancel(world.ctx, ends.id, Actor("linus"))
+    keys = [one.id for one in made]
+    entries = await world.ctx.store.run(lambda session: loop._judge(world.ctx, session, keys))
+    assert [entry.reservation_id for entry in entries] == [idle_.id]
+    assert [entry.data for entry in entries] == [{"warning": True}]
+    world.clock.pass_time(minutes=15)
+    for one in (idle_, free):
+        await report(world, one)
+    await loop.run(world.ctx)
+    assert await world.states(idle_, free) == [State.STOPPING, State.ACTIVE]
+
+
+async def test_only_what_warns_is_shown_in_terminals(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is given back has nobody left to read it."""
+    shown: list[str] = []
+
+    async def tell(_: str, text: str) -> int:
+        shown.append(text)
+        return 1
+
+    world = watched(store, tmp_path)
+    monkeypatch.setattr(world.ctx.servers, "tell", tell)
+    lease = await active(world)
+    for minutes in (61, 15):
+        world.clock.pass_time(minutes=minutes)
+        await report(world, lease)
+        await loop.run(world.ctx)
+    await world.ctx.background.settle()
+    assert await world.states(lease) == [State.STOPPING]
+    assert len(shown) == 1
+    assert shown[0].startswith("Nobody has used your lease")
+
+
+async def test_what_should_have_been_given_back_is_at_the_next_look(
+    store: Store, tmp_path: Path
+) -> None:
+    world = watched(store, tmp_path)
+    lease = await active(world)
+    world.clock.pass_time(minutes=61)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    world.clock.pass_time(minutes=20)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    assert await world.states(lease) == [State.STOPPING]
+
+
+async def test_who_has_kept_a_lease_more_often_than_is_allowed_now_cannot_again(
+    store: Store, tmp_path: Path
+) -> None:
+    before = watched(store, tmp_path)
+    lease = await active(before)
+    for _ in range(2):
+        await idle.keep(before.ctx, lease.id, Actor("ada"))
+    after = watched(store, tmp_path, RELEASE.model_copy(update={"keeps": 1}))
+    with pytest.raises(Refusal, match="This was said 2 times"):
+        await idle.keep(after.ctx, lease.id, Actor("ada"))
+
+
+async def test_the_warning_says_how_long_the_grace_is(store: Store, tmp_path: Path) -> None:
+    world = watched(store, tmp_path, RELEASE.model_copy(update={"grace_minutes": 180}))
+    lease = await active(world)
+    world.clock.pass_time(hours=4)
+    await report(world, lease)
+    await loop.run(world.ctx)
+    assert (await world.reasons(lease))[-1] == (
+        "Nobody has used your lease on 1 x t4-small for 4 h. "
+        "It is given back in 3 h unless it is used or kept."
+    )

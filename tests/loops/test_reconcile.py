@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
+from gpudev_service.context import Context
 from gpudev_service.hub import Hub, HubAway, HubRefused, HubServer
 from gpudev_service.loops import reconcile
-from gpudev_service.operations import disks, reservations
-from gpudev_service.servers import LocalServers
+from gpudev_service.operations import disks, planning, reservations
+from gpudev_service.servers import LocalServers, ServersAway
 from gpudev_service.servers.base import Handle
-from gpudev_service.store.models import HistoryRow
+from gpudev_service.store.models import HistoryRow, ReservationRow
 from tests.fixtures.world import START, World
 
 
 class ListingHub(Hub):
     """Shows `shown`; `stopped` and `started` are what it was asked, `refuses` whom it does not
-    stop, `away_after` after how many stops it goes away."""
+    stop, `away_after` after how many stops it goes away; `away` when it is to start something."""
 
     def __init__(self, *shown: HubServer) -> None:
         super().__init__("http://127.0.0.1:9/hub/api", "t", patience=0.5)
@@ -28,6 +32,7 @@ class ListingHub(Hub):
         self.started: list[str] = []
         self.refuses: set[str] = set()
         self.away_after: int | None = None
+        self.away = False
 
     async def servers(self) -> list[HubServer]:
         return self.shown
@@ -45,23 +50,32 @@ class ListingHub(Hub):
 
     async def start(self, user: str, name: str, reservation_id: str) -> None:
         self.started.append(reservation_id)
+        if self.away:
+            raise HubAway("ConnectError")
         if user in self.refuses:
             raise HubRefused(403, "no")
 
 
 class Machine(LocalServers):
-    """Runs what a test has put into `marks`; `stuck` cannot be stopped or even looked at."""
+    """Runs what a test has put into `marks`; `stuck` cannot be stopped or even looked at. Of those
+    in `headless` only what their server had started runs. Without `there` it is not known."""
 
     def __init__(self, *marks: str) -> None:
         self.marks = set(marks)
         self.stuck: set[str] = set()
-        self.idle = False
+        self.headless: set[str] = set()
+        self.idle, self.there = False, True
 
     async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
         return self.idle
 
     async def running(self) -> set[str]:
+        if not self.there:
+            raise ServersAway("the API server does not answer")
         return set(self.marks)
+
+    async def main_gone(self, reservation_id: str, handle: Handle | None) -> bool:
+        return reservation_id in self.headless
 
     async def stop(self, reservation_id: str, handle: Handle | None, grace: float) -> bool:
         if reservation_id in self.stuck:
@@ -203,6 +217,9 @@ async def test_what_was_reported_meanwhile_is_not_noted_again(world: World) -> N
     assert await noted(reconcile.Seen(None, serves=True, left=True)) == []  # reported as back
     assert await noted(reconcile.Seen(handle, serves=False, left=True)) == []  # started anew
     assert (await world.look(got)).server_lost_at is None
+    assert len(await noted(reconcile.Seen(None, serves=False, left=True))) == 1
+    assert await noted(reconcile.Seen(None, serves=False, left=True)) == []  # noted as lost
+    assert len(await noted(reconcile.Seen(None, serves=True, left=True))) == 1
 
 
 @pytest.mark.parametrize(
@@ -227,4 +244,118 @@ async def test_a_server_that_the_hub_has_forgotten_is_started_again_unless_it_is
     assert hub.started == ([got.id] if again else [])
     hub.refuses = {"ada"}
     await reconcile.run(world.ctx)  # a refusal is logged
+    hub.away = True
+    await reconcile.run(world.ctx)  # and so is that it went away meanwhile
     assert await world.states(got) == [State.ACTIVE]
+
+
+async def test_a_lost_server_is_told_with_what_is_left_of_it(world: World) -> None:
+    gone = await world.running(await world.reserve("ada"))
+    headless = await world.running(await world.reserve("grace", "t4", gpus=1))
+    fine = await world.running(await world.reserve("linus", "t4", gpus=1))
+    world.ctx.hub = ListingHub()
+    world.ctx.servers = machine = Machine(headless.id, fine.id)
+    machine.headless = {headless.id}
+    await reconcile.run(world.ctx)
+    said = [(await world.reasons(one))[-1] for one in (gone, headless, fine)]
+    assert ["are kept for 10 min" in one for one in said] == [True, True, False]
+    assert ["still runs" in one for one in said] == [False, True, False]
+    lost = [(await world.look(one)).server_lost_at for one in (gone, headless, fine)]
+    assert lost == [START, START, None]
+    assert machine.marks == {headless.id, fine.id}, "leases keep what they run"
+
+
+async def test_a_lease_that_ended_meanwhile_is_not_noted_as_lost(world: World) -> None:
+    got = await world.running(await world.reserve())
+    await reservations.cancel(world.ctx, got.id, Actor("ada"))
+    seen = {got.id: reconcile.Seen(None, serves=False, left=False)}
+    noted = await world.ctx.store.run(lambda session: reconcile._note(world.ctx, session, seen))
+    assert noted == []
+    assert (await world.look(got)).server_lost_at is None
+
+
+async def test_a_machine_that_does_not_answer_has_lost_no_server(world: World) -> None:
+    """And keeps nobody else from being looked after."""
+    got = await world.running(await world.reserve())
+    world.ctx.hub = hub = ListingHub(server("grace", OURS))
+    world.ctx.servers = machine = Machine()
+    machine.there = False
+    await reconcile.run(world.ctx)
+    assert (await world.look(got)).server_lost_at is None
+    assert hub.stopped == [("grace", OURS, True)]
+
+
+async def test_the_moments_from_which_a_server_and_its_row_are_nobodys(world: World) -> None:
+    unused, young = reconcile.UNUSED.total_seconds(), reconcile.YOUNG.total_seconds()
+    world.clock.pass_time(seconds=unused)
+    world.ctx.hub = hub = ListingHub(
+        server("a", "own", ready=True, started_s=unused - young),
+        server("b", "own", ready=True, started_s=unused - young + 1),
+        server("c", OURS, ready=True, started_s=unused - young + 1, active_s=-1),
+        server("d", OURS, active_s=0),
+        server("e", OURS, active_s=-1),
+        server("f", OURS, pending="stop", active_s=-1),
+        server("g", OURS, ready=True),
+    )
+    await reconcile.run(world.ctx)
+    assert hub.stopped == [("a", "own", False), ("e", OURS, True), ("g", OURS, True)]
+
+
+async def test_a_hub_that_shows_no_servers_has_forgotten_none(world: World) -> None:
+    got = await world.running(await world.reserve())
+    world.ctx.contact.answered(START)
+
+    class Closed(ListingHub):
+        async def servers(self) -> list[HubServer]:
+            raise HubRefused(403, "the token has too few scopes")
+
+    world.ctx.hub = hub = Closed()
+    world.ctx.servers = machine = Machine(got.id)
+    machine.idle = True
+    await reconcile.run(world.ctx)
+    assert hub.started == []
+    assert world.ctx.contact.since == START, "it has answered"
+
+
+async def test_a_lease_that_ends_while_its_server_is_looked_at_is_not_started_again(
+    world: World,
+) -> None:
+    ends = await world.running(await world.reserve("ada", "t4", gpus=1))
+    known = await world.running(await world.reserve("grace", "t4", gpus=1))
+    forgotten = await world.running(await world.reserve("linus", "t4", gpus=1))
+
+    class Slow(Machine):
+        async def is_idle(self, reservation_id: str, handle: Handle | None) -> bool:
+            if reservation_id == ends.id:
+                await reservations.cancel(world.ctx, ends.id, Actor("ada"))
+            return True
+
+    world.ctx.servers = Slow(ends.id, known.id, forgotten.id)
+    world.ctx.hub = hub = ListingHub(server("grace", known.server_name, ready=True, started_s=0))
+    await reconcile.run(world.ctx)
+    assert hub.started == [forgotten.id]
+
+
+async def test_of_those_who_wait_only_types_with_somebody_unpromised_are_planned(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[list[str]] = []
+    replan = planning.replan
+
+    async def noting(ctx: Context, session: AsyncSession, now: datetime, types: list[str]) -> Any:
+        planned.append(types)
+        return await replan(ctx, session, now, types)
+
+    for user in ("ada", "grace"):
+        await world.reserve(user, "t4-small")
+        await world.reserve(user, "h100", gpus=8)
+    monkeypatch.setattr(planning, "replan", noting)
+    await reconcile.run(world.ctx)
+    assert planned == []
+    async with world.ctx.store.transaction() as session:
+        for row in await session.scalars(
+            select(ReservationRow).where(ReservationRow.gpu_type == "h100")
+        ):
+            row.planned_start = row.planned_nodes = None
+    await reconcile.run(world.ctx)
+    assert planned == [["h100"]]

@@ -228,6 +228,12 @@ async def test_how_a_loop_did_is_written_once_a_minute_or_when_it_changes(
     failed = world.clock.pass_time(seconds=0.5)
     await runner._ended("script", "odd")
     assert await stored() == (failed, False)
+    well = world.clock.pass_time(seconds=1)
+    await runner._ended("script", None)
+    assert await stored() == (well, True)
+    failed = world.clock.pass_time(seconds=1)
+    await runner._ended("script", "odd")
+    assert await stored() == (failed, False)
     again = world.clock.pass_time(seconds=60)
     await runner._ended("script", "odd")
     assert await stored() == (again, False)
@@ -246,3 +252,119 @@ async def test_a_run_that_cannot_be_written_down_is_still_known(
     assert caplog.messages == ["the run of loop expiry could not be recorded"]
     [expiry] = [loop for loop in runner.health() if loop.name == "expiry"]
     assert (expiry.ok, expiry.message) == (False, "StoreUnavailable")
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long loops pause, in seconds; no time passes."""
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        found.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("interval", "pauses"),
+    [
+        (0.01, [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 2.56, 2.56]),
+        # A loop that runs seldom is tried again as soon as one that runs often.
+        (3600.0, [2.0, 4.0, 5.0, 5.0]),
+    ],
+)
+async def test_what_fails_is_tried_again_after_growing_pauses(
+    world: World,
+    only: Callable[..., None],
+    slept: list[float],
+    interval: float,
+    pauses: list[float],
+) -> None:
+    script = Script(*(ValueError("odd") for _ in pauses))
+    only(script, interval=interval)
+    await ended(script, Runner(world.ctx))
+    assert slept == pytest.approx(pauses)
+
+
+async def test_after_a_run_that_worked_the_pauses_begin_anew(
+    world: World, only: Callable[..., None], slept: list[float]
+) -> None:
+    odd = ValueError("odd")
+    script = Script(odd, odd, None, odd)
+    only(script, interval=0.5)
+    await ended(script, Runner(world.ctx))
+    assert slept == [1.0, 2.0, 0.5, 1.0]
+
+
+async def test_a_pause_ends_when_the_next_thing_is_due(world: World) -> None:
+    runner, now = Runner(world.ctx), world.clock.now()
+    loop = Loop(Script().run, lambda _: 60.0)
+    found = [
+        runner._pause(loop, None if seconds is None else now + timedelta(seconds=seconds))
+        for seconds in (None, 90, 60, 10, 0, -10)
+    ]
+    assert found == [60, 60, 60, 10, 0, 0]
+
+
+async def test_a_loop_may_be_late_for_some_of_its_intervals_and_half_a_minute(
+    world: World, only: Callable[..., None]
+) -> None:
+    script = Script()
+    only(script, interval=10)
+    runner = Runner(world.ctx)
+    await runner._ended("script", None)
+    world.clock.pass_time(seconds=70)
+    assert runner.health()[0].ok
+    world.clock.pass_time(seconds=1)
+    assert runner.health()[0].message == "has not run for too long"
+    await runner._ended("script", "odd")
+    world.clock.pass_time(hours=1)
+    assert runner.health()[0].message == "odd", "what failed last says why"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(5, False), (6, True), (-5, False), (-6, True)])
+async def test_a_clock_that_was_moved_a_little_is_not_worth_telling(
+    world: World, caplog: pytest.LogCaptureFixture, seconds: int, told: bool
+) -> None:
+    runner = Runner(world.ctx)
+    world.clock.moved = timedelta(seconds=seconds)
+    for _ in range(2):
+        runner._tell_drift()
+    assert len(caplog.messages) == int(told)
+    assert runner.health()[-1].ok is not told
+    # It is told again when it is moved again, and when it is moved back.
+    caplog.clear()
+    world.clock.moved += timedelta(hours=1)
+    runner._tell_drift()
+    world.clock.moved = timedelta(0)
+    runner._tell_drift()
+    assert [f"{3600 + seconds:+.0f} s" in caplog.messages[0], len(caplog.messages)] == [True, 2]
+
+
+@pytest.mark.parametrize(("seconds", "ok"), [(0, True), (5, True), (6, False)])
+async def test_a_clock_that_was_behind_at_the_start_is_told_as_long_as_the_service_runs(
+    world: World,
+    only: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    seconds: int,
+    ok: bool,
+) -> None:
+    only(Script())
+    runner = Runner(world.ctx)
+    assert runner.health()[-1].ok
+    with caplog.at_level(logging.ERROR):
+        runner.start(behind=timedelta(seconds=seconds))
+    await runner.close()
+    assert [len(caplog.messages) == 0, runner.health()[-1].ok] == [ok, ok]
+
+
+async def test_what_is_due_already_is_not_waited_for_at_all(
+    world: World, only: Callable[..., None], slept: list[float]
+) -> None:
+    script = Script(world.clock.now() - timedelta(seconds=5))
+    only(script, interval=3600, eager=True, rest=3600)
+    await ended(script, Runner(world.ctx))
+    assert slept == [0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -12,7 +13,7 @@ from gpudev_service.actor import Actor
 from gpudev_service.hub import Hub, HubAway, HubRefused
 from gpudev_service.loops import driving, shares
 from gpudev_service.operations import reservations, servers, sharing
-from gpudev_service.store.models import CollaboratorRow
+from gpudev_service.store.models import CollaboratorRow, ReservationRow
 from tests.fixtures.world import START, World
 
 ADA = Actor("ada")
@@ -234,6 +235,19 @@ async def test_what_the_hub_refuses_is_asked_less_and_less_and_the_owner_is_told
     assert await left(world) == 0
 
 
+async def test_the_owner_is_told_of_a_refusal_that_lasts(world: World, hub: SharingHub) -> None:
+    got = await world.running(await world.reserve(hours=4))
+    await invite(world, got)
+    hub.refusing = True
+    told: list[int] = []
+    while hub.asked < 5:
+        await round_of(world)
+        world.clock.pass_time(seconds=1)
+        if [one for one in await world.reasons(got) if one.startswith("The Hub refuses")]:
+            told.append(hub.asked)
+    assert told[0] == 3, "fewer may be a moment's"
+
+
 async def test_an_invitation_of_a_user_who_is_gone_at_the_hub_ends(
     world: World, hub: SharingHub
 ) -> None:
@@ -315,3 +329,103 @@ async def test_only_a_share_that_the_hub_has_lost_is_made_again(
     await round_of(world)
     assert {user for _, _, user in hub.known} == {"grace", "linus", "edsger"}
     assert hub.asked == 4
+
+
+async def test_what_is_written_down_of_a_share_is_what_follows_from_before(
+    world: World, hub: SharingHub
+) -> None:
+    """Another step may have come before: then it is that one's."""
+    got = await shared(world)
+    key = (got.id, "grace")
+
+    async def marked(share: str, before: str) -> str:
+        async with world.ctx.store.transaction() as session:
+            (await session.get_one(CollaboratorRow, key)).share = share
+        await shares._mark(world.ctx, key, before, "making")
+        async with world.ctx.store.reading() as session:
+            return (await session.get_one(CollaboratorRow, key)).share
+
+    assert await marked("no", "no") == "making"
+    assert await marked("yes", "yes") == "making"
+    assert await marked("yes", "no") == "yes"
+    assert await marked("no", "yes") == "no"
+    await shares._mark(world.ctx, (got.id, "nobody"), "no", "making")
+
+
+MAKE, REVOKE, FORGET = shares.Step.MAKE, shares.Step.REVOKE, shares.Step.FORGET
+
+
+@pytest.mark.parametrize(
+    ("state", "handle", "values", "expected"),
+    [
+        # Who may use a server gets a share once the Hub has it.
+        ("queued", False, {}, None),
+        ("preparing", False, {}, None),
+        ("preparing", True, {}, MAKE),
+        ("active", False, {}, MAKE),
+        ("active", True, {"share": "making"}, MAKE),
+        ("active", True, {"share": "yes"}, None),
+        ("active", True, {"role": "view"}, None),
+        # It is taken back when the invitation or the lease is over, or the role sinks.
+        ("active", True, {"role": "view", "share": "yes"}, REVOKE),
+        ("active", True, {"role": "view", "share": "making"}, REVOKE),
+        ("active", True, {"share": "yes", "removed_at": START}, REVOKE),
+        ("active", True, {"share": "yes", "until": START}, REVOKE),
+        ("active", True, {"share": "yes", "until": START + timedelta(seconds=1)}, None),
+        ("active", True, {"share": "yes", "until": START - timedelta(seconds=1)}, REVOKE),
+        ("active", True, {"until": START}, None),
+        ("stopping", True, {"share": "yes"}, REVOKE),
+        ("expired", True, {"share": "making"}, REVOKE),
+        ("stopping", True, {}, None),
+        # One that a server of before had stays until its next start, which needs it again.
+        ("preparing", False, {"share": "yes"}, None),
+        ("preparing", False, {"share": "yes", "role": "view"}, REVOKE),
+        # Who was removed is forgotten when there is no share.
+        ("active", True, {"removed_at": START}, FORGET),
+        ("queued", False, {"removed_at": START}, FORGET),
+        ("cancelled", False, {"removed_at": START, "share": "yes"}, REVOKE),
+    ],
+)
+def test_what_is_to_be_done_next(
+    state: str, handle: bool, values: dict[str, Any], expected: shares.Step | None
+) -> None:
+    row = CollaboratorRow(**{"share": "no", **values})
+    # As a database gives it: no constant of this program.
+    row.role = "".join(list(values.get("role", "use")))
+    reservation = ReservationRow(state=state, server_handle={"kind": "pod"} if handle else None)
+    assert shares.step(row, reservation, START) is expected
+
+
+async def test_with_nothing_to_do_the_loop_waits_for_the_next_end_of_an_invitation(
+    world: World, hub: SharingHub
+) -> None:
+    assert await shares.run(world.ctx) is None
+    got = await shared(world)
+    assert await shares.run(world.ctx) is None
+    until = START + timedelta(minutes=10)
+    await sharing.invite(world.ctx, got.id, "grace", CollaboratorRequest(until=until), ADA)
+    assert await shares.run(world.ctx) == until
+    # While the Hub is away its pause ends first, or the invitation does.
+    hub.away = True
+    await invite(world, got, "linus")
+    await round_of(world)
+    assert await shares.run(world.ctx) == START + timedelta(seconds=1)
+    world.clock.pass_time(minutes=9, seconds=59)
+    await round_of(world)
+    assert await shares.run(world.ctx) == until
+
+
+async def test_a_hub_that_shows_no_shares_has_lost_none(
+    world: World, hub: SharingHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = await shared(world)
+
+    async def refuse(owner: str, name: str) -> frozenset[str]:
+        raise HubRefused(403, "Missing scopes")
+
+    monkeypatch.setattr(hub, "shares", refuse)
+    asked = hub.asked
+    await shares.compare(world.ctx)
+    await round_of(world)
+    assert hub.asked == asked
+    assert hub.known == {("ada", got.id, "grace")}

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from gpudev_service.actor import Actor
 from gpudev_service.loops import warnings
+from gpudev_service.operations import extension, reservations
 from gpudev_service.settings import Times
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ReservationRow
@@ -33,6 +35,7 @@ MINUTES = (30, 15, 5)
         (20, 20, [], None),  # never longer than 30 minutes: no warning at the start
         (20, 15, [], 15),
         (60, 0, [], None),
+        (60, -1, [], None),
     ],
 )
 def test_due(length: int, left: int, given: list[int], expected: int | None) -> None:
@@ -43,12 +46,15 @@ def test_due(length: int, left: int, given: list[int], expected: int | None) -> 
     assert warnings.due(row, MINUTES, now)[0] == expected
 
 
+def test_warnings_that_were_slept_through_count_as_given_and_those_that_do_not_fit_do_not() -> None:
+    row = ReservationRow(starts_at=START, expires_at=START + timedelta(minutes=20), warned=[])
+    assert warnings.due(row, MINUTES, START + timedelta(minutes=16)) == (5, [5, 15])
+    assert warnings.due(row, MINUTES, START + timedelta(minutes=5)) == (15, [15])
+
+
 async def test_a_warning_stands_in_the_history_once_and_again_after_an_extension(
     world: World,
 ) -> None:
-    from gpudev_service.actor import Actor
-    from gpudev_service.operations import extension
-
     got = await world.running(await world.reserve(hours=1))
     world.clock.pass_time(minutes=46)
     await warnings.run(world.ctx)
@@ -131,3 +137,52 @@ async def test_the_next_look_is_at_the_next_warning_of_anybody(world: World) -> 
     assert await warnings.run(world.ctx) == START + timedelta(hours=4, minutes=30)
     said = [reason for reason in await world.reasons(soon) if "ends in" in reason]
     assert len(said) == 2
+
+
+async def test_a_warning_that_was_given_meanwhile_is_not_given_again(world: World) -> None:
+    """Between the look for those who are due and the turn to write, the lease may be extended, end,
+    or be warned of."""
+    warned = await world.running(await world.reserve("ada", "t4", gpus=1))
+    over = await world.running(await world.reserve("grace", "t4", gpus=1))
+    world.clock.pass_time(minutes=46)
+    await warnings.run(world.ctx)
+    await reservations.cancel(world.ctx, over.id, Actor("grace"))
+    world.clock.pass_time(minutes=10)
+    chosen = [warned.id, over.id]
+    entries = await world.ctx.store.run(lambda s: warnings._warn(world.ctx, s, chosen))
+    assert [(entry.reservation_id, entry.data["minutes"]) for entry in entries] == [(warned.id, 5)]
+    assert await world.ctx.store.run(lambda s: warnings._warn(world.ctx, s, chosen)) == []
+
+
+async def test_a_warning_comes_at_its_very_moment(world: World) -> None:
+    """The loop is awake then, and looks at the next one only when it has passed."""
+    got = await world.running(await world.reserve(hours=1))
+    for minutes, left, following in ((30, 30, 45), (15, 15, 55), (10, 5, None)):
+        world.clock.pass_time(minutes=minutes)
+        due = None if following is None else START + timedelta(minutes=following)
+        assert await warnings.run(world.ctx) == due
+        said = [reason for reason in await world.reasons(got) if "ends in" in reason]
+        assert said[-1].startswith(f"Your lease on 1 x t4-small ends in {left} min.")
+    assert len(said) == 3
+
+
+def test_who_has_no_lease_is_not_warned() -> None:
+    now = START + timedelta(hours=1)
+    for starts_at, expires_at in ((None, None), (START, None), (None, now + timedelta(minutes=1))):
+        row = ReservationRow(starts_at=starts_at, expires_at=expires_at, warned=[30])
+        assert warnings.due(row, MINUTES, now) == (None, [30])
+
+
+async def test_only_of_servers_that_run_the_end_is_waited_for(world: World) -> None:
+    """Whoever ends, or has not begun, is not warned; neither is its moment."""
+    near = await world.reserve("ada", "t4", gpus=1, hours=0.4)
+    far = await world.reserve("grace", "t4", gpus=1, hours=5)
+    assert await warnings.run(world.ctx) is None
+    await world.running(near)
+    assert await warnings.run(world.ctx) == START + timedelta(minutes=9)
+    await reservations.cancel(world.ctx, near.id, Actor("ada"))
+    assert await warnings.run(world.ctx) is None
+    await world.running(far)
+    assert await warnings.run(world.ctx) == START + timedelta(hours=4, minutes=30)
+    await reservations.cancel(world.ctx, far.id, Actor("grace"))
+    assert await warnings.run(world.ctx) is None

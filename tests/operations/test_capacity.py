@@ -1,6 +1,7 @@
 """What is there, what is free when, who holds what; drains and maintenance."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
 from gpudev_service.operations import capacity, reservations
-from tests.fixtures.world import START, World
+from gpudev_service.settings import NodeSpec
+from gpudev_service.store.engine import Store
+from tests.fixtures.world import NODES, START, World, make_world
 
 ADMIN = Actor("root-admin", admin=True)
 
@@ -96,3 +99,110 @@ async def test_the_cluster_names_only_what_a_viewer_may_see(world: World) -> Non
         (1, None, None, False),
         (2, queued.id, "ada", True),
     ]
+
+
+async def test_the_cluster_shows_what_is_held_and_what_is_free(world: World) -> None:
+    mine = await world.reserve("ada", "t4", gpus=3, hours=2)
+    share = await world.reserve("grace", "cpu-x86", hours=5)
+    await world.reserve("grace", "t4", gpus=2, hours=1)
+    await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
+    shown = await capacity.cluster(world.ctx, "ada", lambda owner: owner.user == "ada")
+    nodes = {node.name: node for node in shown.nodes}
+    assert list(nodes) == ["h100-1", "t4-1", "t4-2", "small-1", "cpu-1"]
+    assert {name: (node.units, node.free) for name, node in nodes.items()} == {
+        "h100-1": (8, 8),
+        "t4-1": (4, 1),
+        "t4-2": (4, 0),
+        "small-1": (1, 1),
+        "cpu-1": (2, 1),
+    }
+    assert [name for name, node in nodes.items() if node.shares] == ["cpu-1"]
+    assert [name for name, node in nodes.items() if node.drained] == ["t4-2"]
+    assert (nodes["t4-2"].reason, nodes["t4-1"].reason) == ("cooling", None)
+    assert [(use.unit, use.user, use.mine) for use in nodes["t4-1"].held] == [
+        (number, "ada", True) for number in range(3)
+    ]
+    assert {use.until for use in nodes["t4-1"].held} == {mine.expires_at}
+    [other] = nodes["cpu-1"].held
+    assert (other.reservation, other.user, other.mine) == (None, None, False)
+    assert other.until == share.expires_at
+    theirs = await capacity.cluster(world.ctx, "grace", lambda _: True)
+    mine_ = [(use.user, use.mine) for node in theirs.nodes for use in node.held]
+    assert set(mine_) == {("ada", False), ("grace", True)}
+    assert (shown.at, shown.fresh, shown.trouble, shown.simulated) == (START, True, None, True)
+
+
+async def test_each_type_has_a_queue_of_its_own(world: World) -> None:
+    for gpu_type in ("t4-small", "h100", "cpu-x86"):
+        for user in ("ada", "grace", "linus"):
+            await world.reserve(user, gpu_type, gpus=8 if gpu_type == "h100" else None, hours=1)
+    shown = await capacity.cluster(world.ctx, "ada", lambda _: True)
+    assert [(one.gpu_type, one.position, one.user) for one in shown.queue] == [
+        ("cpu-x86", 1, "linus"),
+        ("h100", 1, "grace"),
+        ("h100", 2, "linus"),
+        ("t4-small", 1, "grace"),
+        ("t4-small", 2, "linus"),
+    ]
+    promised = [one.promised_start for one in shown.queue]
+    turnover = world.ctx.settings.times.turnover_span
+    first, second = (START + count * (timedelta(hours=1) + turnover) for count in (1, 2))
+    assert promised == [first, first, second, first, second]
+    lengths = {
+        one.gpu_type: one.queue_length for one in await capacity.availability(world.ctx, 1, ())
+    }
+    assert lengths == {"h100": 2, "t4": 0, "t4-small": 2, "cpu-x86": 1}
+
+
+async def test_what_a_drained_node_still_runs_is_neither_free_nor_drained(world: World) -> None:
+    await world.reserve("ada", "t4", gpus=3, hours=2)
+    await world.reserve("grace", "t4", gpus=2, hours=2)
+    await capacity.drain(world.ctx, "t4-1", "cooling", ADMIN)
+    every = {one.gpu_type: one for one in await capacity.availability(world.ctx, 1, ())}
+    assert list(every) == ["h100", "t4", "t4-small", "cpu-x86"]
+    found = {name: (one.total, one.free, one.drained) for name, one in every.items()}
+    assert found == {
+        "h100": (8, 8, 0),
+        "t4": (8, 2, 1),
+        "t4-small": (1, 1, 0),
+        "cpu-x86": (2, 2, 0),
+    }
+    await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
+    [t4] = await capacity.availability(world.ctx, 1, (), "t4")
+    assert (t4.total, t4.free, t4.drained) == (8, 0, 3)
+    reasons = {one.reason for one in t4.earliest}
+    assert reasons == {"the nodes that could hold it are out of service"}
+
+
+async def test_each_node_is_drained_by_its_own_name(world: World) -> None:
+    for spec in world.ctx.fleet.nodes():
+        drained = await capacity.drain(world.ctx, spec.name, "cooling", ADMIN)
+        assert (drained.name, drained.gpu_type) == (spec.name, spec.gpu_type)
+        back = await capacity.undrain(world.ctx, spec.name, ADMIN)
+        assert (back.name, back.drained) == (spec.name, False)
+
+
+async def test_only_types_whose_nodes_are_simulated_are_called_so(
+    store: Store, tmp_path: Path
+) -> None:
+    real = NodeSpec(name="real", gpu_type="t4", gpu_ids=("a", "b", "c", "d"))
+    nodes = (*(node for node in NODES if node.gpu_type != "t4"), real)
+    world = make_world(store, tmp_path, nodes=nodes)
+    types = {kind.name: kind.simulated for kind in await capacity.gpu_types(world.ctx, ())}
+    assert types == {"h100": True, "t4": False, "t4-small": True, "cpu-x86": True}
+    [t4] = await capacity.availability(world.ctx, 1, (), "t4")
+    assert not t4.simulated
+
+
+async def test_a_type_shows_the_shortest_of_its_own_limits(world: World) -> None:
+    policy = world.ctx.settings.policy.model_copy(update={"default_hours": 12})
+    world.ctx.settings = world.ctx.settings.model_copy(update={"policy": policy})
+    types = {kind.name: kind for kind in await capacity.gpu_types(world.ctx, ())}
+    assert {name: (kind.max_hours, kind.default_hours) for name, kind in types.items()} == {
+        "h100": (24, 12),
+        "t4": (24, 12),
+        "t4-small": (24, 12),
+        "cpu-x86": (720, 12),
+    }
+    assert {kind.added_within_minutes for kind in types.values()} == {None}
+    assert types["t4"].label == "t4"

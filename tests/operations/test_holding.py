@@ -14,7 +14,7 @@ from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import driving
 from gpudev_service.operations import capacity, extension, placing, reservations
-from gpudev_service.operations.holding import Unit, located
+from gpudev_service.operations.holding import Unit, gpu_types, located
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import PlacementRow
@@ -113,6 +113,25 @@ async def test_a_lease_on_a_node_of_another_type_is_extended_as_far_as_its_queue
         await extension.extend(after.ctx, lease.id, Actor("ada"), 1)
 
 
+async def test_a_lease_on_nodes_of_two_types_is_told_whose_promise_is_in_its_way(
+    store: Store, tmp_path: Path
+) -> None:
+    """Nobody waits for the second type: what that one says does not hide the reason."""
+    before = make_world(store, tmp_path)
+    lease = await before.running(await before.reserve("ada", "t4", gpus=8, hours=2))
+    nodes = tuple(
+        n.model_copy(update={"gpu_type": "h100"}) if n.name == "t4-1" else n
+        for n in NODES
+        if n.name != "h100-1"
+    )
+    after = make_world(store, tmp_path, nodes=nodes)
+    waiting = await after.reserve("grace", "h100", gpus=8, hours=1)
+    assert waiting.promised_start == START + timedelta(hours=2) + TURNOVER
+    offer = await extension.offer(after.ctx, lease.id)
+    assert offer.possible_hours == 0
+    assert (offer.limited_by or "").startswith("Somebody who waits has been promised 8 x h100")
+
+
 async def test_an_end_is_planned_for_the_type_that_has_the_node_now(
     store: Store, tmp_path: Path
 ) -> None:
@@ -159,6 +178,7 @@ def part(name: str, gpu_type: str, host: str = "n1") -> NodeSpec:
         ([part("n1", "gpu")], {"n1": 2}),
         # A second type has come to the machine, or has left it.
         ([part("n1.gpu", "gpu"), part("n1.mig", "mig")], {"n1.gpu": 2}),
+        ([part("n1.gpu", "gpu"), part("n1.cpu", "cpu")], {"n1.gpu": 2}),
         ([part("n1.mig", "mig"), part("n1.cpu", "cpu")], {}),
         # The same GPUs are another type's.
         ([part("n1", "big")], {"n1": 2}),
@@ -173,6 +193,28 @@ def test_parts_of_a_machine_are_told_by_what_they_give(
     units = [Unit("lease", "n1", number, "gpu", "") for number in (1, 2)]
     found = located(now, types, units)
     assert {name: len(found.taken(name)) for name in found.numbers if found.taken(name)} == held
+
+
+@pytest.mark.parametrize(("now", "moved"), [("h100", True), ("t4", False), ("t4-small", True)])
+def test_a_lease_on_a_node_of_another_type_is_noted_as_moved(now: str, moved: bool) -> None:
+    node = NodeSpec(name="n1", gpu_type=now, simulated=True)
+    found = located([node], TYPES, [Unit("lease", "n1", 0, "t4", "")])
+    assert found.taken("n1") == {0}
+    assert found.moved == ({"n1"} if moved else set())
+
+
+def test_a_lease_with_the_devices_that_it_had_is_not_noted_as_moved() -> None:
+    """For one that is, the plan of its type is made anew each time."""
+    units = [Unit("lease", "ws1", number, "t4", DEVICES[number]) for number in range(4)]
+    found = located([OLD], TYPES, units)
+    assert found.numbers == {"ws1": {"lease": {0, 1, 2, 3}}}
+    assert found.moved == set()
+    other = OLD.model_copy(update={"gpu_ids": (*DEVICES[:3], "GPU-new")})
+    assert located([other], TYPES, units[:3]).moved == set()
+    found = located([other], TYPES, units[3:])
+    assert (found.taken("ws1"), found.moved) == ({3}, {"ws1"})
+    fewer = OLD.model_copy(update={"gpu_ids": DEVICES[:3]})
+    assert located([fewer], TYPES, units[3:]).moved == {"ws1"}
 
 
 def test_what_was_a_part_is_the_machine() -> None:
@@ -208,6 +250,31 @@ async def test_a_lease_that_is_placed_again_keeps_its_extension(
     assert got.state is State.PREPARING
     assert got.starts_at is not None
     assert got.expires_at == got.starts_at + timedelta(hours=3)
+
+
+async def test_a_lease_that_is_placed_again_takes_nothing_from_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [await world.reserve(f"user-{at}", "h100", gpus=1) for at in range(4)]
+    lease = await world.reserve("ada", "t4", gpus=4, hours=1)
+
+    async def refuses(needed: dict[str, int]) -> dict[str, str]:
+        return dict.fromkeys(needed, "It has left the cluster.")
+
+    monkeypatch.setattr(world.ctx.fleet, "refusals", refuses)
+    with pytest.raises(Refusal, match="cannot take it any more"):
+        await placing.startable(world.ctx, await world.look(lease))
+    for other in others:
+        assert [place.node for place in (await world.look(other)).placement] == ["h100-1"]
+    [h100] = await capacity.availability(world.ctx, 1, (), "h100")
+    assert h100.free == 4
+
+
+async def test_a_lease_holds_something_of_its_own_type_alone(world: World) -> None:
+    made = [await world.reserve("ada", name) for name in ("t4", "h100", "t4-small", "cpu-x86")]
+    async with world.ctx.store.reading() as session:
+        found = [await gpu_types(world.ctx, session, one.id) for one in made]
+    assert found == [{one.gpu_type} for one in made]
 
 
 async def test_what_an_earlier_start_has_left_ends_before_its_gpus_are_others(

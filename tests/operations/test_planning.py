@@ -10,9 +10,9 @@ from gpudev_client.models import Reservation, ReservationRequest
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
-from gpudev_service.loops import fleet, reconcile
+from gpudev_service.loops import expiry, fleet, reconcile, starts
 from gpudev_service.operations import capacity, extension, facts, reservations
-from gpudev_service.settings import Policy
+from gpudev_service.settings import Policy, PolicyRule
 from gpudev_service.store.engine import Store
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.statements import statements
@@ -20,6 +20,7 @@ from tests.fixtures.world import NODES, START, World, make_world
 from tests.simulation.remembered import differences
 
 ADMIN = Actor("root-admin", admin=True)
+HOUR = timedelta(hours=1)
 
 
 async def promises(world: World, key: str) -> list[str]:
@@ -190,7 +191,7 @@ async def test_questions_are_put_to_the_plan_that_is_kept(world: World) -> None:
     with pytest.raises(Refusal, match="No extension is possible now"):
         await extension.extend(world.ctx, lease.id, Actor("ada"), 1)
     assert kept["t4-small"] is known
-    world.clock.pass_time(minutes=4)
+    world.clock.pass_time(minutes=5)
     plan = await reservations.preview(world.ctx, Actor("linus"), asked, ())
     assert plan.starts_at == START + timedelta(hours=3, seconds=30)
     assert kept["t4-small"] is known
@@ -263,3 +264,149 @@ async def test_however_many_come_together_their_promises_are_one_statement(world
     for one in made:
         cancelled = await reservations.cancel(world.ctx, one.id, Actor(one.user))
         assert cancelled.state is State.CANCELLED
+
+
+async def test_a_clock_that_is_set_back_keeps_nobody_from_reserving(world: World) -> None:
+    """What is kept of the plan knows no time before its own: it is made anew."""
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    world.clock.pass_time(minutes=2)
+    await world.reserve("grace", "t4", gpus=4, hours=1)
+    known = world.ctx.store.memory.kept["t4"]
+    world.clock.pass_time(minutes=-1)
+    asked = ReservationRequest(gpu_type="t4", gpus=4, hours=1)
+    plan = await reservations.preview(world.ctx, Actor("linus"), asked, ())
+    got = await world.reserve("linus", "t4", gpus=4, hours=1)
+    assert got.promised_start == plan.starts_at == START + timedelta(hours=1, seconds=15)
+    assert world.ctx.store.memory.kept["t4"] is not known
+
+
+async def test_a_booking_that_lost_its_time_comes_after_a_higher_priority(
+    store: Store, tmp_path: Path
+) -> None:
+    """It waits like everybody else then; as long as it had its time nothing was before it."""
+    policy = Policy(groups={"urgent": PolicyRule(priority=5)})
+    world = make_world(store, tmp_path, policy=policy)
+    await world.reserve("ada", "t4", gpus=4, hours=4)
+    await world.reserve("ken", "t4", gpus=4, hours=1)
+    at = START + timedelta(hours=2)
+    booked = await world.reserve("grace", "t4", gpus=4, hours=1, starts_at=at)
+    urgent = await world.reserve("linus", "t4", gpus=4, hours=3, groups=("urgent",))
+    known = world.ctx.store.memory.kept["t4"]
+
+    async def promised() -> list[timedelta]:
+        assert (await differences(world.ctx))[1] == [], "as if it were made anew from the rows"
+        assert world.ctx.store.memory.kept["t4"] is known
+        starts = [(await world.look(one)).promised_start for one in (booked, urgent)]
+        return [start - START for start in starts if start is not None]
+
+    assert await promised() == [timedelta(hours=2), timedelta(hours=3, seconds=15)]
+    await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
+    assert await promised() == [
+        timedelta(hours=4, seconds=15),
+        timedelta(hours=5, seconds=30),
+    ]
+    await capacity.undrain(world.ctx, "t4-2", ADMIN)
+    later = [timedelta(hours=4, seconds=15), timedelta(hours=1, seconds=15)]
+    assert await promised() == later
+    await reservations.cancel(world.ctx, urgent.id, Actor("linus"))
+    assert (await world.look(booked)).promised_start == at
+    # It is a booking again, and what comes then goes round it.
+    urgent = await world.reserve("linus", "t4", gpus=4, hours=3, groups=("urgent",))
+    assert await promised() == [timedelta(hours=2), timedelta(hours=3, seconds=15)]
+
+
+async def test_an_end_that_was_moved_by_hand_moves_who_waits_for_it(world: World) -> None:
+    """No extension does that: it would be refused."""
+    lease = await world.running(await world.reserve("ada", hours=1))
+    waiting = await world.reserve("grace", hours=1)
+    known = world.ctx.store.memory.kept["t4-small"]
+    async with world.ctx.store.transaction() as session:
+        row = await session.get_one(ReservationRow, lease.id)
+        row.expires_at = START + timedelta(hours=3)
+    behind = await world.reserve("linus", hours=1)
+    assert (await world.look(waiting)).promised_start == START + timedelta(hours=3, seconds=15)
+    assert behind.promised_start == START + timedelta(hours=4, seconds=30)
+    assert await promises(world, waiting.id) == [
+        "The promised start had to move: GPUs are held longer than they should be, or were lost."
+    ]
+    assert world.ctx.store.memory.kept["t4-small"] is known
+
+
+async def test_a_booking_that_was_cancelled_before_its_time_keeps_nobody_from_being_planned_quickly(
+    world: World,
+) -> None:
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    soon, later = START + timedelta(minutes=2), START + timedelta(minutes=4)
+    cancelled = await world.reserve("grace", "t4", gpus=4, hours=1, starts_at=soon)
+    booked = await world.reserve("grace", "t4", gpus=4, hours=1, starts_at=later + HOUR)
+    kept = world.ctx.store.memory.kept
+    known = kept["t4"]
+    await reservations.cancel(world.ctx, cancelled.id, Actor("grace"))
+    world.clock.pass_time(minutes=2)
+    await world.reserve("linus", "t4", gpus=4, hours=0.5)
+    assert kept["t4"] is known
+    assert known.booking_ms == facts.to_ms(later + HOUR)
+    at = START + timedelta(minutes=3)
+    missed = await world.reserve("grace", "h100", gpus=8, hours=1, starts_at=at)
+    other = kept["h100"]
+    await reservations.cancel(world.ctx, missed.id, Actor("grace"))
+    world.clock.pass_time(minutes=2)
+    await world.reserve("ken", "h100", gpus=4, hours=0.5)
+    assert kept["h100"] is other, "its time has passed since"
+    await reservations.cancel(world.ctx, booked.id, Actor("grace"))
+    await world.reserve("ken", "t4", gpus=4, hours=0.5)
+    assert kept["t4"] is known
+    assert (await differences(world.ctx))[1] == []
+
+
+async def test_an_event_of_one_type_plans_no_other(world: World) -> None:
+    await world.reserve("ada", "t4", gpus=4, hours=1)
+    assert set(world.ctx.store.memory.kept) == {"t4"}
+    await world.reserve("ada", "h100", gpus=8, hours=1)
+    known = dict(world.ctx.store.memory.kept)
+    assert set(known) == {"t4", "h100"}
+    await capacity.drain(world.ctx, "small-1", "cooling", ADMIN)
+    assert {name: world.ctx.store.memory.kept[name] for name in known} == known
+    assert set(world.ctx.store.memory.kept) == {*known, "t4-small"}
+
+
+async def test_a_booking_whose_time_has_come_and_that_cannot_begin_waits_like_everybody_else(
+    store: Store, tmp_path: Path
+) -> None:
+    """The lease before it has ended, and its server has not."""
+    world = make_world(store, tmp_path, policy=Policy(min_hours=0.01))
+    ends = await world.running(await world.reserve("ada", hours=1 / 30))
+    assert ends.expires_at is not None
+    at = ends.expires_at + world.ctx.settings.times.turnover_span
+    booked = await world.reserve("grace", hours=1, starts_at=at)
+    assert booked.promised_start == at
+    world.clock.pass_time(minutes=2)
+    await expiry.run(world.ctx)
+    world.clock.pass_time(seconds=15)
+    await starts.run(world.ctx)
+    moved = (await world.look(booked)).promised_start
+    assert moved is not None
+    assert moved > at
+    assert (await differences(world.ctx))[1] == [], "as if it were made anew from the rows"
+    behind = await world.reserve("linus", hours=1)
+    assert behind.promised_start == moved + HOUR + world.ctx.settings.times.turnover_span
+
+
+async def test_what_was_changed_and_changed_back_keeps_nobody_from_being_planned_quickly(
+    world: World,
+) -> None:
+    lease = await world.running(await world.reserve("ada", hours=1))
+    waiting = await world.reserve("grace", hours=1)
+    known = world.ctx.store.memory.kept["t4-small"]
+    for by in (1, -1):
+        async with world.ctx.store.transaction() as session:
+            row = await session.get_one(ReservationRow, lease.id)
+            assert row.expires_at is not None
+            row.expires_at += by * HOUR
+            (await session.get_one(ReservationRow, waiting.id)).priority += by
+    assert world.ctx.store.memory.stale["t4-small"] == {lease.id, waiting.id}
+    behind = await world.reserve("linus", hours=1)
+    assert behind.promised_start == START + 2 * HOUR + timedelta(seconds=30)
+    assert (await world.look(waiting)).promised_start == waiting.promised_start
+    assert world.ctx.store.memory.kept["t4-small"] is known
+    assert (await differences(world.ctx))[1] == []

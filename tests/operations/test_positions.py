@@ -10,9 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.states import WAITING
-from gpudev_service.operations import planning, positions
+from gpudev_service.actor import Actor
+from gpudev_service.operations import capacity, planning, positions, reservations
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import World
+
+ADMIN = Actor("root-admin", admin=True)
 
 
 async def queue(world: World, seed: int) -> list[str]:
@@ -69,3 +72,25 @@ async def test_what_a_transaction_has_changed_since_its_plan_counts(world: World
 
     place, waiting = await world.ctx.store.run(work)
     assert place == waiting, "the last"
+
+
+async def test_each_type_is_counted_by_itself(world: World) -> None:
+    """Whatever they are called; and nobody is counted who waits no more or has no promise."""
+    made = []
+    for gpu_type, gpus in (("h100", 8), ("t4", 8), ("t4-small", 1)):
+        world.clock.pass_time(seconds=1)
+        await world.running(await world.reserve("ada", gpu_type, gpus=gpus, hours=1))
+        gone = await world.reserve("linus", gpu_type, gpus=gpus, hours=1)
+        for _ in range(2):
+            world.clock.pass_time(seconds=1)
+            made.append(await world.reserve("grace", gpu_type, gpus=gpus, hours=1))
+        await reservations.cancel(world.ctx, gone.id, Actor("linus"))
+    assert [(await world.look(one)).position for one in made] == [1, 2] * 3
+    keys = [one.id for one in made]
+    async with world.ctx.store.reading() as session:
+        row = ReservationRow
+        rows = list(await session.scalars(select(row).where(row.id.in_(keys))))
+        found = await positions.positions(world.ctx, session, rows)
+    assert [found[key] for key in keys] == [1, 2] * 3
+    await capacity.drain(world.ctx, "small-1", "cooling", ADMIN)
+    assert [(await world.look(one)).position for one in made] == [1, 2] * 2 + [None] * 2

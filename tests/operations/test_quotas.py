@@ -10,10 +10,10 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import fleet
-from gpudev_service.operations import capacity, extension, kept, reservations
+from gpudev_service.operations import capacity, extension, kept, limited, reservations
 from gpudev_service.settings import Policy, PolicyRule
 from gpudev_service.store.engine import Store
-from tests.fixtures.world import START, World, make_world
+from tests.fixtures.world import START, TYPES, World, make_world
 
 TURNOVER = timedelta(seconds=15)
 POLICY = Policy(
@@ -109,6 +109,18 @@ async def test_the_groups_of_the_newest_request_tell_the_limit(world: World) -> 
     assert await world.states(second, third) == [State.PREPARING, State.PREPARING]
 
 
+async def test_a_lower_limit_in_the_newest_group_holds_for_who_waits_already(world: World) -> None:
+    first = await world.reserve("ada", "t4", gpus=4, hours=5, groups=("staff",))
+    other = await world.reserve("grace", "t4", gpus=4, hours=1)
+    waits = await world.reserve("ada", "t4", gpus=4, hours=1, groups=("staff",))
+    assert first.expires_at is not None
+    assert other.expires_at is not None
+    assert waits.promised_start == other.expires_at + TURNOVER
+    world.clock.pass_time(minutes=1)
+    await world.reserve("ada", "t4", gpus=1, hours=1, groups=("class",))
+    assert (await world.look(waits)).promised_start == first.expires_at + TURNOVER
+
+
 async def test_who_gets_a_limit_is_counted_with_what_they_have(world: World) -> None:
     """What is kept of the plan did not count it."""
     first = await world.reserve("ada", "t4", gpus=3, hours=1)
@@ -160,6 +172,54 @@ async def test_who_waits_for_it_is_told_so(world: World) -> None:
     await reservations.cancel(world.ctx, first.id, Actor("ada"))
     await world.sweep()
     assert (await world.look(second)).limited_by is None
+
+
+async def test_all_that_ones_leases_hold_of_a_type_counts(world: World) -> None:
+    """On however many nodes; what else is held, and by whom else, does not."""
+    both = await world.reserve("ada", "t4", gpus=8, hours=1, groups=("staff",))
+    one = await world.reserve("ada", "h100", gpus=1, hours=1, groups=("staff",))
+    two = await world.reserve("ada", "h100", gpus=2, hours=1, groups=("staff",))
+    await world.reserve("grace", "h100", gpus=1, hours=1, groups=("class",))
+    assert await world.states(both, one, two) == [State.PREPARING] * 3
+    fits = await world.reserve("ada", "h100", gpus=4, hours=1, groups=("staff",))
+    waits = await world.reserve("ada", "h100", gpus=2, hours=1, groups=("staff",))
+    more = await world.reserve("ada", "t4", gpus=1, hours=1, groups=("staff",))
+    assert fits.state is State.PREPARING
+    said = "You may have 8 {} at once and your leases hold {}: this one waits until they leave "
+    assert [
+        (r.limited_by or "").startswith(said.format(*of))
+        for r, of in (
+            (waits, ("h100", 7)),
+            (more, ("t4", 8)),
+        )
+    ] == [True, True]
+    # Who waits for GPUs that others have is not told of limits that would leave room.
+    third = await world.reserve("grace", "h100", gpus=3, hours=1, groups=("class",))
+    assert (third.state, third.limited_by) == (State.QUEUED, None)
+    other = await world.reserve("linus", "t4", gpus=1, hours=1, groups=("class",))
+    assert (other.state, other.limited_by) == (State.QUEUED, None)
+
+
+def test_where_no_number_is_allowed_none_is_recommended() -> None:
+    said = limited._too_many(TYPES["t4"], 4, 0)
+    assert said == (
+        "This cannot start: you may have 0 t4 at once now, and it asks for 4. Cancel it, or ask an "
+        "operator to raise the limit."
+    )
+    assert "ask for 1 at most" in limited._too_many(TYPES["t4"], 4, 1)
+
+
+async def test_a_booking_that_is_more_than_a_lowered_limit_is_told_so(
+    store: Store, tmp_path: Path
+) -> None:
+    before = make_world(store, tmp_path, policy=POLICY)
+    at = START + timedelta(hours=3)
+    booked = await before.reserve("ada", "t4", gpus=4, hours=1, starts_at=at, groups=("staff",))
+    small = await before.reserve("ada", "t4", gpus=3, hours=1, starts_at=at, groups=("staff",))
+    after = _lowered(store, tmp_path)
+    await fleet.run(after.ctx)
+    assert ((await after.look(booked)).limited_by or "").startswith("This cannot start")
+    assert (await after.look(small)).limited_by is None
 
 
 async def test_a_booking_is_not_told_what_is_held_before_it(world: World) -> None:

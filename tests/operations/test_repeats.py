@@ -3,12 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import Milestone, ServerReport
 from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
-from gpudev_service.operations import extension, servers
+from gpudev_service.loops import warnings
+from gpudev_service.operations import extension, notices, reservations, servers
+from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import World
 
 SPAWNER = Actor("gpudev-spawner")
@@ -140,3 +143,105 @@ async def test_less_than_a_minute_is_not_offered(world: World) -> None:
     start = first.expires_at + turnover + timedelta(seconds=50)
     await world.reserve("grace", hours=1, starts_at=start)
     assert (await extension.offer(world.ctx, first.id)).possible_hours == 0
+
+
+async def test_what_happens_again_after_something_else_is_told_again(world: World) -> None:
+    got = await world.running(await world.reserve())
+    for message in ("The worker is lost.", "The worker is back.", "The worker is lost."):
+        said = ServerReport(status="note", message=message)
+        await servers.report(world.ctx, got.id, SPAWNER, said)
+    assert (await world.reasons(got))[-3:] == [
+        "The worker is lost.",
+        "The worker is back.",
+        "The worker is lost.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "state", "reason"),
+    [
+        ("failed", False, State.STOPPING, "The server did not start."),
+        ("failed", True, State.ACTIVE, "The server did not start again."),
+        ("stopped", False, State.STOPPING, "Given back by its owner."),
+        ("left", True, State.STOPPING, "Given back by its owner."),
+    ],
+)
+async def test_a_report_without_words_gets_some(
+    world: World, status: str, running: bool, state: State, reason: str
+) -> None:
+    got = await world.reserve()
+    if running:
+        await world.running(got)
+    said = ServerReport.model_validate({"status": status})
+    assert (await servers.report(world.ctx, got.id, SPAWNER, said)).state is state
+    assert (await world.reasons(got))[-1] == reason
+    # What comes after the end has begun says nothing more of it.
+    told = await world.reasons(got)
+    if state is State.STOPPING:
+        for late in ("note", "failed", "running", "stopped"):
+            said = ServerReport.model_validate({"status": late, "message": "too late"})
+            await servers.report(world.ctx, got.id, SPAWNER, said)
+        assert await world.reasons(got) == told
+
+
+async def test_the_steps_of_a_second_start_are_kept_too_and_none_of_a_server_that_runs(
+    world: World,
+) -> None:
+    got = await world.running(await world.reserve())
+
+    async def told(status: str, seconds: int) -> list[str]:
+        steps = [
+            Milestone(step=step, at=world.clock.now() + timedelta(seconds=after))
+            for step, after in (("begin", 0), ("lab", seconds))
+        ]
+        said = ServerReport.model_validate({"status": status, "milestones": steps})
+        await servers.report(world.ctx, got.id, SPAWNER, said)
+        return [one for one in await world.reasons(got) if one.startswith("The start took")]
+
+    assert await told("running", 5) == []
+
+    async def lost(session: AsyncSession) -> None:
+        (await session.get_one(ReservationRow, got.id)).server_lost_at = world.clock.now()
+
+    await world.ctx.store.run(lost)
+    again = await told("starting", 7)
+    assert [one.partition(":")[0] for one in again] == ["The start took 7 s"]
+    assert await told("running", 7) == again
+    assert (await world.look(got)).server_lost_at is None
+    assert (await world.reasons(got))[-1] == "The server runs again."
+    assert await told("running", 9) == again
+
+
+async def test_a_note_is_compared_with_the_last_of_its_own_kind_and_reservation(
+    world: World,
+) -> None:
+    leases = [
+        await world.running(await world.reserve(user, "t4", gpus=1, hours=1))
+        for user in ("ada", "grace", "linus", "ken")
+    ]
+    said = ServerReport(status="note", message="The worker is lost.")
+
+    async def told() -> list[int]:
+        for lease in leases:
+            await servers.report(world.ctx, lease.id, SPAWNER, said)
+        return [(await world.reasons(lease)).count("The worker is lost.") for lease in leases]
+
+    assert await told() == [1] * 4
+    await extension.extend(world.ctx, leases[0].id, Actor("ada"), 1)
+    world.clock.pass_time(minutes=46)
+    await warnings.run(world.ctx)
+    assert await told() == [1] * 4
+
+
+@pytest.mark.parametrize("status", ["failed", "note"])
+async def test_a_failed_start_is_told_otherwise_than_what_happens_to_a_server(
+    world: World, status: str
+) -> None:
+    got = await world.running(await world.reserve())
+    said = ServerReport.model_validate({"status": status, "message": "No room on the node."})
+    await servers.report(world.ctx, got.id, SPAWNER, said)
+    page = await reservations.history(world.ctx, got.id, 50, None)
+    [entry] = [entry for entry in page.items if entry.reason == "No room on the node."]
+    expected = notices.failed_start() if status == "failed" else notices.happened()
+    assert entry.data == expected
+    assert notices.failed_start() != notices.happened()

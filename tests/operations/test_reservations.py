@@ -13,6 +13,8 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.operations import capacity, extension, reservations, servers
+from gpudev_service.settings import PolicyRule
+from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import LeaseUnitRow
 from tests.fixtures.world import START, World
 
@@ -261,6 +263,7 @@ async def test_lists_are_paginated_and_filtered(world: World) -> None:
 async def test_groups_select_by_the_owners_groups(world: World) -> None:
     mine = await world.reserve("ada", groups=("lab", "all"))
     await world.reserve("grace", "t4", groups=("labs",))
+    await world.reserve("linus", "t4", groups=("kab",))
     chosen = reservations.ReservationFilter(groups=frozenset({"lab"}))
     page = await reservations.listing(world.ctx, chosen, 10, None)
     assert [r.id for r in page.items] == [mine.id]
@@ -309,6 +312,17 @@ async def test_a_booking_that_cannot_be_among_others_is_refused_alone(world: Wor
     refused = [one for one in got if isinstance(one, Refusal)]
     assert [one.code for one in refused] == ["impossible"] * 3
     assert len([one for one in got if not isinstance(one, BaseException)]) == 1
+
+
+async def test_whose_turn_does_not_come_is_told_that_nothing_was_stored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(world.ctx.submissions, "do", late)
+    with pytest.raises(StoreUnavailable, match="Too many wait for the database"):
+        await world.reserve()
 
 
 async def test_a_quota_counts_those_who_come_at_the_same_time(world: World) -> None:
@@ -364,3 +378,87 @@ async def test_a_lease_that_is_over_and_not_swept_yet_cannot_be_extended(world: 
     world.clock.pass_time(hours=1)
     with pytest.raises(Refusal, match="has just ended"):
         await extension.extend(world.ctx, lease.id, Actor("ada"), 1)
+
+
+async def test_a_preview_counts_those_who_are_promised_an_earlier_start(world: World) -> None:
+    await world.reserve("ada", hours=1)
+    await world.reserve("grace", hours=1)
+    await world.reserve("linus", hours=1, starts_at=START + timedelta(hours=10))
+    request = ReservationRequest(gpu_type="t4-small", hours=1)
+    plan = await reservations.preview(world.ctx, Actor("ken"), request, ())
+    assert (plan.position, plan.starts_now) == (2, False)
+    assert plan.starts_at == START + timedelta(hours=2, seconds=30)
+    assert plan.expires_at == plan.starts_at + timedelta(hours=1)
+    assert (plan.nodes, plan.gpu_type, plan.gpus, plan.hours) == (["small-1"], "t4-small", 1, 1)
+    got = await world.reserve("ken", hours=1)
+    assert (got.position, got.promised_start) == (2, plan.starts_at)
+    # Who starts at the same moment elsewhere is before them, too.
+    for user in ("ada", "grace", "linus"):
+        await world.reserve(user, "h100", gpus=4, hours=1)
+    beside = ReservationRequest(gpu_type="h100", gpus=4, hours=1)
+    plan = await reservations.preview(world.ctx, Actor("ken"), beside, ())
+    assert (plan.position, plan.starts_at) == (2, START + timedelta(hours=1, seconds=15))
+    other = ReservationRequest(gpu_type="t4", gpus=8, hours=2)
+    plan = await reservations.preview(world.ctx, Actor("ken"), other, ())
+    assert (plan.position, plan.starts_now, plan.starts_at) == (0, True, START)
+    assert plan.nodes == ["t4-1", "t4-2"]
+
+
+async def test_a_lease_says_how_far_it_could_be_extended_and_nobody_else(world: World) -> None:
+    lease = await world.reserve("ada", hours=1)
+    waiting = await world.reserve("grace", hours=1)
+    shown = (await world.look(lease)).extension
+    assert shown is not None
+    assert shown.possible_hours == 0
+    assert (await world.look(waiting)).extension is None
+    await reservations.cancel(world.ctx, waiting.id, Actor("grace"))
+    shown = (await world.look(await world.running(lease))).extension
+    assert shown is not None
+    assert shown.possible_hours == 24
+    await reservations.cancel(world.ctx, lease.id, Actor("ada"))
+    assert (await world.look(lease)).extension is None
+
+
+async def test_who_ended_a_reservation_is_told(world: World) -> None:
+    mine, theirs, full = [await world.reserve("ada", "t4", gpus=1) for _ in range(3)]
+    await reservations.cancel(world.ctx, mine.id, Actor("ada"))
+    await reservations.cancel(world.ctx, theirs.id, Actor("root-admin", admin=True))
+    await reservations.cancel(world.ctx, full.id, Actor("ada"), "The room gets too warm.")
+    assert [(await world.look(one)).reason for one in (mine, theirs, full)] == [
+        "Cancelled by its owner.",
+        "Cancelled by root-admin.",
+        "The room gets too warm.",
+    ]
+
+
+async def test_a_server_has_one_live_reservation_and_the_refusal_names_it(world: World) -> None:
+    first = await world.reserve("ada", "t4", gpus=1, server_name="lab")
+    await world.reserve("grace", "t4", gpus=1, server_name="lab")  # another one's server
+    await world.reserve("ada", "t4", gpus=1, server_name="")
+    with pytest.raises(Refusal) as refused:
+        await world.reserve("ada", "t4", gpus=1, server_name="lab")
+    assert (refused.value.code, refused.value.field) == ("server_in_use", "server_name")
+    assert refused.value.accepted == {"reservation": first.id}
+    assert f"({first.id}), which is preparing." in refused.value.message
+    await reservations.cancel(world.ctx, first.id, Actor("ada"))
+    await world.sweep()
+    assert (await world.reserve("ada", "t4", gpus=1, server_name="lab")).server_name == "lab"
+
+
+async def test_the_priority_of_the_owners_groups_decides_between_those_who_wait(
+    world: World,
+) -> None:
+    policy = world.ctx.settings.policy.model_copy(
+        update={"groups": {"urgent": PolicyRule(priority=5)}}
+    )
+    world.ctx.settings = world.ctx.settings.model_copy(update={"policy": policy})
+    first = await world.reserve("ada", hours=1)
+    await world.reserve("grace", hours=9)
+    late = await world.reserve("linus", hours=1)
+    urgent = await world.reserve("ken", hours=1, groups=("urgent",))
+    assert urgent.promised_start is not None
+    assert late.promised_start is not None
+    assert urgent.promised_start > late.promised_start, "nobody's promise is broken for it"
+    await reservations.cancel(world.ctx, first.id, Actor("ada"))
+    await world.sweep()
+    assert await world.states(urgent, late) == [State.PREPARING, State.QUEUED]

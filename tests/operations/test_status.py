@@ -1,6 +1,7 @@
-"""Counts, readiness, events that were missed; cursors that nobody made."""
+"""Counts, readiness, lists and their pages, events that were missed; cursors that nobody made."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,40 @@ async def test_lists_by_state_type_server_and_group(world: World) -> None:
     states = chosen(users=None, states=frozenset({State.ACTIVE}))
     assert (await reservations.listing(world.ctx, states, 10, None)).items == []
     assert (await reservations.listing(world.ctx, chosen(), 10, None)).items == []
+
+
+async def test_a_list_has_another_page_only_where_there_is_more(world: World) -> None:
+    made = [(await world.reserve("ada", "h100", gpus=1)).id for _ in range(3)]
+    newest = sorted(made, reverse=True)  # they came at the same moment
+    chosen = reservations.ReservationFilter(users=frozenset({"ada"}))
+    page = await reservations.listing(world.ctx, chosen, 3, None)
+    assert ([one.id for one in page.items], page.next_cursor) == (newest, None)
+    page = await reservations.listing(world.ctx, chosen, 2, None)
+    assert [one.id for one in page.items] == newest[:2]
+    assert page.next_cursor is not None
+    page = await reservations.listing(world.ctx, chosen, 2, page.next_cursor)
+    assert ([one.id for one in page.items], page.next_cursor) == (newest[2:], None)
+
+
+async def test_a_list_is_narrowed_to_exactly_what_is_named(world: World) -> None:
+    made = {
+        (user, gpu_type): (await world.reserve(user, gpu_type, server_name=server)).id
+        for user, gpu_type, server in (
+            ("ada", "t4", "lab"),
+            ("grace", "h100", "jab"),
+            ("grace", "t4", "lab"),
+            ("grace", "t4-small", "nab"),
+            ("linus", "t4", "lab"),
+        )
+    }
+
+    async def found(**values: Any) -> set[tuple[str, str]]:
+        chosen = reservations.ReservationFilter(**values)
+        page = await reservations.listing(world.ctx, chosen, 50, None)
+        return {(one.user, one.gpu_type) for one in page.items}
+
+    assert await found(users=None) == made.keys()
+    assert await found(users=None, gpu_type="t4") == {key for key in made if key[1] == "t4"}
+    assert await found(users=None, of="grace") == {key for key in made if key[0] == "grace"}
+    assert await found(servers=frozenset({("grace", "lab")})) == {("grace", "t4")}
+    assert await found(users=None, states=frozenset({State.QUEUED})) == set()

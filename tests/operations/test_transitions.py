@@ -48,12 +48,13 @@ def lease(state: State) -> ReservationRow:
         server_handle="handle",
         planned_start=EARLIER,
         planned_nodes=["n1"],
+        warned=[30],
     )
 
 
 def times(row: ReservationRow) -> dict[str, object]:
     """What a move may change beside state, target and reason."""
-    names = ("starts_at", "expires_at", "server_handle", "planned_start", "planned_nodes")
+    names = ("starts_at", "expires_at", "server_handle", "warned", "planned_start", "planned_nodes")
     return {name: getattr(row, name) for name in (*names, "active_at", "stopping_at", "ended_at")}
 
 
@@ -108,7 +109,7 @@ def test_what_a_move_changes_beside_the_state(
         transition(session, row, after, reason="why", actor="ada", now=START, target=target)
         changed: dict[str, object] = {}
         if after is State.QUEUED:
-            changed = {"starts_at": None, "expires_at": None, "server_handle": None}
+            changed = {"starts_at": None, "expires_at": None, "server_handle": None, "warned": []}
         elif after in FINAL:
             changed = {"ended_at": START, "planned_start": None, "planned_nodes": None}
         elif after is not State.PREPARING:
