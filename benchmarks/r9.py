@@ -134,13 +134,14 @@ def flood() -> float:
 
 def soaked() -> soak.Found:
     with soak.Place() as place:
-        before = place.memory()
+        before, threads = place.memory(), place.threads()
         found = soak.soak(place, SECONDS)
-        after = place.memory()
+        after, more = place.memory(), place.threads()
     for part, share in found.drift.items():
         print(
             f"{part:<8} {before[part]:.1f} -> {after[part]:.1f} MB, held {share:+.2%} an hour, "
-            f"as the system sees it {found.seen[part]:+.2%}"
+            f"as the system sees it {found.seen[part]:+.2%}, threads {threads[part]} ->"
+            f" {more[part]}"
         )
         for name, course in (("held", found.held[part]), ("seen", found.course[part])):
             print(f"         {name} by eighths {' '.join(f'{size:.2f}' for size in course)}")

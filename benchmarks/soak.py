@@ -176,6 +176,10 @@ class Place:
     def memory(self) -> dict[str, float]:
         return {part: process.memory_info().rss / MEGABYTE for part, process in self.parts()}
 
+    def threads(self) -> dict[str, int]:
+        """Pools of them grow with what is asked at once; each has memory of its own."""
+        return {part: process.num_threads() for part, process in self.parts()}
+
     def held(self) -> dict[str, float]:
         """What each part holds, in MB, after it has given back what it can be made to."""
         with socket.socket(socket.AF_UNIX) as sock:

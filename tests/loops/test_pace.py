@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gpudev_client.states import State
+from gpudev_service.fleet.base import View
 from gpudev_service.loops import driving, expiry, starts
 from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import START, World
@@ -56,3 +59,26 @@ async def test_a_start_that_is_due_is_looked_at_again(world: World) -> None:
 
     await world.ctx.store.run(late)
     assert await starts.run(world.ctx) == START + SWEEP
+
+
+async def test_nothing_starts_while_the_fleet_cannot_be_seen(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due is looked at again; what comes sooner than that is not missed either."""
+    lease = await world.running(await world.reserve())
+    first = await world.reserve("grace")
+    other = await world.reserve("grace", "t4", gpus=4)
+    await world.running(other)
+    await world.running(await world.reserve("ada", "t4", gpus=4))
+    second = await world.reserve("linus", "t4", gpus=4)
+
+    async def at(session: AsyncSession) -> None:
+        (await session.get_one(ReservationRow, first.id)).planned_start = START
+        soon = START + SWEEP / 2
+        (await session.get_one(ReservationRow, second.id)).planned_start = soon
+
+    await world.ctx.store.run(at)
+    monkeypatch.setattr(world.ctx.fleet, "view", lambda: View(fresh=False, trouble="away"))
+    assert await starts.run(world.ctx) == START + SWEEP / 2
+    assert await world.states(lease, first) == [State.ACTIVE, State.QUEUED]
+    assert (await world.look(first)).promised_start == START
