@@ -177,7 +177,6 @@ class Place:
         return {part: process.memory_info().rss / MEGABYTE for part, process in self.parts()}
 
     def threads(self) -> dict[str, int]:
-        """Pools of them grow with what is asked at once; each has memory of its own."""
         return {part: process.num_threads() for part, process in self.parts()}
 
     def held(self) -> dict[str, float]:
@@ -241,10 +240,8 @@ class _Session:
     def end(self) -> str:
         """As a person does, who waits for the last of it; what is wrong with it, if anything is."""
         os.set_blocking(self._back, True)
-        rest, _ = self.process.communicate(timeout=60)
-        self.got += len(rest)
-        good = self.process.returncode == 0 and self.got == self.sent
-        found = "" if good else self._account()
+        self.got += len(self.process.communicate(timeout=60)[0])
+        found = self._account() if self.process.returncode or self.got != self.sent else ""
         self._said.close()
         return found
 
