@@ -106,6 +106,27 @@ async def test_a_server_that_is_gone_is_noticed_within_half_a_minute(
     assert told["connect_timeout"] <= 5
 
 
+def test_silence_is_borne_for_as_long_as_a_lock_may_last_and_the_network_may_be_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And by a lead for half of its time. Seconds; a migration may copy a table meanwhile."""
+    told: list[float] = []
+
+    def connecting(connect: object, *, silence: float) -> None:
+        told.append(silence)
+
+    monkeypatch.setattr(drivers, "partial", connecting)
+    plain, patient = (
+        make_url(f"postgresql+psycopg://u@127.0.0.1/gpudev{query}")
+        for query in ("", "?tcp_user_timeout=4000")
+    )
+    drivers.create(plain, PATIENCE)
+    drivers.create(patient, PATIENCE)
+    drivers.lead_engine(plain, 3)
+    drivers.migration_engine(plain, PATIENCE)
+    assert told == [11.25, 11.25, 5.25, 5.25, 1.5, 600]
+
+
 async def parameters(engine: AsyncEngine) -> dict[str, str]:
     """What PostgreSQL's own library was told of the network."""
     async with engine.connect() as connection:
