@@ -11,13 +11,15 @@ import ipaddress
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from . import errors, trust
-from ._steps import Call, Emit, Flow, Pause, Read, Reply
+from . import errors, interrupts, trust
+from ._aside import Aside
+from ._steps import Call, Emit, Flow, Pause, Read, Reply, Step
 
 T = TypeVar("T")
 
@@ -141,13 +143,7 @@ class SyncTransport:
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._pause = pause or time.sleep
-
-        def fresh() -> httpx.Client:
-            return httpx.Client(transport=http, **_options(url, token, self._timeouts))
-
-        # A closure, whose representation hides the token too.
-        self._fresh = fresh
-        self._http = fresh()
+        self._http = httpx.Client(transport=http, **_options(url, token, self._timeouts))
 
     @property
     def token(self) -> str | None:
@@ -169,33 +165,25 @@ class SyncTransport:
 
     def iterate(self, flow: Flow[T]) -> Generator[Any, None, T]:
         """What a flow emits, as it is asked for; returns what the flow returns."""
-        stream = _SyncStream()
-        answer: Reply | bytes | None = None
+        stream, aside = _SyncStream(), Aside()
         try:
-            step = next(flow)
-            while True:
+            step = _advanced(partial(next, flow))
+            while not isinstance(step, _Returned):
                 if isinstance(step, Emit):
                     yield step.value
-                    step = next(flow)
+                    step = _advanced(partial(next, flow))
                     continue
                 try:
-                    answer = self._perform(step, stream)
+                    answer = aside.do(partial(self._perform, step, stream))
                 except errors.Unreachable as error:
-                    step = flow.throw(error)
+                    step = _advanced(partial(flow.throw, error))
                 else:
-                    step = flow.send(answer)
-        except StopIteration as done:
-            result: T = done.value
+                    step = _advanced(partial(flow.send, answer))
+            result: T = step.value
             return result
-        except KeyboardInterrupt:
-            # It comes anywhere, also where httpcore holds a lock that it then never gives back
-            # (https://github.com/python/cpython/issues/74174). Nothing of that client is touched
-            # again, or whoever asks what to do after Ctrl-C would wait for ever.
-            self._http, stream = self._fresh(), _SyncStream()
-            raise
         finally:
             flow.close()
-            stream.close()
+            aside.end(stream.close)
 
     def _perform(self, step: Call | Read | Pause, stream: _SyncStream) -> Reply | bytes | None:
         try:
@@ -221,6 +209,23 @@ class SyncTransport:
         finally:
             response.close()
         return _reply(response, body.joined())
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    """What a flow came to."""
+
+    value: Any
+
+
+def _advanced(advance: Callable[[], Step]) -> Step | _Returned:
+    """The next step of a flow. Until it is waited for Ctrl-C is held back: models are built at
+    their first use, which does not survive it."""
+    with interrupts.held():
+        try:
+            return advance()
+        except StopIteration as done:
+            return _Returned(done.value)
 
 
 class _SyncStream:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,7 @@ from typing import Any, Self
 import httpx
 from pydantic import ValidationError
 
-from . import _calls, config, errors, models
+from . import _calls, config, errors, interrupts, models
 from ._client import AsyncClient, AsyncListing, Client, Listing
 from ._flow import collect, invalid, items
 from ._steps import Flow
@@ -124,7 +125,13 @@ class ReservationHandle(_State):
         Raises ReservationEnded if it ends instead, WaitTimeout after `timeout` seconds.
         `on_change` is told each new state of the reservation.
         """
-        self.model = self._client.transport.run(wait_until_active(self.id, on_change, timeout))
+
+        def told(model: models.Reservation) -> None:
+            # A caller's own code is interrupted as ever.
+            if on_change is not None:
+                interrupts.let_in(partial(on_change, model))
+
+        self.model = self._client.transport.run(wait_until_active(self.id, told, timeout))
         return self
 
     def extend(self, hours: float) -> Self:

@@ -9,6 +9,9 @@ answers at once.
 
 from __future__ import annotations
 
-from .root import main
+from gpudev_client import interrupts
+
+with interrupts.held():
+    from .root import main
 
 __all__ = ["main"]

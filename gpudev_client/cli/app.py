@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpudev_client import words
+from gpudev_client import interrupts, words
 from gpudev_client.errors import ConfigError, GpuDevError, RefusalError, ServerFault
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class App:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = self._configured()
+            with interrupts.held():
+                self._client = self._configured()
         return self._client
 
     def _configured(self) -> Client:
@@ -123,7 +124,8 @@ def may_colour(stream: Any) -> bool:
 
 
 def _connect(url: str, token: str | None) -> Client:
-    from gpudev_client import Client
+    with interrupts.held():  # long enough to be met, and an import loses it
+        from gpudev_client import Client
 
     return Client(url, token)
 

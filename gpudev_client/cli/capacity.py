@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from gpudev_client import words
+from gpudev_client import interrupts, words
 
 from . import say, verbs
 from .app import App, pass_app
@@ -38,12 +37,12 @@ def avail(app: App, gpu_type: str | None, hours: float | None, watch: bool, as_j
     if as_json:
         while True:
             emit_json(found, one_line=True)
-            time.sleep(_INTERVAL)
+            interrupts.pause(_INTERVAL)
             found = app.client.availability(hours, gpu_type).all()
     with shown(lambda: _availability(app, found)) as screen:
         while True:
             screen.update()
-            time.sleep(_INTERVAL)
+            interrupts.pause(_INTERVAL)
             found = app.client.availability(hours, gpu_type).all()
 
 

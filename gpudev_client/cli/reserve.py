@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpudev_client import limits, words
+from gpudev_client import interrupts, limits, words
 
 from . import say, verbs, wait
 from .app import App, Refused, pass_app
@@ -156,18 +156,19 @@ def reserve(
 
 def request(wish: Wish) -> models.ReservationRequest:
     """What is asked of the service."""
-    from gpudev_client.sdk import request_for
+    with interrupts.held():
+        from gpudev_client.sdk import request_for
 
-    return request_for(
-        gpu_type=wish.gpu_type,
-        gpus=wish.gpus,
-        hours=wish.hours,
-        name=wish.name,
-        disk=None if wish.disk in (None, _NO_DISK) else wish.disk,
-        create_disk=wish.create_disk and wish.disk not in (None, _NO_DISK),
-        image=wish.image,
-        node_labels=wish.node_labels,
-    )
+        return request_for(
+            gpu_type=wish.gpu_type,
+            gpus=wish.gpus,
+            hours=wish.hours,
+            name=wish.name,
+            disk=None if wish.disk in (None, _NO_DISK) else wish.disk,
+            create_disk=wish.create_disk and wish.disk not in (None, _NO_DISK),
+            image=wish.image,
+            node_labels=wish.node_labels,
+        )
 
 
 def announce(app: App, made: models.Reservation) -> None:

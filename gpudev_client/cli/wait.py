@@ -55,14 +55,13 @@ def result(app: App, made: models.Reservation) -> None:
 
 
 def _follow(app: App, made: models.Reservation) -> models.Reservation:
-    from gpudev_client._waiting import wait_until_active
-
     latest = made
 
     def line() -> str:
         return wrapped(say.waiting(latest, app.now(), app.zone), app.error_width)
 
     with shown(line, err=True) as screen:
+        from gpudev_client._waiting import wait_until_active
 
         def changed(r: models.Reservation) -> None:
             nonlocal latest

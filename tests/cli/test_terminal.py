@@ -43,10 +43,10 @@ def terminal(environment: dict[str, str]) -> Iterator[Open]:
     """Runs the command on a terminal of 60 columns."""
     opened: list[pexpect.spawn] = []
 
-    def run(*arguments: str, **env: str) -> pexpect.spawn:
+    def run(*arguments: str, command: list[str] = COMMAND, **env: str) -> pexpect.spawn:
         child = pexpect.spawn(
-            COMMAND[0],
-            [*COMMAND[1:], *arguments],
+            command[0],
+            [*command[1:], *arguments],
             env={**environment, **env},
             dimensions=(40, 60),
             timeout=30,
@@ -189,6 +189,34 @@ def test_interrupted_and_waiting_on(service: Running, terminal: Open) -> None:
         client.cancel(identity)
     said = ended(child, 1)
     assert "is cancelled" in said
+
+
+@pytest.mark.parametrize(
+    ("moment", "term"),
+    [
+        ("lock", "xterm-256color"),
+        ("lock", "dumb"),
+        ("collector", "xterm-256color"),
+        ("collector", "dumb"),
+        ("display", "xterm-256color"),
+    ],
+)
+def test_an_interruption_at_the_worst_moment_is_not_lost(
+    service: Running, terminal: Open, moment: str, term: str
+) -> None:
+    ahead = service.reserve("grace", hours=2)
+    striking = [sys.executable, "-m", "tests.cli.striking", moment]
+    child = terminal("reserve", "-t", "t4-small", "-g", "1", "-h", "1", command=striking, TERM=term)
+    child.expect("Reservation ([a-z0-9]{16})")
+    identity = child.match.group(1)
+    child.expect("What now")
+    child.sendline("wait")
+    child.expect("next in the queue")
+    with service.client("grace") as client:
+        client.cancel(ahead)
+    service.pass_time(seconds=1)
+    assert "/lab" in ended(child, 0)
+    assert state(service, identity) is State.ACTIVE
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])

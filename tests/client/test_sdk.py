@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -128,6 +129,22 @@ def test_waiting_tells_each_change(service: Running) -> None:
         assert str(r.state) == "active"
         assert seen[0] is State.QUEUED
         assert seen[-1] is State.ACTIVE
+
+
+def test_what_is_told_of_changes_is_interrupted_as_ever(service: Running) -> None:
+    seen: list[str] = []
+
+    def changed(_: object) -> None:
+        seen.append("told")
+        signal.raise_signal(signal.SIGINT)
+        seen.append("went on")
+
+    service.reserve("grace", hours=2)
+    with GpuDev() as gpudev:
+        r = gpudev.reserve(gpu_type="t4-small", hours=1)
+        with pytest.raises(KeyboardInterrupt):
+            r.wait(on_change=changed)
+    assert seen == ["told"]
 
 
 def test_a_wait_with_a_limit(service: Running) -> None:

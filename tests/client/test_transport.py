@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
+import signal
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
+from httpcore._synchronization import ThreadLock
 
-from gpudev_client import AsyncClient, Client, Timeouts, _transport, config, errors, models
+from gpudev_client import (
+    AsyncClient,
+    Client,
+    Timeouts,
+    _transport,
+    config,
+    errors,
+    interrupts,
+    models,
+)
 from gpudev_client.states import State
 from tests.fixtures.certificates import self_signed
 
@@ -181,28 +191,32 @@ def test_tokens_are_in_no_representation() -> None:
     client.close()
 
 
-@pytest.mark.timeout(60)
-def test_an_interruption_at_the_worst_moment_does_not_hang_the_next_call() -> None:
-    interrupted: list[str] = []
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_an_interruption_while_a_lock_is_held_does_not_hang(
+    monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    times = itertools.count(1)
 
-    def strike(frame: FrameType, event: str, _: Any) -> Any:
-        where = (frame.f_globals.get("__name__"), frame.f_code.co_name)
-        if interrupted or where != ("httpcore._synchronization", "__enter__"):
-            return strike
-        if event == "return":  # the lock is taken, and nobody knows yet that it must be given back
-            interrupted.append(event)
-            raise KeyboardInterrupt
-        return strike
+    def strike() -> None:
+        if next(times) == nth:
+            signal.raise_signal(signal.SIGINT)
 
-    with misbehaving(OK) as server, Client(server.url, TOKEN) as client:
-        before = sys.gettrace()
-        sys.settrace(strike)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                client.reservation(ID)
-        finally:
-            sys.settrace(before)
-        assert interrupted
+    def enter(lock: ThreadLock) -> ThreadLock:
+        assert lock._lock.acquire(timeout=5), "nobody gives it back"
+        strike()
+        return lock
+
+    def leave(lock: ThreadLock, *_: Any) -> None:
+        strike()
+        lock._lock.release()
+
+    with misbehaving(OK, OK) as server, Client(server.url, TOKEN) as client:
+        # The answer ends the wait, so that the server is never left with half a question.
+        monkeypatch.setattr(interrupts, "LOOK", 60)
+        monkeypatch.setattr(ThreadLock, "__enter__", enter)
+        monkeypatch.setattr(ThreadLock, "__exit__", leave)
+        with pytest.raises(KeyboardInterrupt):
+            client.reservation(ID)
         assert client.reservation(ID) == reservation()
 
 
