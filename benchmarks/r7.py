@@ -333,9 +333,8 @@ def _same(tree: ast.AST) -> Iterator[tuple[set[str], Span]]:
             case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot()], comparators=[right]):
                 if _is_single(right):
                     yield _IDENTITY, _between(left, right)
-            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                if all(map(_is_flag, (left, right))):
-                    yield _FLAGS, _between(left, right)
+            case ast.BinOp(left=left, right=right) if _is_flag(node):
+                yield _FLAGS, _between(left, right)
 
 
 def _is_single(node: ast.expr) -> bool:

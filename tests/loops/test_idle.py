@@ -46,12 +46,17 @@ async def report(
     return await idle.record(world.ctx, reservation.id, ActivityReport.model_validate(said))
 
 
+async def look_after(world: World, lease: Reservation, minutes: float) -> None:
+    """The loop's look when nobody has done anything for so much longer."""
+    world.clock.pass_time(minutes=minutes)
+    await report(world, lease)
+    await loop.run(world.ctx)
+
+
 async def test_told_first_and_given_back_after_the_grace(store: Store, tmp_path: Path) -> None:
     world = watched(store, tmp_path)
     lease = await active(world)
-    world.clock.pass_time(minutes=61)
-    await report(world, lease)
-    await loop.run(world.ctx)
+    await look_after(world, lease, 61)
     assert (await world.look(lease)).state is State.ACTIVE
     assert (await world.reasons(lease))[-1] == (
         "Nobody has used your lease on 1 x t4-small for 1 h 1 min. "
@@ -93,9 +98,7 @@ async def test_told_once(store: Store, tmp_path: Path) -> None:
 async def test_use_after_the_warning_takes_it_back(store: Store, tmp_path: Path) -> None:
     world = watched(store, tmp_path)
     lease = await active(world)
-    world.clock.pass_time(minutes=61)
-    await report(world, lease)
-    await loop.run(world.ctx)
+    await look_after(world, lease, 61)
     world.clock.pass_time(minutes=10)
     found = await report(world, lease, last_at=world.clock.now() - timedelta(minutes=1))
     assert found.state == "in_use"
@@ -237,9 +240,7 @@ async def test_only_what_warns_is_shown_in_terminals(
     monkeypatch.setattr(world.ctx.servers, "tell", tell)
     lease = await active(world)
     for minutes in (61, 15):
-        world.clock.pass_time(minutes=minutes)
-        await report(world, lease)
-        await loop.run(world.ctx)
+        await look_after(world, lease, minutes)
     await world.ctx.background.settle()
     assert await world.states(lease) == [State.STOPPING]
     assert len(shown) == 1
@@ -251,12 +252,8 @@ async def test_what_should_have_been_given_back_is_at_the_next_look(
 ) -> None:
     world = watched(store, tmp_path)
     lease = await active(world)
-    world.clock.pass_time(minutes=61)
-    await report(world, lease)
-    await loop.run(world.ctx)
-    world.clock.pass_time(minutes=20)
-    await report(world, lease)
-    await loop.run(world.ctx)
+    for minutes in (61, 20):
+        await look_after(world, lease, minutes)
     assert await world.states(lease) == [State.STOPPING]
 
 
