@@ -18,7 +18,7 @@ from typing import Any
 
 from gpudev_spawner import HUB_TEMPLATES
 
-from . import roles
+from . import logs, roles
 from .local import CACHE_MAX_AGE
 
 #: The reservation service, where `configure` is not told.
@@ -69,6 +69,7 @@ def _hub(c: Any) -> None:
     c.JupyterHub.named_server_limit_per_user = 0
     # A proxy that was started again has its routes back within half a minute.
     c.JupyterHub.last_activity_interval = 30
+    _default(c.JupyterHub, "logging_config", dict(logs.SHORTENED))
 
 
 def _services(c: Any, address: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from gpudev_spawner import HUB_TEMPLATES
 
-from . import roles
+from . import logs, roles
 from .secrets import secret
 
 #: Seconds that a server may take to come up; below the service's own limit, so that the person
@@ -121,6 +121,7 @@ def _hub(c: Any, home: Path, ports: Ports, base_url: str) -> None:
     # Each reservation is a named server; how many somebody may have is the service's policy.
     c.JupyterHub.allow_named_servers = True
     c.JupyterHub.named_server_limit_per_user = 0
+    c.JupyterHub.logging_config = dict(logs.SHORTENED)
 
 
 def _proxy(c: Any, tokens: Path, ports: Ports) -> None:

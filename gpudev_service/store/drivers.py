@@ -28,8 +28,10 @@ from .errors import StoreBroken, StoreMisconfigured
 WRITE_LOCK = 0x67707564
 _LOCK = text("SELECT CAST(pg_current_xact_id() AS text) FROM pg_advisory_xact_lock(:key)")
 
-_READERS = 5
-_MORE_READERS = 15
+# The same few are used again and again: each keeps pages of the database and prepared statements.
+_READERS: Mapping[str, Any] = MappingProxyType(
+    {"pool_size": 5, "max_overflow": 15, "pool_use_lifo": True}
+)
 # A session that holds the write lock and says nothing for so long is ended by the server.
 _IDLE_LIMIT_MS = 60_000
 # How long a server may say nothing that is not kept waiting by a lock; no less than the network may
@@ -186,8 +188,7 @@ def _sqlite_engines(url: URL, wait_ms: int) -> Engines:
             file,
             begin="BEGIN DEFERRED",
             read_only=True,
-            pool_size=_READERS,
-            max_overflow=_MORE_READERS,
+            **_READERS,
         ),
         file=file,
     )
@@ -260,8 +261,7 @@ def _postgres_engines(url: URL, wait_ms: int) -> Engines:
             silence=silence,
             isolation_level="REPEATABLE READ",
             execution_options={"postgresql_readonly": True},
-            pool_size=_READERS,
-            max_overflow=_MORE_READERS,
+            **_READERS,
         ),
     )
 

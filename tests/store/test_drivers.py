@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from gpudev_service.store import drivers
 
@@ -69,6 +70,18 @@ async def test_a_writer_that_is_stuck_leaves_connections_to_two_others(
     assert pool.checkedin() == 1, "one stays for the next"  # type: ignore[attr-defined]
 
 
+async def test_readers_that_are_not_needed_are_left_alone(engines: drivers.Engines) -> None:
+    """Each that is used keeps pages of the database and prepared statements for itself."""
+    once = [await engines.read.connect() for _ in range(3)]
+    for connection in once:
+        await connection.close()
+    used = set()
+    for _ in range(3):
+        async with engines.read.connect() as connection:
+            used.add((await connection.get_raw_connection()).driver_connection)
+    assert len(used) == 1
+
+
 async def test_readers_cannot_write(engines: drivers.Engines) -> None:
     if engines.read.dialect.name == "sqlite":
         assert await asked(engines.read, "PRAGMA query_only") == 1
@@ -76,6 +89,23 @@ async def test_readers_cannot_write(engines: drivers.Engines) -> None:
     else:
         assert await asked(engines.read, "SHOW transaction_read_only") == "on"
         assert await asked(engines.write, "SHOW transaction_read_only") == "off"
+
+
+@pytest.mark.postgres
+async def test_replicas_of_all_versions_take_turns(postgres_database_url: str) -> None:
+    """In an update old and new ones write at once; they know each other by the lock's number."""
+    engines = drivers.create(make_url(postgres_database_url), 0.05)
+    try:
+        async with engines.read.connect() as older:
+            await older.exec_driver_sql("SELECT pg_advisory_xact_lock(1735423332)")
+            async with AsyncSession(engines.write) as newer:
+                with pytest.raises(OperationalError, match="lock timeout"):
+                    await drivers.begin_write(newer)
+            await older.rollback()
+            async with AsyncSession(engines.write) as newer:
+                assert await drivers.begin_write(newer)
+    finally:
+        await engines.dispose()
 
 
 @pytest.mark.postgres
