@@ -107,6 +107,20 @@ async def test_what_was_asked_and_then_changed_is_lost_with_the_transaction(stor
     assert await kept(store) == (None, set())
 
 
+async def test_within_a_transaction_it_is_what_agrees_with_its_rows(store: Store) -> None:
+    await add(store, reservation("r1"))
+    await keep(store)
+    async with store.transaction() as session:
+        turn: Turn[str] = Turn.of(session)
+        assert turn.kept("t4") is None, "it has not been looked at"
+        await turn.take("t4")
+        turn.put("t4", "a newer plan")
+        assert turn.kept("t4") == "a newer plan"
+        (await session.get_one(ReservationRow, "r1")).planned_start = NOW
+        await session.flush()
+        assert turn.kept("t4") is None, "it knows nothing of the change"
+
+
 async def look(store: Store) -> Look[str] | None:
     async with store.reading() as session:
         return await store.memory.look(session, "t4")
