@@ -95,6 +95,7 @@ AREAS = {
             "operations/pods.py",
             "operations/positions.py",
             "operations/promises.py",
+            "operations/questions.py",
             "operations/quotas.py",
             "operations/reservations.py",
             "operations/rows.py",

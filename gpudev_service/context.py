@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,4 +44,6 @@ class Context:
     other_clocks: OtherClocks = field(default_factory=OtherClocks)
     #: Requests that wait to be admitted and planned.
     submissions: Together[Any, Any] = field(default_factory=Together)
+    #: Held by whoever waits to put a question to a plan.
+    questions: asyncio.Lock = field(default_factory=asyncio.Lock)
     planner_nodes: PlannerNodes = field(default_factory=PlannerNodes)

@@ -14,7 +14,7 @@ from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.store.models import ReservationRow
 
-from . import holding, planning, views
+from . import holding, planning, questions, views
 from .rows import load
 from .transitions import Entry, note
 
@@ -24,15 +24,19 @@ _LEAST = timedelta(minutes=1)
 
 async def offer(ctx: Context, reservation_id: str) -> ExtensionOffer:
     """How far the lease could be extended now."""
-    async with ctx.store.reading() as session:
+
+    async def question(session: AsyncSession) -> ExtensionOffer:
         row = await load(session, reservation_id)
         return await offer_in(ctx, session, row, ctx.clock.now())
+
+    return await questions.ask(ctx, question)
 
 
 async def offer_in(
     ctx: Context, session: AsyncSession, row: ReservationRow, now: datetime
 ) -> ExtensionOffer:
-    """The offer for a row that is already loaded; none where there is no lease to extend."""
+    """The offer for a row that is already loaded; none where there is no lease to extend. In a
+    transaction of `questions.ask`, or one that writes."""
     if not _runs(row, now):
         return ExtensionOffer(
             possible_hours=0, extendable_until=row.expires_at, limited_by=_not_running(row)
@@ -132,7 +136,7 @@ async def _room(
         return timedelta(0), ""
     granted, other = wanted, None
     for gpu_type in await _types(ctx, session, row):
-        asked = await planning.to_ask(ctx, session, now, gpu_type)
+        asked = await questions.present(ctx, session, now, gpu_type)
         answer = asked.world.max_extension(row.id, granted // timedelta(milliseconds=1))
         possible = timedelta(milliseconds=answer.granted_ms)
         if possible < granted:

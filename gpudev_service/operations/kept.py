@@ -96,24 +96,45 @@ class _News:
 
 def begin(ctx: Context, current: facts.World, now_ms: int) -> Step:
     """Plans from all rows."""
-    live = planner.World(current.nodes, current.holds, current.demands, facts.rules(ctx), now_ms)
-    plan = live.plan()
-    made = Kept(
+    made = _from_rows(ctx, current, now_ms)
+    plan = made.live.plan()
+    slots = {key: slot for key, slot in plan.slots.items() if slot != made.demands[key].promise}
+    step = _done(made, planner.Changes(slots, plan.moved_later, {}))
+    # A lease that was begun on another type is noted as that one's when it changes.
+    return replace(step, kept=None) if current.moved else step
+
+
+def to_ask(ctx: Context, current: facts.World, now_ms: int) -> tuple[Kept, bool]:
+    """A world of all rows, for questions, and whether it may be kept: a plan made from it would
+    change nothing."""
+    made = _from_rows(ctx, current, now_ms)
+    slots, refused = made.live.plan().slots, made.live.refused()
+    agrees = (
+        all(slots.get(key) == demand.promise for key, demand in made.demands.items())
+        and all(_booking(made.demands[key]) is None for key in refused)
+        and not (made.live.due() or current.moved or _may_get_nodes(made))
+    )
+    return made, agrees
+
+
+def _from_rows(ctx: Context, current: facts.World, now_ms: int) -> Kept:
+    return Kept(
         settings=ctx.settings,
         fleet=ctx.fleet.nodes(),
         since_ms=now_ms,
         nodes=current.nodes,
         holds={hold.id: hold for hold in current.holds},
         demands={demand.id: demand for demand in current.demands},
-        live=live,
+        live=planner.World(current.nodes, current.holds, current.demands, facts.rules(ctx), now_ms),
         booking_ms=_first_booking(current.demands),
         limits=_limits(current.demands),
         unlimited=set(current.unlimited),
     )
-    slots = {key: slot for key, slot in plan.slots.items() if slot != made.demands[key].promise}
-    step = _done(made, planner.Changes(slots, plan.moved_later, {}))
-    # A lease that was begun on another type is noted as that one's when it changes.
-    return replace(step, kept=None) if current.moved else step
+
+
+def _may_get_nodes(known: Kept) -> bool:
+    """Whether there are nodes that are still to be added."""
+    return any(is_coming(node.name) for node in known.nodes)
 
 
 def go_on(
@@ -260,7 +281,7 @@ def _done(made: Kept, changes: planner.Changes) -> Step:
     impossible = made.live.refused()
     promised |= {key: made.demands[key].promise for key in impossible}
     slots = {}
-    keeps = not any(is_coming(node.name) for node in made.nodes)
+    keeps = not _may_get_nodes(made)
     for key in impossible:
         # One that was never promised may have its time as soon as somebody else has gone.
         if _write_down(made, key, None).booked_start_ms is not None:

@@ -7,7 +7,7 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -116,39 +116,6 @@ async def _steps(
         current = (await facts.world(ctx, session, now, anew)).parts(anew)
         steps.update((name, kept.begin(ctx, current[name], now_ms)) for name in anew)
     return steps
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """A type's world and who waits in it. It lives on, and must be asked before the next await."""
-
-    world: planner.World
-    demands: Collection[planner.Demand]
-
-
-async def to_ask(ctx: Context, session: AsyncSession, now: datetime, gpu_type: str) -> Present:
-    """How things are now, for questions; nothing is changed by them."""
-    now_ms = facts.to_ms(now)
-    turn: Turn[Kept] | None = Turn.within(session)
-    if turn is not None:
-        known, stale = await turn.take(gpu_type)
-        if known is not None and len(stale) <= promises.AT_ONCE:
-            news = await facts.world(ctx, session, now, [gpu_type], only=stale)
-            if kept.as_of(known, ctx, news, stale, now_ms):
-                turn.give_back(gpu_type, known)
-                return Present(known.live, known.demands.values())
-    else:
-        look = await ctx.store.memory.look(session, gpu_type)
-        if look is not None and len(look.stale) <= promises.AT_ONCE:
-            news = await facts.world(ctx, session, now, [gpu_type], only=look.stale)
-            if look.still and kept.as_of(look.kept, ctx, news, look.stale, now_ms):
-                look.renewed()
-                return Present(look.kept.live, look.kept.demands.values())
-            if look.still:
-                look.spoiled()
-    current = await facts.world(ctx, session, now, [gpu_type])
-    world = planner.World(current.nodes, current.holds, current.demands, facts.rules(ctx), now_ms)
-    return Present(world, current.demands)
 
 
 async def _carry_out(

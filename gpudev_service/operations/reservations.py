@@ -40,6 +40,7 @@ from . import (
     impossible,
     notices,
     planning,
+    questions,
     sharing,
     verdicts,
     views,
@@ -64,6 +65,17 @@ class ReservationFilter:
     of: str | None = None
     states: frozenset[State] = frozenset()
     gpu_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What would become of a request that is admitted, and the starts that others were promised."""
+
+    now: datetime
+    admitted: admission.Admitted
+    disk: DiskRow | None
+    answer: planner.Slot | planner.Reason
+    starts_ms: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,21 +196,26 @@ async def preview(
 ) -> Plan:
     """When the request would start, had it been submitted now. Nothing is stored."""
     user = request.user or actor.name
-    now = ctx.clock.now()
-    async with ctx.store.reading() as session:
+
+    async def question(session: AsyncSession) -> _Foreseen:
+        now = ctx.clock.now()
         standings = await Standings.read(session, [user])
         admitted = standings.admit(ctx, user, request, owner_groups, now)
         disk = await disks.check(ctx, session, user, request, owner_groups)
         demand = facts.hypothetical(ctx, admitted, disk, user, owner_groups, now)
-        asked = await planning.to_ask(ctx, session, now, admitted.spec.name)
+        asked = await questions.present(ctx, session, now, admitted.spec.name)
         answer = asked.world.what_if(demand)
         starts = [demand.promise.start_ms for demand in asked.demands if demand.promise]
+        return _Foreseen(now, admitted, disk, answer, starts)
+
+    found = await questions.ask(ctx, question)
+    now, admitted, answer = found.now, found.admitted, found.answer
     if not isinstance(answer, planner.Slot):
-        refused = impossible.refusal(ctx, admitted, answer, disk)
+        refused = impossible.refusal(ctx, admitted, answer, found.disk)
         raise await impossible.as_storage_can(ctx, refused)
     starts_at = max(now, facts.from_ms(answer.start_ms))
     starts_now = answer.start_ms <= facts.to_ms(now)
-    ahead = sum(start <= answer.start_ms for start in starts)
+    ahead = sum(start <= answer.start_ms for start in found.starts_ms)
     return Plan(
         starts_at=starts_at,
         expires_at=starts_at + admitted.duration,
@@ -282,7 +299,8 @@ async def owner_of(ctx: Context, reservation_id: str) -> Owner | None:
 async def get(ctx: Context, reservation_id: str) -> Reservation:
     """One reservation, with how far it could be extended now, whether it is used, and what has
     happened to its server."""
-    async with ctx.store.reading() as session:
+
+    async def question(session: AsyncSession) -> Reservation:
         row = await load(session, reservation_id)
         view = await views.reservation(ctx, session, row)
         now = ctx.clock.now()
@@ -291,6 +309,8 @@ async def get(ctx: Context, reservation_id: str) -> Reservation:
             view.extension = await offer_in(ctx, session, row, now)
         view.notice = await notices.of(session, row)
         return view
+
+    return await questions.ask(ctx, question)
 
 
 async def listing(

@@ -239,20 +239,24 @@ class Store:
         async with self._my_turn():
             if self.damage is not None:
                 raise StoreBroken(self.damage)
-            async with self._session(engine) as session, session.begin():
-                xid = await drivers.begin_write(session)
-                if self.fence is not None and engine is self._engines.write:
-                    await self.fence.check(session)
+            async with self._session(engine) as session:
                 turn: Turn[Any] = Turn(self.memory, session)
                 try:
-                    yield session
-                except BaseException:
-                    turn.rolled_back()
-                    raise
-                await session.flush()
-                await turn.count()
-                attempt.committing = xid
-            turn.committed()
+                    async with session.begin():
+                        xid = await drivers.begin_write(session)
+                        if self.fence is not None and engine is self._engines.write:
+                            await self.fence.check(session)
+                        try:
+                            yield session
+                        except BaseException:
+                            turn.rolled_back()
+                            raise
+                        await session.flush()
+                        await turn.count()
+                        attempt.committing = xid
+                    turn.committed()
+                finally:
+                    turn.over()
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:

@@ -66,6 +66,10 @@ class Invariant(Enum):
         "Nothing runs without a lease, and no server that runs loses its GPUs.",
         (),
     )
+    INVITED_COME_IN = (
+        "The Hub lets those into a server who are invited to use it, once all that it takes works.",
+        (),
+    )
     ACCEPTED_STAYS = "What was accepted is not lost, whatever crashes.", ()
     MEMORY_IS_OF_THE_ROWS = "What is kept in memory of a plan is what the rows say.", ()
 

@@ -9,7 +9,8 @@ was made of them may be kept, by GPU type, as long as it is known what has chang
   number that this process does not expect, it forgets everything;
 - whoever changes what is kept has taken it out. It comes back when their transaction is committed,
   and is lost with one that is rolled back, or of which nobody knows;
-- who only asks leaves it where it is, or gives it back whatever becomes of their transaction.
+- who only asks leaves it where it is, or gives it back whatever becomes of their transaction;
+- where nothing is kept, what a reader has made of all rows is.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class Memory(Generic[KeptT]):
     def __init__(self) -> None:
         self.kept: dict[str, KeptT] = {}
         self.stale: dict[str, set[str]] = {}
+        #: Of which types a write transaction has it out.
+        self.taken: set[str] = set()
         #: The number in `plan_count` at which it is good.
         self.count: int | None = None
 
@@ -82,6 +85,19 @@ class Memory(Generic[KeptT]):
         if kept is None or count != self.count:
             return None
         return Look(self, gpu_type, kept, frozenset(self.stale.get(gpu_type, ())), count)
+
+    def is_there(self, gpu_type: str) -> bool:
+        """Whether anything is kept of a type, also where it is out, or of another state than a
+        reader's."""
+        return gpu_type in self.kept or gpu_type in self.taken
+
+    async def keep(self, session: AsyncSession, gpu_type: str, kept: KeptT) -> None:
+        """Keeps what a transaction that only reads has made of all rows as it sees them, unless
+        more is known by now."""
+        count = (await session.scalars(select(PlanCountRow.count))).one()
+        if count == self.count and not self.is_there(gpu_type):
+            self.kept[gpu_type] = kept
+            self.stale.pop(gpu_type, None)
 
     def expect(self, count: int) -> None:
         """Forgets everything unless nobody else has changed anything."""
@@ -177,6 +193,7 @@ class Turn(Generic[KeptT]):
             self._memory.expect((await self._session.scalars(select(PlanCountRow.count))).one())
             self._looked = True
         self._asked.pop(gpu_type, None)
+        self._memory.taken.add(gpu_type)
         kept = self._mine.pop(gpu_type, None) or self._memory.kept.pop(gpu_type, None)
         stale = self._memory.stale.pop(gpu_type, set()) | self._changed.get(gpu_type, set())
         return (None if self._everything else kept), stale
@@ -203,6 +220,10 @@ class Turn(Generic[KeptT]):
             add = update(PlanCountRow).values(count=PlanCountRow.count + 1)
             counted = await self._session.scalars(add.returning(PlanCountRow.count))
             self._count = counted.one()
+
+    def over(self) -> None:
+        """The transaction has ended, whatever became of it."""
+        self._memory.taken.clear()
 
     def rolled_back(self) -> None:
         self._memory.kept.update(self._asked)

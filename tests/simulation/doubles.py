@@ -147,6 +147,8 @@ class TroubledHub(Hub):
     def __init__(self, machine: Machine, between: Callable[[], Awaitable[None]]) -> None:
         self.machine, self._between = machine, between
         self.rows: dict[tuple[str, str], HubRow] = {}
+        #: By server, who else may come in.
+        self.guests: dict[tuple[str, str], set[str]] = {}
         self.away = False
 
     async def close(self) -> None:
@@ -185,7 +187,7 @@ class TroubledHub(Hub):
                     del self.machine.processes[row.reservation]
             row.pending, row.ready, row.reservation = None, False, None
             if remove:
-                del self.rows[user, name]
+                self.forget(user, name)
         self._answer()
 
     async def remove(self, user: str, name: str) -> None:
@@ -193,8 +195,29 @@ class TroubledHub(Hub):
         row = self.rows.get((user, name))
         if row is not None and (row.ready or row.pending):
             raise HubRefused(409, "it runs, starts or stops")
-        self.rows.pop((user, name), None)
+        self.forget(user, name)
         self._answer()
+
+    def forget(self, user: str, name: str) -> None:
+        """The row goes, and with it who was let in."""
+        self.rows.pop((user, name), None)
+        self.guests.pop((user, name), None)
+
+    async def share(self, owner: str, name: str, user: str) -> None:
+        await self._asked()
+        if (owner, name) not in self.rows or self.machine.chance.strikes(0.05):
+            raise HubRefused(404, "no such server")
+        self.guests.setdefault((owner, name), set()).add(user)
+        self._answer()
+
+    async def unshare(self, owner: str, name: str, user: str) -> None:
+        await self._asked()
+        self.guests.get((owner, name), set()).discard(user)
+        self._answer()
+
+    async def shares(self, owner: str, name: str) -> frozenset[str]:
+        await self._asked()
+        return frozenset(self.guests.get((owner, name), ()))
 
     async def _asked(self) -> None:
         await self._between()

@@ -6,7 +6,7 @@ The checker remembers what it saw and judges the change as well as the state.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -300,6 +300,31 @@ def left_over(
         yield without.broken(f"{key} still has a server")
     for user, name in sorted(hub - {(row.user, row.server_name) for row in live.values()}):
         yield without.broken(f"the Hub still runs {user}/{name}")
+
+
+def let_in(
+    rows: Iterable[ReservationRow],
+    invited: Iterable[tuple[str, str]],
+    guests: Mapping[tuple[str, str], Set[str]],
+    hub: Set[tuple[str, str]],
+) -> Iterator[str]:
+    """Whom the Hub lets into a server without an invitation, or not in spite of one.
+
+    Args:
+        invited: reservation and user of those who may use a server.
+        guests: by the user and the name of a server, whom the Hub lets in.
+        hub: the servers that the Hub runs, starts or stops.
+    """
+    live = {row.id: row for row in rows if State(row.state) is State.ACTIVE}
+    may: dict[tuple[str, str], set[str]] = {}
+    for key, user in invited:
+        if (row := live.get(key)) and (row.user, row.server_name) in hub:
+            may.setdefault((row.user, row.server_name), set()).add(user)
+    for server in sorted({*may, *guests}):
+        expected, found = may.get(server, set()), guests.get(server, set())
+        if expected != found:
+            said = f"{server} is open to {sorted(found)}, and {sorted(expected)} are invited"
+            yield Invariant.INVITED_COME_IN.broken(said)
 
 
 def _must(which: Invariant, condition: bool, what: str) -> None:

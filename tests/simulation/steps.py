@@ -11,6 +11,7 @@ from sqlalchemy import select
 from gpudev_client.models import (
     ActivityReport,
     ActivitySource,
+    CollaboratorRequest,
     Reservation,
     ReservationRequest,
     ServerReport,
@@ -25,6 +26,7 @@ from gpudev_service.operations import (
     idle,
     reservations,
     servers,
+    sharing,
     snapshots,
 )
 from gpudev_service.store.models import PlacementRow
@@ -187,8 +189,42 @@ async def stop_button(life: Life) -> None:
     row = await life.pick(State.ACTIVE)
     if row is not None:
         life.machine.processes.pop(row.id, None)
-        life.hub.rows.pop((row.user, row.server_name), None)
+        life.hub.forget(row.user, row.server_name)
         await _say(life, row.id, ServerReport(status="stopped"))
+
+
+async def ask(life: Life) -> None:
+    """When something could be had; of that nothing may come."""
+    kind, user = life.rng.choice(list(TYPES.values())), life.rng.choice(USERS)
+    groups, counts = GROUPS.get(user, ()), kind.valid_counts
+    asked = {"gpu_type": kind.name, "gpus": life.rng.choice(counts), "hours": 1}
+    request = ReservationRequest.model_validate(asked)
+    await reservations.preview(life.ctx, Actor(user, groups), request, groups)
+
+
+async def invite(life: Life) -> None:
+    row = await life.pick(*LIVE)
+    if row is not None:
+        role = life.rng.choice(("use", "use", "view"))
+        until = life.clock.now() + timedelta(minutes=life.rng.choice((1, 10)))
+        request = CollaboratorRequest.model_validate(
+            {"role": role, "until": until if life.rng.random() < 0.3 else None}
+        )
+        guest = life.rng.choice(USERS)
+        await sharing.invite(life.ctx, row.id, guest, request, Actor(row.user))
+
+
+async def uninvite(life: Life) -> None:
+    guests = await life.guests()
+    if guests:
+        guest = life.rng.choice(guests)
+        await sharing.remove(life.ctx, guest.reservation_id, guest.user, Actor(guest.user))
+
+
+async def lose_guests(life: Life) -> None:
+    """An older copy of the Hub's database is put back."""
+    if life.hub.guests:
+        life.hub.guests[life.rng.choice(list(life.hub.guests))].clear()
 
 
 async def drain(life: Life) -> None:
@@ -313,6 +349,10 @@ STEPS: dict[str, tuple[int, Step]] = {
     "die": (3, die),
     "start_again": (3, start_again),
     "stop_button": (3, stop_button),
+    "ask": (6, ask),
+    "invite": (6, invite),
+    "uninvite": (3, uninvite),
+    "lose_guests": (1, lose_guests),
     "drain": (2, drain),
     "undrain": (3, undrain),
     "fail_node": (4, fail_node),

@@ -277,6 +277,10 @@ def a_server_that_the_hub_keeps(scene: Scene) -> None:
     scene.life.hub.rows["linus", scene.over] = HubRow(ready=True)
 
 
+def a_guest_whom_nobody_has_invited(scene: Scene) -> None:
+    scene.life.hub.guests["ada", scene.lease] = {"linus"}
+
+
 def a_row_lost(scene: Scene) -> None:
     scene.lose(scene.waits, *_OF_RESERVATIONS)
     scene.sql(f"DELETE FROM reservations WHERE id = '{scene.waits}'")
@@ -361,6 +365,7 @@ AT_THE_END: dict[Plant, tuple[Invariant, str]] = {
     a_lease_long_after_its_end: (Invariant.LEASES_END_IN_TIME, "long after"),
     a_stop_that_never_ends: (Invariant.LEASES_END_IN_TIME, "never stops"),
     nothing_promised: (Invariant.ALL_ARE_PROMISED, "waits without"),
+    a_guest_whom_nobody_has_invited: (Invariant.INVITED_COME_IN, "is open to ['linus'], and []"),
     a_server_of_nobody: (Invariant.NO_SERVER_WITHOUT_A_LEASE, "still has a server"),
     a_server_that_the_hub_keeps: (Invariant.NO_SERVER_WITHOUT_A_LEASE, "the Hub still runs"),
 }

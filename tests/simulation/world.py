@@ -19,23 +19,12 @@ from gpudev_client.states import State
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
 from gpudev_service.fleet import StaticFleet
-from gpudev_service.loops import (
-    driving,
-    expiry,
-    fleet,
-    idle,
-    reconcile,
-    retention,
-    shares,
-    sizes,
-    starts,
-    warnings,
-)
+from gpudev_service.loops import LOOPS
 from gpudev_service.operations import capacity
 from gpudev_service.settings import Settings, Times
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.invariants import Invariant
-from gpudev_service.store.models import ReservationRow
+from gpudev_service.store.models import CollaboratorRow, ReservationRow
 from tests.fixtures.world import ManualClock
 
 from . import remembered
@@ -51,7 +40,7 @@ from .doubles import (
     TroubledHub,
     TroubledServers,
 )
-from .invariants import Checker, Violation, left_over, sound
+from .invariants import Checker, Violation, left_over, let_in, sound
 from .stage import ADMIN, NODES, OTHERWISE, POLICY, TYPES, FailingFleet, Outside
 from .steps import STEPS, bring_up, cancel, die, extend, hear_late, report, spawn, submit
 
@@ -59,6 +48,8 @@ from .steps import STEPS, bring_up, cancel, die, extend, hear_late, report, spaw
 EXPECTED = (Trouble, StoreUnavailable)
 #: Rounds after which a world without faults must have ended what is due.
 BOUND = 12
+#: Loops that are not run at every moment, and how often a sweep over all runs the last of them.
+SLOW, RARELY = {"reconcile", "shares", "sizes", "retention"}, 0.2
 
 
 class Life:
@@ -205,7 +196,12 @@ class Life:
 
     async def _nothing_left(self, limit: datetime) -> None:
         hub = {key for key, row in self.hub.rows.items() if row.ready or row.pending}
-        sound(left_over(await self._rows(), self.machine.processes.keys(), hub, limit))
+        rows = await self._rows()
+        sound(left_over(rows, self.machine.processes.keys(), hub, limit))
+        invited = [
+            (one.reservation_id, one.user) for one in await self.guests() if one.role == "use"
+        ]
+        sound(let_in(rows, invited, self.hub.guests, hub))
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -230,6 +226,13 @@ class Life:
         async with self.ctx.store.reading() as session:
             return list(await session.scalars(query))
 
+    async def guests(self) -> list[CollaboratorRow]:
+        """All who are invited."""
+        table = CollaboratorRow
+        query = select(table).where(table.removed_at.is_(None))
+        async with self.ctx.store.reading() as session:
+            return list(await session.scalars(query.order_by(table.reservation_id, table.user)))
+
     async def pick(self, *states: State) -> ReservationRow | None:
         rows = await self._rows(*states)
         return self.rng.choice(rows) if rows else None
@@ -239,13 +242,11 @@ class Life:
 
     async def sweep(self, *, thorough: bool = True) -> datetime | None:
         """One run of the loops; when they want to be run again. What one raises stops no other."""
-        loops = [expiry.run, starts.run, driving.run, warnings.run, idle.run, fleet.run]
-        if thorough:
-            loops += [reconcile.run, shares.run, sizes.run]
-        if thorough and (self.chance.calm or self.rng.random() < 0.2):
-            loops += [retention.run]
+        left_out = set() if thorough else SLOW
+        if thorough and not self.chance.calm and self.rng.random() > RARELY:
+            left_out = {"retention"}
         dues = []
-        for run in loops:
+        for run in [loop.run for name, loop in LOOPS.items() if name not in left_out]:
             self.operations += 1
             try:
                 dues.append(await run(self.ctx))

@@ -139,6 +139,28 @@ async def test_a_reader_looks_and_leaves_it(store: Store) -> None:
     assert await kept(store) == ("a plan", {"r1"})
 
 
+async def test_what_a_reader_has_made_is_kept_where_nothing_is(store: Store) -> None:
+    async def make(value: str) -> None:
+        async with store.reading() as session:
+            await store.memory.keep(session, "t4", value)
+
+    await make("of a state that nobody has counted")
+    assert await kept(store) == (None, set())
+    await make("a reader's")
+    await make("a second one's")
+    assert await kept(store) == ("a reader's", set())
+    store.memory.forget()
+    store.memory.taken.add("t4")
+    await make("while somebody has it out")
+    assert await kept(store) == (None, set())
+    assert store.memory.taken == set(), "whoever it was is over"
+    async with store.reading() as session:
+        await session.execute(select(PlanCountRow))
+        await add(store, reservation("r1"))
+        await store.memory.keep(session, "t4", "of an older state")
+    assert await kept(store) == (None, set())
+
+
 async def test_a_reader_notices_what_has_happened_since(store: Store, migrated_url: str) -> None:
     await keep(store)
     found = await look(store)
