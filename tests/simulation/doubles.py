@@ -21,7 +21,7 @@ from gpudev_service.disks.directories import DirectoryDisks
 from gpudev_service.hub import Hub, HubAway, HubRefused, HubServer
 from gpudev_service.servers.base import Handle
 from gpudev_service.store.engine import ATTEMPTS, Store
-from gpudev_service.store.errors import StoreUnavailable
+from gpudev_service.store.errors import OutcomeUnknown, StoreUnavailable
 
 from .inline import at_once
 
@@ -304,9 +304,16 @@ class MortalStore(Store):
             now, after = True, self._kills.after
         if now and not after:
             self._die(f"before {site}")
+        if self._chance.strikes(0.005):
+            raise OutcomeUnknown("The database cannot be used at the moment.")
         result = await super().run(work, attempts=attempts)
         if now:
             self._die(f"after {site}")
+        if self._chance.strikes(0.005):
+            # Nobody knows of the commit, nor of what would be kept of it.
+            self.memory.forget()
+            self.memory.count = None
+            raise OutcomeUnknown("The database cannot be used at the moment.")
         return result
 
     def reading(self) -> Any:

@@ -313,7 +313,7 @@ def let_in(
     Args:
         invited: reservation and user of those who may use a server.
         guests: by the user and the name of a server, whom the Hub lets in.
-        hub: the servers that the Hub runs, starts or stops.
+        hub: the servers of which the Hub knows.
     """
     live = {row.id: row for row in rows if State(row.state) is State.ACTIVE}
     may: dict[tuple[str, str], set[str]] = {}

@@ -203,7 +203,7 @@ class Life:
         invited = [
             (one.reservation_id, one.user) for one in await self.guests() if one.role == "use"
         ]
-        sound(let_in(rows, invited, self.hub.guests, hub))
+        sound(let_in(rows, invited, self.hub.guests, self.hub.rows.keys()))
 
     # --- what happens ---------------------------------------------------------------------------
 
