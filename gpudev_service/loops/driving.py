@@ -314,7 +314,8 @@ async def _start_is_over(ctx: Context, row: ReservationRow) -> bool:
 
 
 async def _release(ctx: Context, key: str) -> None:
-    """Frees the units; whoever is next starts in the same transaction."""
+    """Frees the units of a lease whose server is gone (`NO_SERVER_WITHOUT_A_LEASE`), all at once
+    (`LEASES_HOLD_WHAT_THEY_ARE_OF`); whoever is next starts in the same transaction."""
 
     async def work(session: AsyncSession) -> list[Entry]:
         held = await session.scalars(select(LeaseUnitRow).where(LeaseUnitRow.reservation_id == key))

@@ -1,4 +1,5 @@
-"""Leases end: at their time, when their server does not come up, when it is not started again."""
+"""Leases end: at their time (`LEASES_END_IN_TIME`), when their server does not come up, when it is
+not started again."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 - a lease whose server is gone, though a job of it may live on: noted, and the owner has the grace
   time to start it again;
-- a server or process without a lease: stopped;
+- a server or process without a lease: stopped (`NO_SERVER_WITHOUT_A_LEASE`);
 - a server that runs and that the Hub has forgotten: started anew, unless it has work;
 - rows of servers in the Hub that gpudev named and nobody uses: removed;
 - shares that the Hub has lost: made again;

@@ -1,4 +1,5 @@
-"""Keeps the Hub's shares as the collaborators are: who uses a server may open it in the browser.
+"""Keeps the Hub's shares as the collaborators are: who uses a server may open it in the browser
+(`INVITED_COME_IN`).
 
 A share is made once the server is in the Hub, and revoked when the invitation or the lease ends.
 What is about to be asked is written down first, so that after a crash nothing is forgotten; who

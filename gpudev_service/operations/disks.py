@@ -40,7 +40,8 @@ async def check(
     request: ReservationRequest,
     groups: tuple[str, ...],
 ) -> DiskRow | None:
-    """The disk that a request names, free to be used; None where it names none or a new one."""
+    """The disk that a request names, free to be used (`ONE_LIVE_PER_DISK`); None where it names
+    none or a new one."""
     if request.disk is None:
         return None
     row = await find(session, user, request.disk)

@@ -1,4 +1,5 @@
-"""Extending a lease, as far as nobody's promised start moves."""
+"""Extending a lease, as far as nobody's promised start moves; the history has each extension
+(`ENDS_ARE_TOLD`)."""
 
 from __future__ import annotations
 

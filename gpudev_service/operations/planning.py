@@ -77,7 +77,8 @@ async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> di
 async def replan(
     ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str]
 ) -> Outcome:
-    """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start.
+    """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start
+    (`ALL_ARE_PROMISED`).
 
     While the fleet cannot be seen nothing starts and nobody's promise moves: what is known of it
     may be wrong. Who comes then is promised a start by what was seen last.
@@ -170,7 +171,8 @@ async def _begin_leases(
     now: datetime,
     outcome: Outcome,
 ) -> None:
-    """Starts those who are due, on units that nobody holds."""
+    """Starts those who are due, on units that nobody holds (`ONE_LEASE_PER_GPU`), and gives each
+    lease its end (`LEASES_END`)."""
     names = {node for slot in step.begun.values() for node in slot.nodes}
     specs = {spec.name: spec for spec in ctx.fleet.nodes() if spec.name in names}
     free = await holding.free(ctx, session, names)

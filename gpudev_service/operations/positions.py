@@ -1,4 +1,5 @@
-"""Places in the queues of GPU types: by promised start, then by who came first.
+"""Places in the queues of GPU types: by promised start, then by who came first
+(`PLACES_COUNT_FROM_ONE`).
 
 With thousands waiting the database would sort all of them for each answer. Where the plan in memory
 agrees with the rows it is counted there instead.

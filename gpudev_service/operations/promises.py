@@ -210,7 +210,8 @@ def _promised_again(
 
 
 def late(session: AsyncSession, row: ReservationRow, now: datetime) -> list[HistoryRow]:
-    """A start that comes later than promised stands in the history with its cause."""
+    """A start that comes later than promised stands in the history with its cause
+    (`NO_DELAY_IN_SILENCE`)."""
     promised = row.planned_start
     if promised is None or not invariants.is_late(promised, now):
         return []

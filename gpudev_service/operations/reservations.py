@@ -26,6 +26,8 @@ from gpudev_service.errors import Refusal
 from gpudev_service.events import Interest, Owner
 from gpudev_service.store.errors import StoreUnavailable
 from gpudev_service.store.models import (
+    LIVE_DISK,
+    LIVE_SERVER,
     DiskRow,
     HistoryRow,
     ReservationRow,
@@ -256,6 +258,7 @@ def _row(
 
 
 async def _claim_server(session: AsyncSession, user: str, server_name: str) -> None:
+    """Refuses a server that serves another live reservation (`ONE_LIVE_PER_SERVER`)."""
     live = await session.scalar(
         select(ReservationRow).where(
             ReservationRow.user == user,
@@ -280,9 +283,9 @@ async def _races() -> AsyncIterator[None]:
         yield
     except IntegrityError as error:
         text = str(error.orig).lower()
-        if "live_disk" in text or "disk_id" in text:
+        if LIVE_DISK in text or "disk_id" in text:
             raise Refusal("disk_in_use", "The disk has just been taken.", field="disk") from error
-        if "live_server" in text or "server_name" in text:
+        if LIVE_SERVER in text or "server_name" in text:
             raise Refusal("server_in_use", "The server has just been taken.") from error
         raise
 

@@ -1,7 +1,8 @@
 """The one place where a reservation changes its state.
 
-`transition` checks the move against the table, writes reason and time to the history, and returns
-the entry from which the event is made. No other code assigns `state`; a test looks for it.
+`transition` checks the move against the table, writes reason and time to the history
+(`STATES_ARE_TOLD`), and returns the entry from which the event is made. From a final state the
+table has no move (`OVER_IS_OVER`). No other code assigns `state`; a test looks for it.
 """
 
 from __future__ import annotations

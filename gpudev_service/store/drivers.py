@@ -214,7 +214,8 @@ def _sqlite(
     pragmas = [
         f"PRAGMA busy_timeout = {wait_ms}",
         "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",  # in WAL mode NORMAL would lose commits at a power cut
+        # In WAL mode NORMAL would lose commits at a power cut: `ACCEPTED_STAYS`.
+        "PRAGMA synchronous = FULL",
         f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}",
         f"PRAGMA query_only = {'ON' if read_only else 'OFF'}",
     ]

@@ -21,60 +21,92 @@ PUNCTUAL = timedelta(seconds=1)
 
 
 class Invariant(Enum):
-    """One thing that always holds: what it says, and the constraints that refuse the contrary."""
+    """One thing that always holds: what it says, the constraints that refuse the contrary, and the
+    modules of the service that see to it, where it stands by its name."""
 
-    ONE_LEASE_PER_GPU = "A GPU is held by one lease at most.", ("pk_lease_units",)
+    ONE_LEASE_PER_GPU = (
+        "A GPU is held by one lease at most.",
+        ("pk_lease_units",),
+        ("operations/planning.py",),
+    )
     LEASES_HOLD_WHAT_THEY_ARE_OF = (
         "A lease holds all its GPUs until its server is gone; whoever has no lease holds none.",
         (),
+        ("loops/driving.py",),
     )
     ONE_LIVE_PER_DISK = (
         "A disk serves one live reservation at most.",
         ("uq_reservations_live_disk",),
+        ("operations/disks.py",),
     )
     ONE_LIVE_PER_SERVER = (
         "A server of a user serves one live reservation at most.",
         ("uq_reservations_live_server",),
+        ("operations/reservations.py",),
     )
     LEASES_END = (
         "A lease has an end, after its start.",
         ("ck_reservations_lease_has_an_end", "ck_reservations_lease_ends_after_start"),
+        ("operations/planning.py",),
     )
     LEASES_END_IN_TIME = (
         "A lease is over after its end, and what stops is over too, once all that it takes works.",
         (),
+        ("loops/expiry.py",),
     )
     NO_DELAY_IN_SILENCE = (
         "Nobody begins later than promised unless the history says why; a first promise stands.",
         (),
+        ("operations/promises.py",),
     )
-    ALL_ARE_PROMISED = "Whoever waits has a promised start, once all nodes take part.", ()
+    ALL_ARE_PROMISED = (
+        "Whoever waits has a promised start, once all nodes take part.",
+        (),
+        ("operations/planning.py",),
+    )
     ENDS_ARE_TOLD = (
         "A lease is as long as was asked for, and its end moves by what the history says.",
         (),
+        ("operations/extension.py",),
     )
     STATES_ARE_TOLD = (
         "A state changes as the table of moves allows, and the history has each change.",
         ("ck_reservations_state_known", "ck_reservations_target_known"),
+        ("operations/transitions.py",),
     )
-    OVER_IS_OVER = "A reservation that is over does not change any more.", ()
+    OVER_IS_OVER = (
+        "A reservation that is over does not change any more.",
+        (),
+        ("operations/transitions.py",),
+    )
     PLACES_COUNT_FROM_ONE = (
         "Who waits with a promise has a place in the queue; the places of a type are 1, 2, 3 ...",
         (),
+        ("operations/positions.py",),
     )
     NO_SERVER_WITHOUT_A_LEASE = (
         "Nothing runs without a lease, and no server that runs loses its GPUs.",
         (),
+        ("loops/driving.py", "loops/reconcile.py"),
     )
     INVITED_COME_IN = (
         "The Hub lets those into a server who are invited to use it, once all that it takes works.",
         (),
+        ("loops/shares.py",),
     )
-    ACCEPTED_STAYS = "What was accepted is not lost, whatever crashes.", ()
-    MEMORY_IS_OF_THE_ROWS = "What is kept in memory of a plan is what the rows say.", ()
+    ACCEPTED_STAYS = (
+        "What was accepted is not lost, whatever crashes.",
+        (),
+        ("store/drivers.py",),
+    )
+    MEMORY_IS_OF_THE_ROWS = (
+        "What is kept in memory of a plan is what the rows say.",
+        (),
+        ("store/memory.py",),
+    )
 
-    def __init__(self, says: str, constraints: tuple[str, ...]) -> None:
-        self.says, self.constraints = says, constraints
+    def __init__(self, says: str, constraints: tuple[str, ...], kept_by: tuple[str, ...]) -> None:
+        self.says, self.constraints, self.kept_by = says, constraints, kept_by
 
     def broken(self, what: str) -> str:
         """One way in which it does not hold, by its name."""

@@ -1,7 +1,8 @@
 """What is kept in memory from one write transaction to the next, and when it is good no more.
 
 A plan is made from many rows, of which hardly any change from one transaction to the next. So what
-was made of them may be kept, by GPU type, as long as it is known what has changed since:
+was made of them may be kept, by GPU type, as long as it is known what has changed since
+(`MEMORY_IS_OF_THE_ROWS`):
 
 - each transaction of this process notes which reservations it changes in something that plans are
   made from (`PLANNED`), and what changes by statements on whole tables, as everything;

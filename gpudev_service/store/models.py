@@ -24,9 +24,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.elements import conv
 
 from gpudev_client.states import LIVE, State
 
+from .invariants import Invariant
 from .types import Json, UtcDateTime
 
 # Named constraints, so that migrations can address them on both databases.
@@ -37,6 +39,17 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+def _refused(invariant: Invariant) -> list[conv]:
+    """What the constraints are called that refuse the contrary of an invariant."""
+    return [conv(name) for name in invariant.constraints]
+
+
+_STATE_KNOWN, _TARGET_KNOWN = _refused(Invariant.STATES_ARE_TOLD)
+_HAS_AN_END, _ENDS_AFTER_START = _refused(Invariant.LEASES_END)
+[LIVE_DISK] = _refused(Invariant.ONE_LIVE_PER_DISK)
+[LIVE_SERVER] = _refused(Invariant.ONE_LIVE_PER_SERVER)
 
 # Literals, since an index's condition must be a constant; built from the enum, not typed again.
 _STATES = ", ".join(f"'{state}'" for state in State)
@@ -110,28 +123,28 @@ class ReservationRow(Base):
     # be read again, which would make one long statement of many new rows.
     __mapper_args__ = {"version_id_col": version, "eager_defaults": False}
     __table_args__ = (
-        CheckConstraint(f"state IN ({_STATES})", name="state_known"),
-        CheckConstraint(f"target IN ({_STATES})", name="target_known"),
+        CheckConstraint(f"state IN ({_STATES})", name=_STATE_KNOWN),
+        CheckConstraint(f"target IN ({_STATES})", name=_TARGET_KNOWN),
         CheckConstraint("gpus >= 0", name="gpus_not_negative"),
         CheckConstraint("nodes >= 1 AND units_per_node >= 1", name="shape"),
         CheckConstraint("duration_s >= 1 AND extension_s >= 0", name="duration_positive"),
         CheckConstraint(
             "expires_at IS NULL OR (starts_at IS NOT NULL AND expires_at > starts_at)",
-            name="lease_ends_after_start",
+            name=_ENDS_AFTER_START,
         ),
         CheckConstraint(
             "state NOT IN ('preparing', 'active', 'stopping') OR expires_at IS NOT NULL",
-            name="lease_has_an_end",
+            name=_HAS_AN_END,
         ),
         Index(
-            "uq_reservations_live_disk",
+            LIVE_DISK,
             "disk_id",
             unique=True,
             sqlite_where=text(f"disk_id IS NOT NULL AND state IN ({_LIVE})"),
             postgresql_where=text(f"disk_id IS NOT NULL AND state IN ({_LIVE})"),
         ),
         Index(
-            "uq_reservations_live_server",
+            LIVE_SERVER,
             "user",
             "server_name",
             unique=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,11 +63,26 @@ def test_the_constraints_that_hold_them_are_there() -> None:
 
 def test_the_page_says_what_the_code_says() -> None:
     rows = [
-        f"| `{one.name}` | {one.says} | {', '.join(f'`{name}`' for name in one.constraints)} |"
+        f"| `{one.name}` | {one.says} | {_names(one.constraints)} | {_names(one.kept_by)} |"
         for one in Invariant
     ]
     text = PAGE.read_text()
     assert [line for line in text.splitlines() if line.startswith("| `")] == rows
+
+
+def test_who_keeps_one_says_so_and_nobody_else() -> None:
+    service = ROOT / "gpudev_service"
+    said = {
+        (one, str(path.relative_to(service)))
+        for path in service.rglob("*.py")
+        for one in Invariant
+        if f"`{one.name}`" in path.read_text("utf-8")
+    }
+    assert said == {(one, module) for one in Invariant for module in one.kept_by}
+
+
+def _names(which: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in which)
 
 
 def test_sound_rows_have_nothing_wrong() -> None:
