@@ -122,8 +122,9 @@ images: wheel ## build the container images (BUILD='docker build' REGISTRY=regis
 			--tag "$(REGISTRY)gpudev-$$name:$(VERSION)" .; \
 	done
 
-nightly: setup ## the campaigns of which `make test` runs a small size: lives, kills, promises, repeats, growth (five hours)
+nightly: setup ## the campaigns of which `make test` runs a small size: lives, calls, kills, promises, repeats, growth (six hours)
 	@SECONDS_MAX=3600 python -m benchmarks.r1
+	@FUZZ=50 pytest -q -n 0 tests/api/test_fuzz.py
 	@KILLS=200 python -m benchmarks.r2
 	@python -m benchmarks.r3
 	@python -m benchmarks.r6

@@ -118,7 +118,11 @@ def main() -> int:
             ("planner", one, ours),
             ("slurmctld", other, theirs),
         ):
-            print(f"{who}: {seconds:.3f} s for {promises} promised starts of {count}", flush=True)
+            each = seconds / promises * 1e6 if promises else float("inf")
+            print(
+                f"{who}: {seconds:.3f} s for {promises} promised starts of {count},"
+                f" {each:.0f} us each", flush=True,
+            )  # fmt: skip
             all_of.append((seconds, promises))
     promises, promised = (min(n for _, n in each) for each in (ours, theirs))
     rate, peer = (statistics.median(n / s for s, n in each) for each in (ours, theirs))

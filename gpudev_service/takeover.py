@@ -56,8 +56,10 @@ def _open(data_dir: Path) -> int:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(data_dir / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        is_another = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a file is in its place" if is_another else error.strerror
         raise Unwritable(
-            f"The data directory {data_dir} cannot be written: {error.strerror}. The service keeps "
+            f"The data directory {data_dir} cannot be written: {why}. The service keeps "
             "its database and disks there."
         ) from error
 
