@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from .holes import Window
+from .holes import NO_WINDOWS, Window
 from .profiles import FOREVER, Profiles
 from .windows import MAX_NODES, Windows
-
-_NONE: Mapping[int, Window] = {}
 
 
 class Calendar:
@@ -81,7 +79,7 @@ class Calendar:
         duration: int,
         earliest: int,
         before: int = FOREVER,
-        own: Mapping[int, Window] = _NONE,
+        own: Mapping[int, Window] = NO_WINDOWS,
         among: frozenset[int] | None = None,
     ) -> tuple[int, tuple[int, ...]] | None:
         """The first start in [earliest, before) for `units` on `count` nodes, and the nodes.

@@ -9,11 +9,10 @@ granted extension moves nobody.
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 
 from .model import Extension, Hold, Reason
 from .pool import Pool, occupied_until
-from .seats import Place, Seat
+from .seats import Place, Seat, by_key
 
 
 def max_extension(pool: Pool, hold_id: str, wanted_ms: int) -> Extension:
@@ -83,7 +82,11 @@ def _concerned(pool: Pool, hold: Hold, end: int) -> list[Seat]:
 
 
 class _Attempt:
-    """An extension in the making, with what it takes to put everything back."""
+    """An extension in the making, with what it takes to put everything back.
+
+    It is made between two events, when nobody can gain from anything: so nobody can once it is put
+    back.
+    """
 
     def __init__(self, pool: Pool, longer: Hold) -> None:
         self._pool = pool
@@ -95,9 +98,11 @@ class _Attempt:
     def make(self) -> str | None:
         """Extends, and seats again who is in the way; the id of the first who cannot be."""
         pool, seating = self._pool, self._pool.seating
+        if seating.fresh:
+            raise AssertionError(f"{self._hold.id}: extended while others may gain")
         if self.end <= self._begin:
             return None
-        seats = sorted(_concerned(pool, self._hold, self.end), key=attrgetter("key"))
+        seats = sorted(_concerned(pool, self._hold, self.end), key=by_key)
         self._before = [(seat, (seat.start, seat.nodes)) for seat in seats]
         for seat in seats:
             seating.lift(seat)
@@ -126,5 +131,4 @@ class _Attempt:
         seating.give_lease(self._hold, self._begin, self.end)
         for seat, place in self._before:
             seating.sit(seat, place)
-        # Everything is as before: nobody can gain from it.
         seating.fresh.take()

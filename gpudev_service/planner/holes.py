@@ -11,7 +11,7 @@ cost of a start nearly independent of the length of the queue.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .profiles import FOREVER
 
@@ -24,6 +24,8 @@ _CHUNK = 64
 
 #: (start, end, node)
 Window = tuple[int, int, int]
+#: By node: of no node.
+NO_WINDOWS: Mapping[int, Window] = {}
 
 
 class Holes:

@@ -147,7 +147,7 @@ class LivePool(Pool):
         late = now - self.rules.late_start_ms
         if (
             min(self.ends.values(), default=FOREVER) <= now
-            or self._starts_by(late - 1)
+            or self.seating.starts_by(late - 1, self.seats.values())
             or now - self.seating.calendar.since > _FORGET_PAST_MS
         ):
             self.plan_anew(now)
@@ -158,19 +158,12 @@ class LivePool(Pool):
     def due(self) -> list[Seat]:
         """Whose start has come, by start and then queue order."""
         now = self.seating.now
-        if not self._starts_by(now):
+        if not self.seating.starts_by(now, self.seats.values()):
             return []
         return sorted(
             [seat for seat in self.seats.values() if seat.start <= now],
             key=attrgetter("start", "key"),
         )
-
-    def _starts_by(self, moment: int) -> bool:
-        """Whether anybody starts at `moment` or before. All are looked at only where it may be."""
-        seating = self.seating
-        if seating.soonest <= moment:
-            seating.soonest = min([seat.start for seat in self.seats.values()], default=FOREVER)
-        return seating.soonest <= moment
 
     def places(self, names: Iterable[str]) -> dict[str, int]:
         """Places in the line, by start and then by who came first; 1 for the next.
@@ -201,7 +194,7 @@ class LivePool(Pool):
         self.seats = {}
         self.refused = {}
         self.seating.clear(now)
-        self.load(demands, now)
+        self.load(demands)
 
     def _promising(self, seat: Seat) -> Demand:
         return replace(seat.demand, promise=self.slot((seat.start, seat.nodes), seat.demand))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from operator import attrgetter
 
-from .seats import Place, Seat, Seating
+from .seats import Place, Seat, Seating, by_key
 
 #: On so many nodes somebody is looked for who might give way. The last of all may be on another,
 #: but each look costs time for which everybody waits.
@@ -38,7 +38,7 @@ def hand_down(seating: Seating, seated: Iterable[Seat], lost: Mapping[Seat, int]
     first, now = min(seat.key for seat in lost), seating.now
     # Whoever is due is about to start, and keeps their place.
     behind = [seat for seat in seated if seat.nodes and seat.start > now and seat.key > first]
-    queue = sorted([*lost, *behind], key=attrgetter("key"))
+    queue = sorted([*lost, *behind], key=by_key)
     crowd = _Crowd(seating, queue)
     late = []
     for number, seat in enumerate(queue):

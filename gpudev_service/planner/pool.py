@@ -28,13 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from operator import attrgetter
 
 from .losses import hand_down
 from .model import Demand, Hold, Node, Reason, Rules, Slot
-from .seats import Place, Seat, Seating
-
-_by_key = attrgetter("key")
+from .seats import Place, Seat, Seating, by_key
 
 
 def occupied_until(hold: Hold, rules: Rules, now: int) -> int:
@@ -72,13 +69,14 @@ class Pool:
         self.moved_later: dict[str, Reason] = {}
         #: Everyone with a seat, by demand id.
         self.seats: dict[str, Seat] = {}
-        self.load(demands, now)
+        self.load(demands)
 
-    def load(self, demands: Iterable[Demand], now: int) -> None:
+    def load(self, demands: Iterable[Demand]) -> None:
+        """Seats everybody anew, in a pool in which nobody sits."""
         self.moved_later = {}
-        self._seat_leases(now)
+        self._seat_leases()
         promised, newcomers = [], []
-        for seat in sorted([self.seating.new_seat(demand) for demand in demands], key=_by_key):
+        for seat in sorted([self.seating.new_seat(demand) for demand in demands], key=by_key):
             why = self.seating.impossible(seat)
             if why is not None:
                 self.refuse(seat.demand, why)
@@ -91,7 +89,8 @@ class Pool:
         for seat in newcomers:
             self.seat_newcomer(seat)
 
-    def _seat_leases(self, now: int) -> None:
+    def _seat_leases(self) -> None:
+        now = self.seating.now
         for hold in self.holds.values():
             self.ends[hold.id] = occupied_until(hold, self.rules, now)
             self.seating.take_lease(hold, now, self.ends[hold.id])
@@ -146,7 +145,7 @@ class Pool:
         Asks only those who might gain from what was given back, or `everyone` once.
         """
         seating, now = self.seating, self.seating.now
-        waiting = sorted(self.seats.values(), key=_by_key)
+        waiting = sorted(self.seats.values(), key=by_key)
         while everyone or seating.fresh:
             gains = seating.gains()
             might_gain = gains.anywhere if everyone else gains.possible

@@ -6,16 +6,15 @@ In which order demands are seated, and who may be moved, is decided in `pool`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from operator import attrgetter
 
 from .calendar import Calendar
 from .gains import Fresh, Gains
-from .holes import Window
+from .holes import NO_WINDOWS, Window
 from .model import Demand, Hold, Node, Order, Reason, keys
 from .profiles import FOREVER
 from .quota import Usage
-
-_NONE: Mapping[int, Window] = {}
 
 #: (start, nodes by number)
 Place = tuple[int, tuple[int, ...]]
@@ -60,8 +59,7 @@ class Seating:
         self._possible: dict[tuple[int, int, frozenset[int] | None], Reason | None] = {}
         self._areas: dict[frozenset[str], frozenset[int]] = {}
         self._least = FOREVER
-        #: Nobody starts before this, as far as it is known; it is quickly told.
-        self.soonest = FOREVER
+        self._first_start = FOREVER  # nobody starts before this, as far as it is known
         #: What has been given back, for whoever looks who might gain from it.
         self.fresh = Fresh()
         #: Who sat down or got up, and the place of before, for whoever tells of changes.
@@ -76,7 +74,7 @@ class Seating:
         )
         self.calendar.expect(self._least)
         self.fresh.take()
-        self.soonest = FOREVER
+        self._first_start = FOREVER
         self._usage: dict[str, Usage] = {}
 
     def without(self, seats: Iterable[Seat]) -> Seating:
@@ -126,7 +124,7 @@ class Seating:
         """Takes `place` for `seat`."""
         self.touched.setdefault(seat.demand.id)
         seat.start, seat.nodes = place
-        self.soonest = min(self.soonest, seat.start)
+        self._first_start = min(self._first_start, seat.start)
         seat.end = seat.start + seat.demand.duration_ms
         self.take(seat)
 
@@ -136,6 +134,13 @@ class Seating:
         self.fresh.note(seat.nodes, seat.quotas, seat.start, seat.end)
         self.touched.setdefault(seat.demand.id, (seat.start, seat.nodes))
         seat.nodes = ()
+
+    def starts_by(self, moment: int, seats: Collection[Seat]) -> bool:
+        """Whether any of `seats`, which are all that have a place, starts at `moment` or before.
+        They are looked at only where it may be."""
+        if self._first_start <= moment:
+            self._first_start = min([seat.start for seat in seats], default=FOREVER)
+        return self._first_start <= moment
 
     def take(self, seat: Seat) -> None:
         """Takes what is under the seat."""
@@ -253,7 +258,7 @@ class Seating:
         return None
 
     def _find_on_nodes(
-        self, seat: Seat, earliest: int, before: int, own: Mapping[int, Window] = _NONE
+        self, seat: Seat, earliest: int, before: int, own: Mapping[int, Window] = NO_WINDOWS
     ) -> Place | None:
         """What the nodes have, whatever the quotas say."""
         demand = seat.demand
@@ -272,7 +277,7 @@ class Seating:
         seat: Seat,
         earliest: int,
         before: int,
-        own: Mapping[int, Window] = _NONE,
+        own: Mapping[int, Window] = NO_WINDOWS,
         own_start: int = FOREVER,
     ) -> Place | None:
         """Nodes and quotas each name their first moment, in turn, until they agree."""
@@ -334,6 +339,10 @@ class Seating:
         if start < end:
             for key in quotas:
                 self._used(key).add(start, end, units)
+
+
+#: Sorts seats into queue order.
+by_key = attrgetter("key")
 
 
 def queue_key(demand: Demand) -> tuple[bool, int, Order, str]:

@@ -20,7 +20,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Mapping
 from heapq import heappop, heappush
 
-from .holes import NODE_BITS, NODE_MASK, Holes, Window
+from .holes import NO_WINDOWS, NODE_BITS, NODE_MASK, Holes, Window
 from .profiles import FOREVER, Profiles
 
 #: How many nodes a pool may have.
@@ -28,7 +28,6 @@ MAX_NODES = 1 << NODE_BITS
 
 _NO_TAIL = -1
 _NO_EDGES: list[int] = []
-_NONE: Mapping[int, Window] = {}
 
 
 class Windows:
@@ -151,7 +150,7 @@ class Windows:
         duration: int,
         earliest: int,
         before: int,
-        own: Mapping[int, Window] = _NONE,
+        own: Mapping[int, Window] = NO_WINDOWS,
     ) -> tuple[int, tuple[int, ...]] | None:
         """The first start in [earliest, before) with room for `duration` on `count` nodes at once.
 

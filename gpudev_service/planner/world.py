@@ -14,7 +14,7 @@ from operator import attrgetter
 from . import extension
 from .live import LivePool
 from .model import Changes, Demand, Extension, Hold, Node, Plan, Reason, Rules, Slot
-from .seats import Seat, queue_key
+from .seats import Seat, by_key, queue_key
 
 
 class World:
@@ -50,7 +50,7 @@ class World:
         for pool in self._pools.values():
             position = 0
             # Two stable sorts: by start, and among equal starts by queue order.
-            seats = sorted(pool.seats.values(), key=attrgetter("key"))
+            seats = sorted(pool.seats.values(), key=by_key)
             seats.sort(key=attrgetter("start"))
             for seat in seats:
                 demand = seat.demand
