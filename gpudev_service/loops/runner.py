@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gpudev_client import words
 from gpudev_client.models import LoopHealth
 from gpudev_service.context import Context
-from gpudev_service.other_clocks import LEAST, Difference
 from gpudev_service.settings import Times
 from gpudev_service.store.errors import StoreError
 from gpudev_service.store.models import LoopRunRow
 
 from . import driving, expiry, fleet, idle, reconcile, retention, shares, sizes, starts, warnings
+from .around import Around
 from .slept import Slept
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ _STORED_EVERY = timedelta(minutes=1)
 _LONGEST_PAUSE = 5.0
 #: What a loop may be late without being called stalled, in seconds.
 _LATE = 30.0
-#: A machine's clock that was moved by more than this is reported.
-_DRIFT = timedelta(seconds=5)
 #: A loop has stalled when it is this many intervals late.
 _STALLED_AFTER = 4
 
@@ -115,14 +112,12 @@ class Runner:
     """Keeps one task per loop."""
 
     def __init__(self, ctx: Context) -> None:
-        self._ctx, self._behind = ctx, timedelta(0)
+        self._ctx, self._around = ctx, Around(ctx)
         self._tasks: list[asyncio.Task[None]] = []
         self._last: dict[str, LoopHealth] = {}
         self._stored: dict[str, tuple[datetime, bool]] = {}
         self._begun: datetime | None = None
         self._slept: Slept | None = None
-        self._drift_told = timedelta(0)
-        self._differed = False
 
     def start(self, *, behind: timedelta = timedelta(0)) -> None:
         """Begins.
@@ -131,12 +126,8 @@ class Runner:
             behind: how far the clock, when it was read at the start, lay behind what had been
                 written down before.
         """
-        self._behind = behind
-        if self._behind > _DRIFT:
-            log.error("%s", _behind_words(self._behind))
         self._begun = self._ctx.other_clocks.begun = self._ctx.clock.now()
-        if absence := self._ctx.other_clocks.absence(self._begun):
-            log.warning("%s", absence.why)
+        self._around.begin(behind)
         self._slept = Slept(self._ctx)
         self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
 
@@ -147,9 +138,7 @@ class Runner:
         await self._ctx.background.close()
 
     def health(self) -> list[LoopHealth]:
-        """How each loop did last; one that is overdue is not ok. The clock stands among them: the
-        service does not follow when the machine's is moved. So do the view of the fleet, and
-        whether nodes that are wanted can be asked for."""
+        """How each loop did last, one that is overdue is not ok; and what they depend on."""
         now = self._ctx.clock.now()
         found = []
         for name, loop in LOOPS.items():
@@ -159,50 +148,7 @@ class Runner:
             if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return [*found, *self._damage(now), *self._fleet_health(now), self._clock_health(now)]
-
-    def _damage(self, now: datetime) -> Iterator[LoopHealth]:
-        """Of a database that was found damaged: what the loops read may still be whole."""
-        if damage := self._ctx.store.damage:
-            yield LoopHealth(name="database", last_run_at=now, ok=False, message=damage)
-
-    def _clock_health(self, now: datetime) -> LoopHealth:
-        drift, clocks, wrong = self._ctx.clock.drift(), self._ctx.other_clocks, []
-        if self._behind > _DRIFT:
-            wrong.append(_behind_words(self._behind))
-        elif abs(drift) > _DRIFT:
-            wrong.append(_drift_words(drift))
-        if difference := clocks.difference(now):
-            wrong.append(_difference_words(difference))
-        absence = clocks.absence(now)
-        told = wrong or ([absence.why] if absence is not None else [])
-        message = "; ".join(told) or None
-        return LoopHealth(name="clock", last_run_at=now, ok=not wrong, message=message)
-
-    def _fleet_health(self, now: datetime) -> Iterator[LoopHealth]:
-        """The fleet as it is seen: while it is not, nothing new is placed. And whether it can be
-        made larger where somebody is promised that it is."""
-        view = self._ctx.fleet.view()
-        yield LoopHealth(name="view", last_run_at=now, ok=view.fresh, message=view.trouble)
-        grows = view.no_growth is None
-        yield LoopHealth(name="scale_up", last_run_at=now, ok=grows, message=view.no_growth)
-
-    def _tell_drift(self) -> None:
-        """Once for each time that the clock is moved."""
-        drift = self._ctx.clock.drift()
-        if abs(drift - self._drift_told) > _DRIFT:
-            log.warning("%s; leases keep to the time of before", _drift_words(drift))
-            self._drift_told = drift
-
-    def _tell_difference(self) -> None:
-        """When it begins and when it ends."""
-        difference = self._ctx.other_clocks.difference(self._ctx.clock.now())
-        if (difference is not None) != self._differed:
-            self._differed = difference is not None
-            if difference is None:
-                log.info("the service's clock and those of others agree again")
-            else:
-                log.error("%s", _difference_words(difference))
+        return [*found, *self._around.health(now)]
 
     async def _repeat(self, name: str) -> None:
         loop, failures = LOOPS[name], 0
@@ -219,8 +165,7 @@ class Runner:
                 await self._ended(name, _told(error))
             else:
                 await self._ended(name, None)
-            self._tell_drift()
-            self._tell_difference()
+            self._around.tell()
             if self._slept is not None:
                 self._slept.look()
             pause = self._pause(loop, due)
@@ -263,27 +208,3 @@ async def _wait(bell: asyncio.Event, seconds: float) -> None:
 def _told(error: Exception) -> str:
     """What readiness says of a failure: what the store says is meant for operators."""
     return str(error) if isinstance(error, StoreError) else type(error).__name__
-
-
-def _drift_words(drift: timedelta) -> str:
-    told = f"the machine's clock was moved by {drift.total_seconds():+.0f} s since the start"
-    if abs(drift) > LEAST:
-        told += "; nothing is removed for good until the service starts again"
-    return told
-
-
-def _difference_words(difference: Difference) -> str:
-    return (
-        f"{difference}, so one of the two is wrong: leases keep to the service's, and nothing is"
-        " removed for good until they agree. Set the one that is wrong; if it is this machine's,"
-        " start the service again"
-    )
-
-
-def _behind_words(behind: timedelta) -> str:
-    return (
-        f"the machine's clock was {words.duration(behind.total_seconds())} behind the last entry of"
-        " the database when the service started, so leases last longer than they should: set the"
-        " clock and start the service again. If the clock is right now, it was ahead before: then"
-        " this is over with a start after the next event of a reservation"
-    )
