@@ -103,6 +103,7 @@ AREAS = {
             "operations/standings.py",
             "operations/transitions.py",
             "operations/verdicts.py",
+            "loops/apart.py",
             "loops/around.py",
             "loops/driving.py",
             "loops/expiry.py",

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from gpudev_service.context import Context
 from gpudev_service.fleet import FleetAway
-from gpudev_service.operations import planning, views
+from gpudev_service.operations import planning
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +18,7 @@ async def run(ctx: Context) -> datetime | None:
     """Plans the GPU types whose capacity has changed since they were last planned."""
     with ctx.fleet.changes() as types:
         if types:
-            outcome = await ctx.store.run(
-                lambda session: planning.replan(ctx, session, ctx.clock.now(), sorted(types))
-            )
-            await views.publish(ctx, outcome.entries)
+            await planning.plan_again(ctx, sorted(types))
     if ctx.fleet.view().fresh and _can_grow(ctx):
         async with ctx.store.reading() as session:
             wanted = await planning.wanted_nodes(ctx, session, ctx.clock.now())

@@ -35,9 +35,12 @@ from gpudev_service.servers.base import Handle, ServersAway
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
 
 from . import shares
+from .apart import Failures
 
 log = logging.getLogger(__name__)
 
+#: Said where more than one thing has failed.
+_SEVERAL = "several things could not be put right"
 #: A server in the Hub is left alone for so long after its start: its report may be under way.
 YOUNG = timedelta(seconds=20)
 #: An unused row of a server that gpudev named is kept for so long: somebody may fill the form.
@@ -59,25 +62,16 @@ class Seen:
 async def run(ctx: Context) -> datetime | None:
     """Looks at everything, one thing after the other. What fails is in no other's way, and is
     raised when all have been looked at. A Hub that is away is looked at the next time."""
-    failures: list[Exception] = []
+    failures = Failures(_SEVERAL)
     # Read the leases first: a server that starts after that is then seen as running, and known to
     # the Hub.
     leases = {row.id: row for row in await _active(ctx)}
     parts = (partial(_processes, leases=leases), snapshots.resume, _unplanned)
     for part in (*parts, partial(_hub, leases=leases), shares.compare):
-        try:
+        with failures.apart():
             await part(ctx)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-    _raise(failures)
+    failures.tell()
     return None
-
-
-def _raise(failures: list[Exception]) -> None:
-    if len(failures) > 1:
-        raise ExceptionGroup("several things could not be put right", failures)
-    if failures:
-        raise failures[0]
 
 
 async def _processes(ctx: Context, leases: Mapping[str, Active]) -> None:
@@ -91,14 +85,12 @@ async def _processes(ctx: Context, leases: Mapping[str, Active]) -> None:
     if changed:
         entries = await ctx.store.run(lambda session: _note(ctx, session, changed))
         await views.publish(ctx, entries)
-    failures: list[Exception] = []
+    failures = Failures(_SEVERAL)
     for key in await _over(ctx, running - leases.keys()):
         log.warning("stopping what runs without a lease: %s", key)
-        try:
+        with failures.apart():
             await ctx.servers.stop(key, None, grace=2.0)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-    _raise(failures)
+    failures.tell()
 
 
 async def _changed(ctx: Context, leases: Iterable[Active], running: set[str]) -> dict[str, Seen]:
@@ -137,10 +129,7 @@ async def _unplanned(ctx: Context) -> None:
     async with ctx.store.reading() as session:
         types = sorted(await session.scalars(without.distinct()))
     if types:
-        outcome = await ctx.store.run(
-            lambda session: planning.replan(ctx, session, ctx.clock.now(), types)
-        )
-        await views.publish(ctx, outcome.entries)
+        await planning.plan_again(ctx, types)
 
 
 async def _note(

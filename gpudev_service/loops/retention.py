@@ -31,6 +31,8 @@ from gpudev_service.store.models import (
     SnapshotRow,
 )
 
+from .apart import Failures
+
 log = logging.getLogger(__name__)
 
 #: How long the answer to an Idempotency-Key is remembered, at least.
@@ -46,30 +48,23 @@ async def run(ctx: Context) -> datetime | None:
     """Purges what is due, one disk after the other, and what killed processes left behind. A disk
     that cannot be worked on is in no other's way; what failed is raised at the end. While the time
     of day is in doubt, nothing goes that a date decides about."""
-    failures: list[Exception] = []
+    failures = Failures("several disks could not be worked on")
     now, doubt = ctx.clock.now(), doubts.about_removing(ctx)
     if doubt is not None:
         log.info("nothing is removed for good now: %s", doubt.why)
     async with ctx.store.reading() as session:
         disks = list(await session.scalars(select(DiskRow).order_by(DiskRow.id)))
     for disk in disks:
-        try:
+        with failures.apart():
             await _disk(ctx, disk, now, removes=doubt is None)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
     if doubt is None:
         await _forget_keys(ctx, now)
         await _forget_reservations(ctx, now)
     await _scratch(ctx)
     await _folders(ctx)
-    try:
+    with failures.apart():
         await ctx.disks.clean_up()
-    except backend.DiskError as error:
-        failures.append(error)
-    if len(failures) > 1:
-        raise ExceptionGroup("several disks could not be worked on", failures)
-    if failures:
-        raise failures[0]
+    failures.tell()
     return None if doubt is None else doubt.until
 
 

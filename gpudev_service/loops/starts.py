@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, se
 
 from gpudev_client.states import WAITING
 from gpudev_service.context import Context
-from gpudev_service.operations import planning, views
+from gpudev_service.operations import planning
 from gpudev_service.store.models import ReservationRow
 
 from .pace import next_sweep
@@ -50,10 +50,7 @@ async def run(ctx: Context) -> datetime | None:
         due = sorted(await session.scalars(_DUE, {"now": now}))
         following = _earliest((await session.execute(_NEXT, {"now": now})).one())
     if ctx.fleet.view().fresh:
-        outcome = await ctx.store.run(
-            lambda session: planning.replan(ctx, session, ctx.clock.now(), due)
-        )
-        await views.publish(ctx, outcome.entries)
+        await planning.plan_again(ctx, due)
     soon = next_sweep(ctx)
     return soon if following is None else min(soon, following)
 

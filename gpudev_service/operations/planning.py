@@ -28,7 +28,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import facts, holding, kept, promises
+from . import facts, holding, kept, promises, views
 from .kept import Kept, Step
 from .transitions import Entry, transition
 
@@ -72,6 +72,16 @@ async def wanted_nodes(ctx: Context, session: AsyncSession, now: datetime) -> di
         if scale_up and start <= now + timedelta(minutes=scale_up.minutes) + _SOON:
             found.setdefault(gpu_type, set()).update(names)
     return {gpu_type: len(names) for gpu_type, names in found.items()}
+
+
+async def plan_again(ctx: Context, gpu_types: Sequence[str]) -> None:
+    """Plans `gpu_types` anew where nothing but time or the fleet has changed, and tells of it."""
+
+    async def work(session: AsyncSession) -> Outcome:
+        return await replan(ctx, session, ctx.clock.now(), gpu_types)
+
+    outcome = await ctx.store.run(work)
+    await views.publish(ctx, outcome.entries)
 
 
 async def replan(
