@@ -22,6 +22,8 @@ from pathlib import Path
 
 #: Debian's; its malloc keeps what was freed until it is asked.
 _LIBC = ctypes.CDLL("libc.so.6")
+#: How often a loop is looked for.
+_LOOKS = 100
 #: Lines for a configuration file; the folder goes into the braces.
 FOR_HUB = "from benchmarks import soak_tasks\nsoak_tasks.tell({!r})"
 #: The service reads its configuration before it forks its keeper off.
@@ -48,10 +50,25 @@ def _answer(listening: socket.socket) -> None:
         sock, _ = listening.accept()
         gc.collect()
         _LIBC.malloc_trim(0)
-        tasks = [task for loop in _running() for task in asyncio.all_tasks(loop)]
+        tasks = [task for loop in _loops() for task in asyncio.all_tasks(loop)]
         counted = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
         with sock, suppress(BrokenPipeError):
             sock.sendall(json.dumps(counted).encode())
+
+
+#: What `_running` has found.
+_seen: set[asyncio.AbstractEventLoop] = set()
+
+
+def _loops() -> set[asyncio.AbstractEventLoop]:
+    """The loops of this process. A thread that is looked at goes on meanwhile, and the way from
+    where it was to where it began may break off: so it is looked at again, and a loop that was
+    found is remembered."""
+    for _ in range(_LOOKS):
+        _seen.update(_running())
+        if _seen:
+            break
+    return {loop for loop in _seen if loop.is_running()}
 
 
 def _running() -> list[asyncio.AbstractEventLoop]:

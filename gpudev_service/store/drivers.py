@@ -32,6 +32,9 @@ _LOCK = text("SELECT CAST(pg_current_xact_id() AS text) FROM pg_advisory_xact_lo
 _READERS: Mapping[str, Any] = MappingProxyType(
     {"pool_size": 5, "max_overflow": 15, "pool_use_lifo": True}
 )
+# Kilobytes of the database that one of SQLite's readers keeps: as soon as anybody writes, it begins
+# anew, and the system has them at hand. A writer keeps SQLite's own 2,000.
+_READER_KEEPS = 512
 # A session that holds the write lock and says nothing for so long is ended by the server.
 _IDLE_LIMIT_MS = 60_000
 # How long a server may say nothing that is not kept waiting by a lock; no less than the network may
@@ -219,6 +222,8 @@ def _sqlite(
         f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}",
         f"PRAGMA query_only = {'ON' if read_only else 'OFF'}",
     ]
+    if read_only:
+        pragmas.append(f"PRAGMA cache_size = -{_READER_KEEPS}")
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def create_private(*_: Any) -> None:

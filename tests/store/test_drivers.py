@@ -86,6 +86,8 @@ async def test_readers_cannot_write(engines: drivers.Engines) -> None:
     if engines.read.dialect.name == "sqlite":
         assert await asked(engines.read, "PRAGMA query_only") == 1
         assert await asked(engines.write, "PRAGMA query_only") == 0
+        # Minus: in kilobytes. What a reader keeps is of no use once anybody has written.
+        assert await asked(engines.read, "PRAGMA cache_size") == -512
     else:
         assert await asked(engines.read, "SHOW transaction_read_only") == "on"
         assert await asked(engines.write, "SHOW transaction_read_only") == "off"
