@@ -159,6 +159,9 @@ class Target:
                 self.tokens["lab"] = self.hub.token(OWNER, [scope])
         path = f"/reservations/{self.names['shared']}/collaborators/{SHARER}"
         self._made("owner", "PUT", path, {"role": "use"})
+        hidden = f"/reservations/{self.names['hidden']}/collaborators"
+        for user in (SHARER, STRANGER):  # a made-up call of the owner's may have invited them
+            self._made("owner", "DELETE", f"{hidden}/{user}")
         files = [one for one in (self.hub.home / "secrets").iterdir() if one.is_file()]
         self.secrets = [one.read_bytes().strip() for one in files]
         self.secrets += [token.encode() for token in self.tokens.values() if token]

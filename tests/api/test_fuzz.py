@@ -22,7 +22,7 @@ import httpx
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -40,6 +40,9 @@ from .verdicts import MARKUP, wrong_with
 
 pytestmark = [pytest.mark.hub, pytest.mark.slow]
 
+#: Characters of an address that reaches the service: the proxy refuses one with more than 16 KB of
+#: headers, and goes away while it still comes.
+LONGEST = 12_000
 EXAMPLES = int(os.environ.get("FUZZ", "2"))
 CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.json"))
 FOUND = ROOT / ".artifacts" / "fuzz"
@@ -121,6 +124,7 @@ def test_made_up_calls_are_answered_as_the_document_says(
             _name_what_is_there(case, target, choice, changes=name in CHANGING)
         for caller in those:
             sent = _sent(case, caller)
+            assume(len(sent.target) <= LONGEST)
             try:
                 check(target, f"{name}-{mode.name.lower()}", sent)
             except httpx.LocalProtocolError:
