@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +32,7 @@ from gpudev_service.store.models import (
     ReservationRow,
 )
 
-from . import admission, facts, holding, planning, promises, views
+from . import admission, facts, holding, planning, promises, questions, views
 from .standings import maintenance
 
 
@@ -88,42 +89,47 @@ async def availability(
     """Per type what is there, what is free, who waits, and the earliest start for each count, with
     the priority and the limits of `user` in these groups; without one, of nobody in particular.
     """
-    now = ctx.clock.now()
     types = ctx.fleet.types()
     if gpu_type is not None and gpu_type not in types:
         raise not_found("GPU type")
-    async with ctx.store.reading() as session:
-        messages = await maintenance(session)
-        current = await facts.world(ctx, session, now, None if gpu_type is None else [gpu_type])
     chosen = [types[gpu_type]] if gpu_type else list(types.values())
-    return [_availability(ctx, spec, current, messages, hours, groups, user) for spec in chosen]
+
+    async def question(session: AsyncSession) -> list[Availability]:
+        now = ctx.clock.now()
+        messages = await maintenance(session)
+        found = []
+        for spec in chosen:
+            asked = await questions.present(ctx, session, now, spec.name)
+            closed = messages.get(spec.name) or spec.maintenance
+            found.append(_availability(ctx, spec, asked, closed, hours, groups, user, now))
+        return found
+
+    return await questions.ask(ctx, question)
 
 
 def _availability(
     ctx: Context,
     spec: GpuTypeSpec,
-    current: facts.World,
-    messages: dict[str, str],
+    asked: questions.Present,
+    closed: str | None,
     hours: float,
     groups: tuple[str, ...],
     user: str | None,
+    now: datetime,
 ) -> Availability:
-    now_ms = facts.to_ms(ctx.clock.now())
-    possible = [node for node in current.nodes if node.pool == spec.name]
-    nodes = [node for node in possible if not is_coming(node.name)]
-    names = {node.name for node in possible}
-    used = sum(len(units) for name, units in current.taken.items() if name in names)
-    drained = sum(
-        node.units - len(current.taken.get(node.name, ())) for node in nodes if not node.available
-    )
+    now_ms = facts.to_ms(now)
+    nodes = [node for node in asked.nodes if not is_coming(node.name)]
+    taken = dict.fromkeys((node.name for node in nodes), 0)
+    for hold in asked.holds:
+        for name, units in hold.units.items():
+            if name in taken:
+                taken[name] += units
+    used = sum(taken.values())
+    drained = sum(node.units - taken[node.name] for node in nodes if not node.available)
     total = sum(node.units for node in nodes)
-    closed = messages.get(spec.name) or spec.maintenance
-    holds = [h for h in current.holds if names & set(h.units)]
-    demands = [d for d in current.demands if d.pool == spec.name]
-    world = planner.World(possible, holds, demands, facts.rules(ctx), now_ms)
     length = hours_to_duration(hours)
     starts = [
-        world.what_if(facts.question(ctx, spec, gpus, length, now_ms, groups, user))
+        asked.world.what_if(facts.question(ctx, spec, gpus, length, now_ms, groups, user))
         for gpus in spec.valid_counts
     ]
     return Availability(
@@ -131,7 +137,7 @@ def _availability(
         total=total,
         free=max(0, total - used - drained),
         drained=drained,
-        queue_length=len(demands),
+        queue_length=len(asked.demands),
         hours=hours,
         earliest=[
             _earliest(gpus, start, now_ms, closed)

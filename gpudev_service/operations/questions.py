@@ -35,9 +35,12 @@ class _Busy(Exception):  # noqa: N818 - says what is the matter
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A type's world and who waits in it. It lives on, and must be asked before the next await."""
+    """A type's world, and who waits and who holds what in it. It lives on, and must be asked before
+    the next await."""
 
     world: planner.World
+    nodes: Collection[planner.Node]
+    holds: Collection[planner.Hold]
     demands: Collection[planner.Demand]
 
 
@@ -81,7 +84,7 @@ async def present(ctx: Context, session: AsyncSession, now: datetime, gpu_type: 
             await ctx.store.memory.keep(session, gpu_type, known)
         elif agrees and turn is not None:
             turn.give_back(gpu_type, known)
-    return Present(known.live, known.demands.values())
+    return Present(known.live, known.nodes, known.holds.values(), known.demands.values())
 
 
 async def _found(ctx: Context, session: AsyncSession, now: datetime, gpu_type: str) -> Kept | None:
