@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import Plan, Reservation, ReservationRequest
 from gpudev_service.actor import Actor
-from gpudev_service.operations import kept, reservations
+from gpudev_service.operations import capacity, kept, reservations
 from gpudev_service.store.errors import NotLeading
 from gpudev_service.store.memory import Turn
 from tests.fixtures.world import START, World
@@ -97,6 +97,17 @@ async def test_a_question_waits_while_somebody_plans(
         world.clock.pass_time(seconds=10)
     assert (await asked).starts_at == THEN
     assert world.ctx.store.memory.kept[TYPE] is known
+
+
+@pytest.mark.usefixtures("lease")
+async def test_what_is_free_when_is_such_a_question(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub's form asks it for everybody who opens it, and so does who collects metrics."""
+    refuse_rows(monkeypatch)
+    [found] = await capacity.availability(world.ctx, 1, (), TYPE)
+    assert (found.total, found.free, found.queue_length) == (1, 0, 1)
+    assert [one.starts_at for one in found.earliest] == [THEN]
 
 
 async def test_of_many_that_wait_one_stands_in_the_line_of_writers(
