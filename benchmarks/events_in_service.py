@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from tests.fixtures.hub import ADMIN, RunningHub
 
 TYPE = "h100"
 LIMITED, LIMIT = "limited", 24
+#: What is asked beside arrivals.
+QUESTIONS = ("look", "form")
 #: How many ask for something while it is measured, half of them with a quota.
 PEOPLE = 20
 _PATIENCE = 120.0
@@ -238,6 +241,15 @@ class Service:
         key = self._one(State.QUEUED)
         return lambda: self._done("DELETE", f"/reservations/{key}")
 
+    def look(self) -> Callable[[], object]:
+        """What a panel shows of a lease, with how long it could be kept."""
+        key = self._one(State.ACTIVE)
+        return lambda: self._done("GET", f"/reservations/{key}")
+
+    def form(self) -> Callable[[], object]:
+        """What the Hub's form shows: when each number of GPUs could be had."""
+        return lambda: self._done("GET", "/availability?hours=2")
+
     def seconds(self, kind: str) -> float:
         """What one event of a kind took."""
         work = getattr(self, kind.replace(" ", "_"))()
@@ -264,8 +276,37 @@ async def _ids(url: str, state: State) -> list[str]:
         await store.close()
 
 
-def measure(kinds: list[str], waiting: int, nodes: int, events: int) -> dict[str, list[float]]:
-    """Seconds of wall time of each event, by kind."""
+@contextmanager
+def _arrivals(service: Service) -> Iterator[list[float]]:
+    """One after the other, as long as it lasts; the seconds of each so far."""
+    taken: list[float] = []
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            arrive, begun = service.arrival(), time.monotonic()
+            arrive()
+            taken.append(time.monotonic() - begun)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of wall time of each event, by kind; of each question beside arrivals, by kind, and
+    of these arrivals."""
+
+    events: dict[str, list[float]]
+    questions: dict[str, list[float]]
+
+
+def measure(kinds: list[str], waiting: int, nodes: int, events: int) -> Measured:
     with _running(waiting, nodes) as (hub, url):
         headers = {"Authorization": f"token {hub.token(ADMIN)}"}
         base = f"http://127.0.0.1:{hub.ports.service}/services/gpudev/api/v1"
@@ -273,4 +314,9 @@ def measure(kinds: list[str], waiting: int, nodes: int, events: int) -> dict[str
             trust_env=False, timeout=_PATIENCE, base_url=base, headers=headers
         ) as http:
             service = Service(hub, url, http, nodes, random.Random(1))
-            return {kind: [service.seconds(kind) for _ in range(events)] for kind in kinds}
+            found = {kind: [service.seconds(kind) for _ in range(events)] for kind in kinds}
+            asked: dict[str, list[float]] = {}
+            with _arrivals(service) as arrivals:
+                for kind in QUESTIONS:
+                    asked[kind] = [service.seconds(kind) for _ in range(events)]
+            return Measured(found, {**asked, "arrival": arrivals})

@@ -137,17 +137,14 @@ def main() -> int:
     )
     print(parameters(nodes))
     alone, within = planner_alone(waiting, nodes, events)
-    times = events_in_service.measure(list(GOALS), waiting, nodes, events)
+    measured = events_in_service.measure(list(GOALS), waiting, nodes, events)
     print(
         f"by HTTP to the running service with its loops, on SQLite, {events} events of each kind;"
         f" load {os.getloadavg()[0]:.1f}:"
     )
-    served = {kind: (percentile(t, 0.5), percentile(t, 0.99)) for kind, t in times.items()}
-    for kind, (p50, p99) in served.items():
-        print(
-            f"{kind:9}: p50 {p50 * 1e3:7.2f} ms, p99 {p99 * 1e3:7.2f} ms, slowest"
-            f" {max(times[kind]) * 1e3:7.2f} ms of {len(times[kind])}"
-        )
+    served = _told(measured.events)
+    print("one who asks and one who reserves, at once; no goal is set for it:")
+    _told(measured.questions)
     good = all(_meets(kind, *each) for kind, each in served.items())
     shown = " ".join(_shown(kind, *each) for kind, each in served.items())
     seen = watchers.measure(events // 5)
@@ -162,6 +159,17 @@ def main() -> int:
         f" {'within' if within else 'beyond'})"
     )
     return 0
+
+
+def _told(times: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    """Prints what was measured; p50 and p99 by kind, in seconds."""
+    found = {kind: (percentile(t, 0.5), percentile(t, 0.99)) for kind, t in times.items()}
+    for kind, (p50, p99) in found.items():
+        print(
+            f"{kind:9}: p50 {p50 * 1e3:7.2f} ms, p99 {p99 * 1e3:7.2f} ms, slowest"
+            f" {max(times[kind]) * 1e3:7.2f} ms of {len(times[kind])}"
+        )
+    return found
 
 
 def is_full(waiting: int, nodes: int, events: int, watched: int, streams: int) -> bool:
