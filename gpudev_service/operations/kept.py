@@ -150,7 +150,9 @@ def as_of(
     known: Kept, ctx: Context, current: facts.World, stale: Collection[str], now_ms: int
 ) -> bool:
     """Brings what is kept to `now_ms`, to be asked. False where that would change somebody's slot,
-    which the rows do not have: then it is of no use any more."""
+    which the rows do not have: then it is of no use any more. Another question may have brought it
+    a moment further."""
+    now_ms = max(now_ms, known.live.now_ms)
     news = _news(known, ctx, current, stale, now_ms)
     if news is None:
         return False

@@ -7,7 +7,7 @@ transactions are serial (see `store.engine`), and the constraints refuse what wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -87,8 +87,8 @@ async def plan_again(ctx: Context, gpu_types: Sequence[str]) -> None:
 async def replan(
     ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str]
 ) -> Outcome:
-    """Plans `gpu_types` anew, starts the leases that are due, stores everybody's promised start
-    (`ALL_ARE_PROMISED`).
+    """Plans `gpu_types` anew, not before `now`, starts the leases that are due, stores everybody's
+    promised start (`ALL_ARE_PROMISED`).
 
     While the fleet cannot be seen nothing starts and nobody's promise moves: what is known of it
     may be wrong. Who comes then is promised a start by what was seen last.
@@ -98,7 +98,11 @@ async def replan(
         await _seat_newcomers(ctx, session, now, gpu_types, outcome)
         return outcome
     turn: Turn[Kept] = Turn.of(session)
-    steps = await _steps(ctx, session, now, gpu_types, turn)
+    known = {name: await turn.take(name) for name in gpu_types}
+    # Whoever has asked has brought a plan to their own time, which may be later than `now`. From
+    # here on nobody does.
+    now = max(now, ctx.clock.now())
+    steps = await _steps(ctx, session, now, known)
     for gpu_type, step in steps.items():
         await _carry_out(ctx, session, now, gpu_type, step, outcome)
     await session.flush()
@@ -109,12 +113,15 @@ async def replan(
 
 
 async def _steps(
-    ctx: Context, session: AsyncSession, now: datetime, gpu_types: Sequence[str], turn: Turn[Kept]
+    ctx: Context,
+    session: AsyncSession,
+    now: datetime,
+    known: Mapping[str, tuple[Kept | None, Collection[str]]],
 ) -> dict[str, Step]:
-    """The next plan of each type: from what is kept of the last one, or else from all rows."""
-    now_ms = facts.to_ms(now)
+    """The next plan of each type: from what is kept of the last one, and which reservations have
+    changed since then, or else from all rows."""
+    now_ms, gpu_types = facts.to_ms(now), list(known)
     steps: dict[str, Step] = {}
-    known = {name: await turn.take(name) for name in gpu_types}
     stale = {key for last, keys in known.values() if last is not None for key in keys}
     if len(stale) <= promises.AT_ONCE and any(last is not None for last, _ in known.values()):
         news = (await facts.world(ctx, session, now, gpu_types, only=stale)).parts(gpu_types)

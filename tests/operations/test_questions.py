@@ -13,9 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import Plan, Reservation, ReservationRequest
 from gpudev_service.actor import Actor
-from gpudev_service.operations import capacity, kept, reservations
+from gpudev_service.operations import capacity, facts, kept, questions, reservations
+from gpudev_service.operations import planning as planner
 from gpudev_service.store.errors import NotLeading
 from gpudev_service.store.memory import Turn
+from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import START, World
 
 TYPE = "t4-small"
@@ -160,3 +162,43 @@ async def test_it_is_not_where_it_would_change_a_start(world: World, lease: Rese
     world.clock.pass_time(hours=1, seconds=15)  # the lease should be over, and is there
     assert (await preview(world)).starts_at > THEN
     assert TYPE not in world.ctx.store.memory.kept
+
+
+async def test_a_question_in_between_does_not_make_the_plan_too_new(
+    world: World, lease: Reservation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It brings it to its own time, which is later than that of who is about to plan with it."""
+    refuse_rows(monkeypatch)
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    earlier = world.clock.now()
+
+    async def work(session: AsyncSession) -> None:
+        row = await session.get_one(ReservationRow, lease.id)
+        row.expires_at = earlier + timedelta(minutes=30)
+        began.set()
+        await goes_on.wait()
+        await planner.replan(world.ctx, session, earlier, [TYPE])
+
+    writing = asyncio.create_task(world.ctx.store.run(work))
+    await began.wait()
+    world.clock.pass_time(seconds=10)
+    assert (await preview(world)).starts_at == THEN
+    goes_on.set()
+    await writing
+    assert (await preview(world)).starts_at == THEN - timedelta(minutes=30)
+
+
+@pytest.mark.usefixtures("lease")
+async def test_a_question_that_comes_late_is_answered_as_of_the_one_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_rows(monkeypatch)
+    earlier = world.clock.now()
+    world.clock.pass_time(seconds=10)
+    await preview(world)
+
+    async def question(session: AsyncSession) -> int:
+        return (await questions.present(world.ctx, session, earlier, TYPE)).world.now_ms
+
+    assert await questions.ask(world.ctx, question) == facts.to_ms(earlier) + 10_000
+    assert await world.ctx.store.run(question) == facts.to_ms(earlier) + 10_000

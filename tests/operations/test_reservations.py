@@ -344,8 +344,8 @@ def _place(one: Reservation) -> int:
 @pytest.mark.parametrize(
     ("said", "code"),
     [
-        ("UNIQUE constraint failed: live_disk", "disk_in_use"),
-        ('duplicate key value violates unique constraint "live_server"', "server_in_use"),
+        ("UNIQUE constraint failed: index 'uq_reservations_live_disk'", "disk_in_use"),
+        ('duplicate key value violates unique constraint "uq_reservations_live_server"', "server_in_use"),
     ],
 )
 async def test_a_race_that_the_database_decides_is_a_refusal(said: str, code: str) -> None:
