@@ -14,6 +14,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,14 @@ def _hub5() -> str | None:
     return _hub()
 
 
+def _mount() -> str | None:
+    with tempfile.TemporaryDirectory() as top:
+        done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", top], capture_output=True)
+        if done.returncode == 0:
+            subprocess.run(["umount", top], check=True)
+    return "file systems cannot be mounted, which takes root" if done.returncode else None
+
+
 def _ssh() -> str | None:
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     for program in ("ssh", "sshd", "ssh-keygen", "ssh-agent", "rsync", "setpriv"):
@@ -133,11 +142,18 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "gpu": _gpu,
     "hub": _hub,
     "hub5": _hub5,
+    "mount": _mount,
     "postgres": _postgres,
     "ssh": _ssh,
 }
 
-_FIXTURES = {"browser": "browser", "cluster": "cluster", "postgres_server": "postgres"}
+_FIXTURES = {
+    "browser": "browser",
+    "cluster": "cluster",
+    "postgres_server": "postgres",
+    "sharing": "mount",
+    "small": "mount",
+}
 
 
 @functools.cache

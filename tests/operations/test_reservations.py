@@ -345,7 +345,10 @@ def _place(one: Reservation) -> int:
     ("said", "code"),
     [
         ("UNIQUE constraint failed: index 'uq_reservations_live_disk'", "disk_in_use"),
-        ('duplicate key value violates unique constraint "uq_reservations_live_server"', "server_in_use"),
+        (
+            'duplicate key value violates unique constraint "uq_reservations_live_server"',
+            "server_in_use",
+        ),
     ],
 )
 async def test_a_race_that_the_database_decides_is_a_refusal(said: str, code: str) -> None:
