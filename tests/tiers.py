@@ -106,10 +106,11 @@ def _hub5() -> str | None:
 
 def _mount() -> str | None:
     with tempfile.TemporaryDirectory() as top:
-        done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", top], capture_output=True)
-        if done.returncode == 0:
-            subprocess.run(["umount", top], check=True)
-    return "file systems cannot be mounted, which takes root" if done.returncode else None
+        command = ["mount", "-t", "tmpfs", "tmpfs", top]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return "file systems cannot be mounted, which takes root"
+        subprocess.run(["umount", top], check=True)
+    return None
 
 
 def _ssh() -> str | None:
