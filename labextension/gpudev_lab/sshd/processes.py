@@ -10,6 +10,7 @@ from datetime import datetime
 import psutil
 
 from gpudev_client.ids import MARK
+from gpudev_client.processes import variable
 from gpudev_lab import usage
 
 from . import daemon
@@ -34,7 +35,8 @@ def end(pid: int | None, mark: str | None, name: str = daemon.MARK) -> None:
 
     Args:
         pid: the session's sshd, if there is one.
-        mark: also everything that was left running by this person, or with this key of theirs.
+        mark: also everything that was left running in this server by this person, or with this key
+            of theirs.
         name: the variable that says so, `daemon.MARK` or `daemon.KEY_MARK`.
     """
     found = usage.tree(pid) if pid is not None else set()
@@ -52,7 +54,10 @@ def end(pid: int | None, mark: str | None, name: str = daemon.MARK) -> None:
 
 
 def _marked(name: str, mark: str) -> set[psutil.Process]:
-    return usage.marked(name, mark) - {psutil.Process()}
+    """Those of this server alone: on one machine the same person may be in others, too."""
+    own = os.environ.get(MARK)
+    found = usage.marked(name, mark) - {psutil.Process()}
+    return {one for one in found if own is None or variable(one.pid, MARK) == own}
 
 
 def _signal(process: psutil.Process, *, force: bool = False) -> bool:
