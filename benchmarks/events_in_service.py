@@ -6,9 +6,9 @@ priorities, quotas, closed nodes and, with `LABELS=1`, labels of nodes; only sta
 time are none of the service's, and a booking without room is not in it: the service refuses one
 before it waits. An event's time is from the request to the answer, which comes after the commit of
 the new plan; of an early end it goes on until the owner's stream says that the GPUs are given back,
-since whoever waits has their new start in the same transaction. Stand-ins: leases have no
-processes, whose end takes no time (a stop is asked of the Hub, which has no such server), and who
-starts goes on starting.
+since whoever waits has their new start in the same transaction. What others look at meanwhile is
+measured beside arrivals. Stand-ins: leases have no processes, whose end takes no time (a stop is
+asked of the Hub, which has no such server), and who starts goes on starting.
 """
 
 from __future__ import annotations

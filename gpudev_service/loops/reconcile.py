@@ -35,7 +35,7 @@ from gpudev_service.servers.base import Handle, ServersAway
 from gpudev_service.store.models import HistoryRow, LeaseUnitRow, ReservationRow
 
 from . import shares
-from .apart import Failures
+from .failures import Failures
 
 log = logging.getLogger(__name__)
 

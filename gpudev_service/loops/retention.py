@@ -31,7 +31,7 @@ from gpudev_service.store.models import (
     SnapshotRow,
 )
 
-from .apart import Failures
+from .failures import Failures
 
 log = logging.getLogger(__name__)
 

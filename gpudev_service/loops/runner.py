@@ -22,8 +22,8 @@ from gpudev_service.store.errors import StoreError
 from gpudev_service.store.models import LoopRunRow
 
 from . import driving, expiry, fleet, idle, reconcile, retention, shares, sizes, starts, warnings
-from .around import Around
 from .slept import Slept
+from .surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Runner:
     """Keeps one task per loop."""
 
     def __init__(self, ctx: Context) -> None:
-        self._ctx, self._around = ctx, Around(ctx)
+        self._ctx, self._surroundings = ctx, Surroundings(ctx)
         self._tasks: list[asyncio.Task[None]] = []
         self._last: dict[str, LoopHealth] = {}
         self._stored: dict[str, tuple[datetime, bool]] = {}
@@ -127,7 +127,7 @@ class Runner:
                 written down before.
         """
         self._begun = self._ctx.other_clocks.begun = self._ctx.clock.now()
-        self._around.begin(behind)
+        self._surroundings.begin(behind)
         self._slept = Slept(self._ctx)
         self._tasks = [asyncio.create_task(self._repeat(name), name=name) for name in LOOPS]
 
@@ -148,7 +148,7 @@ class Runner:
             if last.ok and since and (now - since).total_seconds() > patience:
                 last = last.model_copy(update={"ok": False, "message": "has not run for too long"})
             found.append(last)
-        return [*found, *self._around.health(now)]
+        return [*found, *self._surroundings.health(now)]
 
     async def _repeat(self, name: str) -> None:
         loop, failures = LOOPS[name], 0
@@ -165,7 +165,7 @@ class Runner:
                 await self._ended(name, _told(error))
             else:
                 await self._ended(name, None)
-            self._around.tell()
+            self._surroundings.tell()
             if self._slept is not None:
                 self._slept.look()
             pause = self._pause(loop, due)

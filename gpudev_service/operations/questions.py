@@ -70,20 +70,19 @@ async def _reading(ctx: Context, question: Callable[[AsyncSession], Awaitable[T]
 
 async def present(ctx: Context, session: AsyncSession, now: datetime, gpu_type: str) -> Present:
     """How things are now, for questions: in a transaction of `ask`, or one that writes."""
-    now_ms = facts.to_ms(now)
     turn: Turn[Kept] | None = Turn.within(session)
-    known = await (
-        _found(ctx, session, now, gpu_type)
-        if turn is None
-        else _taken(ctx, session, turn, now, gpu_type)
-    )
+    known: Kept | None = None
+    if turn is not None:
+        known = await _taken(ctx, session, turn, now, gpu_type)
+    elif _ALONE not in session.info:
+        known = await _found(ctx, session, now, gpu_type)
     if known is None:
         current = await facts.world(ctx, session, now, [gpu_type])
-        known, agrees = kept.to_ask(ctx, current, now_ms)
-        if agrees and turn is None:
-            await ctx.store.memory.keep(session, gpu_type, known)
-        elif agrees and turn is not None:
+        known, agrees = kept.to_ask(ctx, current, facts.to_ms(now))
+        if agrees and turn is not None:
             turn.give_back(gpu_type, known)
+        elif agrees:
+            await ctx.store.memory.keep(session, gpu_type, known)
     return Present(known.live, known.nodes, known.holds.values(), known.demands.values())
 
 
@@ -96,15 +95,13 @@ async def _found(ctx: Context, session: AsyncSession, now: datetime, gpu_type: s
     memory = ctx.store.memory
     look = await memory.look(session, gpu_type)
     if look is None:
-        if memory.is_there(gpu_type) and _ALONE not in session.info:
+        if memory.is_there(gpu_type):
             raise _Busy
         return None
     if len(look.stale) > promises.AT_ONCE:
         return None
     news = await facts.world(ctx, session, now, [gpu_type], only=look.stale)
     if not look.still:
-        if _ALONE in session.info:
-            return None
         raise _Busy
     if not kept.as_of(look.kept, ctx, news, look.stale, facts.to_ms(now)):
         look.spoiled()

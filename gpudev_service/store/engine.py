@@ -239,24 +239,20 @@ class Store:
         async with self._my_turn():
             if self.damage is not None:
                 raise StoreBroken(self.damage)
-            async with self._session(engine) as session:
+            async with self._session(engine) as session, session.begin():
+                xid = await drivers.begin_write(session)
+                if self.fence is not None and engine is self._engines.write:
+                    await self.fence.check(session)
                 turn: Turn[Any] = Turn(self.memory, session)
                 try:
-                    async with session.begin():
-                        xid = await drivers.begin_write(session)
-                        if self.fence is not None and engine is self._engines.write:
-                            await self.fence.check(session)
-                        try:
-                            yield session
-                        except BaseException:
-                            turn.rolled_back()
-                            raise
-                        await session.flush()
-                        await turn.count()
-                        attempt.committing = xid
-                    turn.committed()
-                finally:
-                    turn.over()
+                    yield session
+                except BaseException:
+                    turn.rolled_back()
+                    raise
+                await session.flush()
+                await turn.count()
+                attempt.committing = xid
+            turn.committed()
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:
@@ -274,6 +270,7 @@ class Store:
             yield
         finally:
             self._holder = None
+            self.memory.taken.clear()  # whatever became of the transaction
             self._turn.release()
 
     def _raise_lasting(self, error: DBAPIError | PoolTimeoutError) -> None:

@@ -73,7 +73,7 @@ class Memory(Generic[KeptT]):
     def __init__(self) -> None:
         self.kept: dict[str, KeptT] = {}
         self.stale: dict[str, set[str]] = {}
-        #: Of which types a write transaction has it out.
+        #: Of which types the write transaction that is under way has it out.
         self.taken: set[str] = set()
         #: The number in `plan_count` at which it is good.
         self.count: int | None = None
@@ -221,10 +221,6 @@ class Turn(Generic[KeptT]):
             add = update(PlanCountRow).values(count=PlanCountRow.count + 1)
             counted = await self._session.scalars(add.returning(PlanCountRow.count))
             self._count = counted.one()
-
-    def over(self) -> None:
-        """The transaction has ended, whatever became of it."""
-        self._memory.taken.clear()
 
     def rolled_back(self) -> None:
         self._memory.kept.update(self._asked)

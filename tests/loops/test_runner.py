@@ -332,15 +332,15 @@ async def test_a_clock_that_was_moved_a_little_is_not_worth_telling(
     runner = Runner(world.ctx)
     world.clock.moved = timedelta(seconds=seconds)
     for _ in range(2):
-        runner._around.tell()
+        runner._surroundings.tell()
     assert len(caplog.messages) == int(told)
     assert runner.health()[-1].ok is not told
     # It is told again when it is moved again, and when it is moved back.
     caplog.clear()
     world.clock.moved += timedelta(hours=1)
-    runner._around.tell()
+    runner._surroundings.tell()
     world.clock.moved = timedelta(0)
-    runner._around.tell()
+    runner._surroundings.tell()
     assert [f"{3600 + seconds:+.0f} s" in caplog.messages[0], len(caplog.messages)] == [True, 2]
 
 

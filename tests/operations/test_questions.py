@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import Plan, Reservation, ReservationRequest
 from gpudev_service.actor import Actor
-from gpudev_service.operations import capacity, facts, kept, questions, reservations
-from gpudev_service.operations import planning as planner
+from gpudev_service.operations import capacity, facts, kept, planning, questions, reservations
 from gpudev_service.store.errors import NotLeading
 from gpudev_service.store.memory import Turn
 from gpudev_service.store.models import ReservationRow
@@ -39,7 +38,7 @@ async def preview(world: World) -> Plan:
 
 
 @asynccontextmanager
-async def planning(world: World) -> AsyncIterator[None]:
+async def somebody_plans(world: World) -> AsyncIterator[None]:
     """While it lasts, a transaction has the plan out."""
     has_it, ends = asyncio.Event(), asyncio.Event()
 
@@ -92,7 +91,7 @@ async def test_a_question_waits_while_somebody_plans(
 ) -> None:
     known = world.ctx.store.memory.kept[TYPE]
     refuse_rows(monkeypatch)
-    async with planning(world):
+    async with somebody_plans(world):
         line = Line(world, monkeypatch)
         asked = asyncio.create_task(preview(world))
         await line.first()
@@ -117,7 +116,7 @@ async def test_of_many_that_wait_one_stands_in_the_line_of_writers(
 ) -> None:
     """A hundred panels that come back together must not keep leases from starting."""
     refuse_rows(monkeypatch)
-    async with planning(world):
+    async with somebody_plans(world):
         line = Line(world, monkeypatch)
         views = [asyncio.create_task(reservations.get(world.ctx, lease.id)) for _ in range(20)]
         await line.first()
@@ -177,7 +176,7 @@ async def test_a_question_in_between_does_not_make_the_plan_too_new(
         row.expires_at = earlier + timedelta(minutes=30)
         began.set()
         await goes_on.wait()
-        await planner.replan(world.ctx, session, earlier, [TYPE])
+        await planning.replan(world.ctx, session, earlier, [TYPE])
 
     writing = asyncio.create_task(world.ctx.store.run(work))
     await began.wait()

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 _DRIFT = timedelta(seconds=5)
 
 
-class Around:
-    """What is around the loops of one service."""
+class Surroundings:
+    """What the loops of one service depend on."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx, self._behind = ctx, timedelta(0)
