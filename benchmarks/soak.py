@@ -14,7 +14,8 @@ moments all four are made to collect and to give back what malloc keeps, and wha
 must not grow: of the proxy its heap and its buffers, since its pages come and go by more than is
 sought here; of the others their whole size. The size that the system sees is shown beside it.
 
-What is left is counted from the full load on: pools of connections are as large as it needs them.
+What is left is counted from the full load on, and the proxy's pools of connections are as large
+both times (benchmarks/pools.py).
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ import json
 import math
 import os
 import socket
-import statistics
 import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,8 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from benchmarks import soak_look, soak_tasks
+from benchmarks import pools, soak_look, soak_tasks
+from benchmarks.soak_counts import Counts, Samples, course, drift, extremes, more
 from gpudev_client.models import Reservation
 from gpudev_client.states import State
 from tests.e2e.people import Person
@@ -57,6 +58,8 @@ PIECE = 1024
 SAMPLE, SETTLES = 5.0, 120.0
 #: How often it is looked at what is there before the load.
 CALM = 10
+#: Requests at once, more than the load has.
+POOL = 4 * TIMES
 #: How often it is looked at what is held.
 LOOKS = 16
 #: The part of the time that does not count: caches fill, code is compiled.
@@ -73,11 +76,6 @@ c.Spawner.environment["JUPYTER_CONFIG_PATH"] = {!r}
 """
 #: All GPUs of the type that others ask for: who asks for one of them waits.
 _TAKEN = {"gpu_type": "t4-small", "hours": 24}
-
-#: By part and kind ("files", "sockets", "children", "tasks"): how many there are.
-Counts = dict[str, dict[str, int]]
-#: By the second, by part: megabytes.
-Samples = dict[float, dict[str, float]]
 
 
 @dataclass
@@ -193,6 +191,13 @@ class Place:
     def tasks(self, part: str) -> dict[str, int]:
         """Those of Hub or service, after it has collected."""
         return soak_tasks.count(Path(self._folder.name), self.hub.process(part).pid)
+
+    def fill(self) -> None:
+        """Makes the proxy's pools of connections larger than the load does."""
+        addresses = {"hub": f"{self.hub.url}/hub/api/", "service": f"{self.hub.service}/api/v1/me"}
+        for part, process in self.parts():
+            if part != "proxy":
+                pools.fill(addresses.get(part, f"{self.base}/api/status"), process, POOL)
 
     def counts(self) -> Counts:
         found: Counts = {}
@@ -421,6 +426,7 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     _drive(first, minute + 2 * minute / TIMES)
     first.end()
     until(lambda: not place.server.children(), "the first sessions are gone")
+    place.fill()
     before: Counts = {}
     for _ in range(CALM):
         before = extremes(max, before, place.counts())
@@ -429,6 +435,7 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     load, watch = Load(place, found, minute=minute), Watch(place, seconds)
     _drive(load, seconds, watch)
     load.end()
+    place.fill()
     warm = WARM * seconds
     found.drift = drift(watch.held, warm=warm, sizes=watch.sizes)
     found.seen = drift(watch.sizes, warm=warm, sizes=watch.sizes)
@@ -449,51 +456,3 @@ def _drive(load: Load, seconds: float, watch: Watch | None = None) -> None:
         if watch is not None:
             watch.at(now)
         time.sleep(max(0.0, 1 - (time.monotonic() - began - now)))
-
-
-def drift(samples: Samples, *, warm: float, sizes: Samples) -> dict[str, float]:
-    """By part, what `samples` gain in an hour as a share of its size; by the straight line through
-    what was seen after the first `warm` seconds."""
-    counted = {at: memory for at, memory in samples.items() if at >= warm}
-    if len(counted) < 3:
-        return {}
-    found = {}
-    for part in next(iter(counted.values())):
-        gained, _ = statistics.linear_regression(
-            list(counted), [memory[part] for memory in counted.values()]
-        )
-        size = statistics.fmean(memory[part] for at, memory in sizes.items() if at >= warm)
-        found[part] = gained * 3600 / size
-    return found
-
-
-def course(samples: Samples, seconds: float) -> dict[str, list[float]]:
-    """By part, its mean memory in each eighth of the time in which it was looked at."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for at, memory in samples.items():
-        for part, size in memory.items():
-            found.setdefault(part, {}).setdefault(int(8 * at / seconds), []).append(size)
-    return {part: [statistics.fmean(s) for s in each.values()] for part, each in found.items()}
-
-
-def extremes(which: Callable[[int, int], int], one: Counts, other: Counts) -> Counts:
-    """The greater, or the lesser, of each number. Tasks come and go while a service is at rest:
-    what was there at every look is left, not what was there at one."""
-    found: Counts = {}
-    for part in one.keys() | other.keys():
-        mine, theirs = one.get(part, {}), other.get(part, {})
-        found[part] = {
-            kind: which(mine.get(kind, 0), theirs.get(kind, 0))
-            for kind in mine.keys() | theirs.keys()
-        }
-    return found
-
-
-def more(before: Counts, after: Counts) -> dict[str, int]:
-    """What there is more of now."""
-    return {
-        f"{part} {kind}": count - before[part].get(kind, 0)
-        for part, kinds in after.items()
-        for kind, count in kinds.items()
-        if count > before[part].get(kind, 0)
-    }

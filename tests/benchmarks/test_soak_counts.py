@@ -6,17 +6,17 @@ import asyncio
 import os
 from pathlib import Path
 
-from benchmarks import soak, soak_tasks
+from benchmarks import soak_counts, soak_tasks
 
 
 def test_a_task_that_comes_and_goes_is_not_left() -> None:
-    looks: list[soak.Counts] = [
+    looks: list[soak_counts.Counts] = [
         {"service": {"task wait": 2, "task lost": 3}},
         {"service": {"task wait": 1, "task lost": 3}},
     ]
-    before: soak.Counts = {"service": {"task wait": 1, "task lost": 2}}
-    assert soak.more(before, soak.extremes(min, *looks)) == {"service task lost": 1}
-    assert soak.more(soak.extremes(max, *looks), looks[0]) == {}
+    before: soak_counts.Counts = {"service": {"task wait": 1, "task lost": 2}}
+    assert soak_counts.more(before, soak_counts.extremes(min, *looks)) == {"service task lost": 1}
+    assert soak_counts.more(soak_counts.extremes(max, *looks), looks[0]) == {}
 
 
 async def test_a_process_tells_its_tasks(tmp_path: Path) -> None:

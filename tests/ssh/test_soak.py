@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import soak
+from benchmarks import soak, soak_counts
 
 
 @pytest.mark.ssh
@@ -28,7 +28,7 @@ def test_the_drift_is_that_of_the_time_after_the_warm_up() -> None:
         float(at): {"server": 100 + min(at, 600) / 12 + at / 360, "proxy": 60.0}
         for at in range(0, 7200, 5)
     }
-    found = soak.drift(samples, warm=600, sizes=samples)
+    found = soak_counts.drift(samples, warm=600, sizes=samples)
     assert found["proxy"] == 0
     assert found["server"] == pytest.approx(10 / (150 + (7200 + 600) / 2 / 360), rel=0.01)
 
@@ -36,15 +36,15 @@ def test_the_drift_is_that_of_the_time_after_the_warm_up() -> None:
 def test_the_drift_of_what_is_held_is_a_share_of_the_whole_size() -> None:
     held = {float(at): {"proxy": 10 + at / 3600} for at in range(0, 7200, 450)}
     sizes = {float(at): {"proxy": 100.0} for at in range(0, 7200, 5)}
-    assert soak.drift(held, warm=1800, sizes=sizes) == {"proxy": pytest.approx(0.01)}
+    assert soak_counts.drift(held, warm=1800, sizes=sizes) == {"proxy": pytest.approx(0.01)}
 
 
 def test_the_course_is_by_eighths_of_the_time() -> None:
     samples = {float(at): {"proxy": 60.0 + at // 10} for at in range(0, 80, 5)}
-    assert soak.course(samples, 80.0) == {"proxy": [60.0 + step for step in range(8)]}
+    assert soak_counts.course(samples, 80.0) == {"proxy": [60.0 + step for step in range(8)]}
 
 
 def test_what_is_left_is_what_there_is_more_of() -> None:
     before = {"server": {"sockets": 3, "children": 1, "task A.run": 1}, "hub": {"files": 9}}
     after = {"server": {"sockets": 5, "children": 0, "task B.run": 1}, "hub": {"files": 9}}
-    assert soak.more(before, after) == {"server sockets": 2, "server task B.run": 1}
+    assert soak_counts.more(before, after) == {"server sockets": 2, "server task B.run": 1}
