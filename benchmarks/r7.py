@@ -89,6 +89,7 @@ AREAS = {
             "operations/kept.py",
             "operations/labels.py",
             "operations/limited.py",
+            "operations/overview.py",
             "operations/places.py",
             "operations/placing.py",
             "operations/planning.py",

@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from . import errors, models
-from ._flow import body, fetch, invalid, params, segment
+from . import errors, limits, models
+from ._flow import body, fetch, following, invalid, params, segment
 from ._steps import Call, Flow
 from ._stream import STREAM_RETRY, follow
 from .states import State
@@ -43,9 +43,20 @@ def me() -> Flow[models.Me]:
     return fetch(Call("GET", "/me"), models.Me)
 
 
-def cluster() -> Flow[models.Cluster]:
-    """Nodes, what runs where, and the queue."""
-    return fetch(Call("GET", "/cluster"), models.Cluster)
+def cluster(queue: int | None = None) -> Flow[models.Cluster]:
+    """All nodes, what runs where, and of each queue the first `queue` (50) and the caller's own."""
+    asked = params(limit=limits.PAGE_MAX, queue=queue)
+    found = yield from fetch(Call("GET", "/cluster", asked), models.Cluster)
+    nodes = {node.name: node for node in found.nodes}
+    seen: set[str] = set()
+    cursor = following(found.next_cursor, seen)
+    while cursor is not None:
+        asked = params(limit=limits.PAGE_MAX, queue=0, cursor=cursor)
+        more = yield from fetch(Call("GET", "/cluster", asked), models.Cluster)
+        # A fleet may change between two pages: a node may be on both.
+        nodes |= {node.name: node for node in more.nodes}
+        cursor = following(more.next_cursor, seen)
+    return found.model_copy(update={"nodes": list(nodes.values()), "next_cursor": None})
 
 
 def exchange_login_code(code: str, verifier: str) -> Flow[models.CliToken]:

@@ -138,12 +138,22 @@ def items(call: Call, kind: type[Page[M]], page_size: int = limits.PAGE_MAX) -> 
         found = yield from page(call, kind, page_size, cursor)
         for item in found.items:
             yield Emit(item)
-        cursor = found.next_cursor
+        cursor = following(found.next_cursor, seen)
         if cursor is None:
             return
-        if cursor in seen:
-            raise errors.ServerFault("The service gave the same page of a list twice.")
+
+
+def following(cursor: str | None, seen: set[str]) -> str | None:
+    """The cursor itself, which is then among those that were `seen`.
+
+    Raises:
+        ServerFault: it was before: the list would have no end.
+    """
+    if cursor in seen:
+        raise errors.ServerFault("The service gave the same page of a list twice.")
+    if cursor is not None:
         seen.add(cursor)
+    return cursor
 
 
 def collect(flow: Flow[None], keep: Callable[[Any], bool] = lambda _: True) -> Flow[list[Any]]:

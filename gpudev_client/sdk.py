@@ -372,9 +372,9 @@ class GpuDev:
         """Remove a key by its fingerprint or its comment."""
         return self.client.remove_ssh_key(which).items
 
-    def cluster(self) -> models.Cluster:
-        """Nodes and queue."""
-        return self.client.cluster()
+    def cluster(self, queue: int | None = None) -> models.Cluster:
+        """All nodes, and of each queue the first `queue` (50) and the caller's own."""
+        return self.client.cluster(queue)
 
     def close(self) -> None:
         """Give the connections back; reservations go on."""
@@ -448,9 +448,9 @@ class AsyncGpuDev:
         """Remove a key by its fingerprint or its comment."""
         return (await self.client.remove_ssh_key(which)).items
 
-    async def cluster(self) -> models.Cluster:
-        """Nodes and queue."""
-        return await self.client.cluster()
+    async def cluster(self, queue: int | None = None) -> models.Cluster:
+        """All nodes, and of each queue the first `queue` (50) and the caller's own."""
+        return await self.client.cluster(queue)
 
     async def close(self) -> None:
         """Give the connections back; reservations go on."""

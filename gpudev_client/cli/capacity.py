@@ -60,9 +60,12 @@ def status(app: App, as_json: bool) -> None:
     if cluster.simulated:
         app.tell("The GPUs here are simulated.\n")
     out(_nodes(app, cluster.nodes))
-    app.tell(f"\nQueue: {words.counted(len(cluster.queue), 'reservation')}")
+    lengths = Counter(cluster.queue_lengths)
+    app.tell(f"\nQueue: {words.counted(lengths.total(), 'reservation')}")
     if cluster.queue:
         out(_queue(app, cluster.queue))
+    for gpu_type, count in (lengths - Counter(e.gpu_type for e in cluster.queue)).items():
+        app.tell(f"and {words.counted(count, 'more reservation')} for {gpu_type}")
 
 
 def _availability(app: App, found: Sequence[models.Availability]) -> str:

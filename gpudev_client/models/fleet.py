@@ -47,15 +47,18 @@ class QueueEntry(Answer):
 
 
 class Cluster(Answer):
-    """`fresh` is False while the fleet cannot be seen: then nothing new starts, and `trouble` says
-    why."""
+    """`queue` has the first of each GPU type, and the caller's own; how many wait for a type is in
+    `queue_lengths`. `fresh` is False while the fleet cannot be seen: then nothing new starts, and
+    `trouble` says why. There are more nodes while there is a `next_cursor`."""
 
     nodes: list[NodeView]
     queue: list[QueueEntry]
+    queue_lengths: dict[str, int] = {}
     simulated: bool
     at: AwareDatetime
     fresh: bool = True
     trouble: str | None = None
+    next_cursor: str | None = None
 
 
 class DrainRequest(Request):

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from gpudev_client import limits
 from gpudev_client.models import Cluster, DrainRequest, NodeView
 from gpudev_service.events import Owner
-from gpudev_service.operations import capacity
+from gpudev_service.operations import capacity, cursors, overview
 
 from .permissions import Right
-from .route import Access, Call, NoQuery, Route
+from .route import Access, Call, NoQuery, PageQuery, Route
 
 
-async def cluster(call: Call[NoQuery, None]) -> Cluster:
-    caller = call.caller
+class ClusterQuery(PageQuery):
+    """Which nodes, and how much of the queue."""
+
+    limit: int = Field(
+        default=limits.PAGE_DEFAULT, ge=1, le=limits.PAGE_MAX, description="Most nodes."
+    )
+    queue: int = Field(
+        default=limits.PAGE_DEFAULT,
+        ge=0,
+        le=limits.PAGE_MAX,
+        description="Most of those who wait, of each GPU type; the caller's own, too.",
+    )
+
+
+async def cluster(call: Call[ClusterQuery, None]) -> Cluster:
+    caller, query = call.caller, call.query
 
     def visible(owner: Owner) -> bool:
         return caller.grants.may(Right.READ, owner)
 
     # "Mine" is what the caller's own scopes cover: a server's token is not its owner.
     viewer = caller.name if visible(caller.owner) and caller.kind == "user" else ""
-    return await capacity.cluster(call.ctx, viewer, visible)
+    return await overview.cluster(
+        call.ctx,
+        viewer,
+        visible,
+        first=cursors.number(query.cursor) if query.cursor else 0,
+        limit=query.limit,
+        queue=query.queue,
+    )
 
 
 async def drain(call: Call[NoQuery, DrainRequest]) -> NodeView:
@@ -36,8 +60,9 @@ ROUTES = (
         "/cluster",
         Access.READ,
         cluster,
-        "Nodes, what runs where until when, and the queue. Whose it is only where the caller "
-        "may see it.",
+        "Nodes, page by page, what runs where until when, and the first of those who wait. Whose "
+        "it is only where the caller may see it.",
+        query=ClusterQuery,
         answer=Cluster,
     ),
     Route(

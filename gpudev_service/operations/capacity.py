@@ -1,38 +1,30 @@
-"""GPU types, what is free when, the fleet and its queue, drains and maintenance."""
+"""GPU types, what is free when, drains and maintenance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gpudev_client.models import (
     Availability,
-    Cluster,
     EarliestStart,
     GpuType,
     NodeView,
-    QueueEntry,
-    UnitUse,
     hours_to_duration,
 )
-from gpudev_client.states import WAITING
 from gpudev_service import planner
 from gpudev_service.actor import Actor
 from gpudev_service.context import Context
 from gpudev_service.errors import not_found
-from gpudev_service.events import Owner
 from gpudev_service.fleet import is_coming
-from gpudev_service.settings import GpuTypeSpec, NodeSpec
+from gpudev_service.settings import GpuTypeSpec
 from gpudev_service.store.models import (
     MaintenanceRow,
     NodeDrainRow,
-    ReservationRow,
 )
 
-from . import admission, facts, holding, planning, promises, questions, views
+from . import admission, facts, overview, planning, questions, views
 from .standings import maintenance
 
 
@@ -159,113 +151,6 @@ def _earliest(
     return EarliestStart(gpus=gpus, starts_at=None, reason=planning.WHY_NOT[start])
 
 
-async def cluster(ctx: Context, viewer: str, visible: Callable[[Owner], bool]) -> Cluster:
-    """Nodes, what runs where until when, and the queue. Whose it is only where `visible`."""
-    now = ctx.clock.now()
-    async with ctx.store.reading() as session:
-        drains = {row.node: row for row in await session.scalars(select(NodeDrainRow))}
-        every = {node.name for node in ctx.fleet.nodes()}
-        held = await _held(ctx, session, viewer, visible, every)
-        waiting = list(
-            await session.scalars(
-                select(ReservationRow)
-                .where(ReservationRow.state.in_(WAITING))
-                .order_by(
-                    ReservationRow.gpu_type,
-                    ReservationRow.planned_start,
-                    ReservationRow.priority.desc(),
-                    ReservationRow.submitted_at,
-                    ReservationRow.id,
-                )
-            )
-        )
-    nodes = [
-        _node_view(ctx, node, held.get(node.name, []), drains.get(node.name))
-        for node in ctx.fleet.nodes()
-    ]
-    counts: dict[str, int] = {}
-    queue: list[QueueEntry] = []
-    for row in waiting:
-        counts[row.gpu_type] = counts.get(row.gpu_type, 0) + 1
-        queue.append(_queue_entry(row, counts[row.gpu_type], viewer, visible(views.owner(row))))
-    simulated = any(node.simulated for node in ctx.fleet.nodes())
-    view = ctx.fleet.view()
-    return Cluster(
-        nodes=nodes,
-        queue=queue,
-        simulated=simulated,
-        at=now,
-        fresh=view.fresh,
-        trouble=view.trouble,
-    )
-
-
-async def _held(
-    ctx: Context,
-    session: AsyncSession,
-    viewer: str,
-    visible: Callable[[Owner], bool],
-    nodes: Collection[str],
-) -> dict[str, list[UnitUse]]:
-    """Who holds what on `nodes`, by node."""
-    there = await holding.on(ctx, session, nodes)
-    numbers = sorted(
-        (node, number, key)
-        for node, leases in there.numbers.items()
-        for key, its in leases.items()
-        for number in its
-        if node in nodes
-    )
-    rows = await promises.rows(session, {key for _, _, key in numbers})
-    held: dict[str, list[UnitUse]] = {}
-    for node, number, key in numbers:
-        row = rows[key]
-        seen = visible(views.owner(row))
-        held.setdefault(node, []).append(
-            UnitUse(
-                unit=number,
-                until=row.expires_at or row.submitted_at,  # a constraint: leases have an end
-                reservation=row.id if seen else None,
-                user=row.user if seen else None,
-                mine=row.user == viewer,
-            )
-        )
-    return held
-
-
-def _node_view(
-    ctx: Context, node: NodeSpec, held: list[UnitUse], drain: NodeDrainRow | None
-) -> NodeView:
-    spec = ctx.fleet.types()[node.gpu_type]
-    units = spec.units_of(node)
-    closed = drain is not None or not node.ready
-    return NodeView(
-        name=node.name,
-        gpu_type=node.gpu_type,
-        units=units,
-        shares=not spec.gpus_per_node,
-        free=0 if closed else max(0, units - len(held)),
-        drained=closed,
-        reason=drain.reason if drain else node.reason,
-        simulated=node.simulated,
-        held=held,
-    )
-
-
-def _queue_entry(row: ReservationRow, position: int, viewer: str, seen: bool) -> QueueEntry:
-    return QueueEntry(
-        position=position,
-        gpu_type=row.gpu_type,
-        gpus=row.gpus,
-        hours=row.hours,
-        promised_start=row.planned_start,
-        reservation=row.id if seen else None,
-        user=row.user if seen else None,
-        name=row.name if seen else None,
-        mine=row.user == viewer,
-    )
-
-
 # --- what operators do ------------------------------------------------------------------------
 
 
@@ -296,9 +181,8 @@ async def _change_node(ctx: Context, name: str, reason: str | None, actor: Actor
     outcome = await ctx.store.run(work)
     await views.publish(ctx, outcome.entries)
     async with ctx.store.reading() as session:
-        held = await _held(ctx, session, actor.name, lambda _: True, {name})
-        drained = await session.get(NodeDrainRow, name)
-    return _node_view(ctx, spec, held.get(name, []), drained)
+        [shown] = await overview.of_nodes(ctx, session, [spec], actor.name, lambda _: True)
+    return shown
 
 
 async def set_maintenance(

@@ -33,7 +33,7 @@ class Unit(NamedTuple):
 _row = LeaseUnitRow
 #: On more nodes than these, all units are read: that is quicker, and databases have a limit on what
 #: they are asked.
-_SOME = 20
+_SOME = 64
 #: What is read of each, in the order of `Unit`.
 UNITS = select(_row.reservation_id, _row.node, _row.unit, _row.gpu_type, _row.gpu_id)
 

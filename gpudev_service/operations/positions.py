@@ -19,6 +19,13 @@ from gpudev_service.store.models import ReservationRow
 
 from .kept import Kept
 
+#: The order in which those who wait for one type start; last are those who are promised nothing.
+ORDER = (
+    ReservationRow.planned_start.asc().nulls_last(),
+    ReservationRow.priority.desc(),
+    ReservationRow.submitted_at,
+    ReservationRow.id,
+)
 #: With fewer waiting the database counts as fast as it says whether the plan is good.
 _MANY = 500
 
@@ -59,25 +66,23 @@ async def _planned(ctx: Context, session: AsyncSession, gpu_type: str) -> Kept |
 async def _counted(session: AsyncSession, waiting: Sequence[ReservationRow]) -> dict[str, int]:
     if len(waiting) == 1:  # cheaper than ranking everybody
         return {waiting[0].id: await _count(session, waiting[0])}
+    return await ranked(session, waiting)
+
+
+async def ranked(session: AsyncSession, waiting: Sequence[ReservationRow]) -> dict[str, int]:
+    """By reservation, which one it is of those who wait for its type, promised a start or not."""
     if not waiting:
         return {}
     table = ReservationRow
-    place = func.row_number().over(
-        partition_by=table.gpu_type,
-        order_by=(table.planned_start, table.priority.desc(), table.submitted_at, table.id),
-    )
+    place = func.row_number().over(partition_by=table.gpu_type, order_by=ORDER)
     everybody = (
         select(table.id, place.label("position"))
-        .where(
-            table.gpu_type.in_({row.gpu_type for row in waiting}),
-            table.state.in_(WAITING),
-            table.planned_start.is_not(None),
-        )
+        .where(table.gpu_type.in_({row.gpu_type for row in waiting}), table.state.in_(WAITING))
         .subquery()
     )
     wanted = everybody.c.id.in_([row.id for row in waiting])
-    ranked = await session.execute(select(everybody.c.id, everybody.c.position).where(wanted))
-    return {row.id: row.position for row in ranked}
+    found = await session.execute(select(everybody.c.id, everybody.c.position).where(wanted))
+    return {row.id: row.position for row in found}
 
 
 async def _count(session: AsyncSession, row: ReservationRow) -> int:

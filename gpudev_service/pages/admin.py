@@ -21,7 +21,6 @@ from .fleet import FleetPage
 from .forms import Forms
 
 _PER_PAGE = 25
-_NODES = 60
 #: `?state=` for all that is not over, and for everything.
 LIVE_WORD, ALL_WORD = "live", "all"
 
@@ -73,9 +72,7 @@ class Admin(FleetPage):
         )
         found = await reservations.listing(self.call(query=asked))
         types = await self.types()
-        cluster = await self.cluster()
-        nodes = cluster.nodes
-        following = query.first + _NODES
+        cluster = await self.cluster(query.first)
         given = {"user": query.user, "state": query.state, "gpu_type": query.gpu_type}
         self.show(
             "admin.html",
@@ -83,14 +80,12 @@ class Admin(FleetPage):
             query=query,
             states=[LIVE_WORD, ALL_WORD, *State],
             types=types,
-            nodes=views.node_rows(nodes[query.first : following], types),
+            nodes=views.node_rows(cluster.nodes, types),
             unseen=None if cluster.fresh else words.unseen(cluster.trouble),
             more=self.addresses.page("admin", **given, cursor=found.next_cursor)
             if found.next_cursor
             else None,
-            more_nodes=self.addresses.page("admin", first=str(following))
-            if following < len(nodes)
-            else None,
+            more_nodes=self.more_nodes("admin", cluster, query.first),
             forms=forms,
         )
 

@@ -9,6 +9,7 @@ from gpudev_client.models import Cluster, GpuType
 from gpudev_service.api import capacity as api
 from gpudev_service.api import cluster as cluster_api
 from gpudev_service.api.route import NoQuery
+from gpudev_service.operations import cursors
 
 from . import fleet_views as views
 from .base import PageHandler
@@ -32,8 +33,16 @@ class FleetPage(PageHandler):
         page = await api.gpu_types(self.call(query=api.TypesQuery(limit=limits.PAGE_MAX)))
         return list(page.items)
 
-    async def cluster(self) -> Cluster:
-        return await cluster_api.cluster(self.call())
+    async def cluster(self, first: int, queue: int = 0) -> Cluster:
+        """A page of nodes from the one with the number `first` on, and the first of each queue."""
+        query = cluster_api.ClusterQuery(limit=_NODES, cursor=cursors.of_number(first), queue=queue)
+        return await cluster_api.cluster(self.call(query=query))
+
+    def more_nodes(self, page: str, cluster: Cluster, first: int, **given: str) -> str | None:
+        """The address of the nodes that follow; None where there are none."""
+        if cluster.next_cursor is None:
+            return None
+        return self.addresses.page(page, **given, first=str(first + _NODES))
 
 
 class Fleet(FleetPage):
@@ -44,17 +53,15 @@ class Fleet(FleetPage):
         types = await self.types()
         asked = api.AvailabilityQuery(hours=query.hours, limit=limits.PAGE_MAX)
         offers = await api.availability(self.call(query=asked))
-        cluster = await self.cluster()
-        following = query.first + _NODES
-        more = self.addresses.page("fleet", hours=f"{query.hours:g}", first=str(following))
+        cluster = await self.cluster(query.first, _QUEUE)
         self.show(
             "fleet.html",
             types=views.type_rows(types, offers.items, cluster.at),
-            nodes=views.node_rows(cluster.nodes[query.first : following], types),
-            queues=views.queues(cluster.queue, _QUEUE),
+            nodes=views.node_rows(cluster.nodes, types),
+            queues=views.queues(cluster.queue, cluster.queue_lengths),
             unseen=None if cluster.fresh else words.unseen(cluster.trouble),
             simulated=cluster.simulated,
-            all_simulated=all(node.simulated for node in cluster.nodes),
+            all_simulated=all(node.simulated for node in self.service.ctx.fleet.nodes()),
             hours=query.hours,
-            more=more if following < len(cluster.nodes) else None,
+            more=self.more_nodes("fleet", cluster, query.first, hours=f"{query.hours:g}"),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -194,17 +194,15 @@ class Queue:
     more: int
 
 
-def queues(entries: Iterable[QueueEntry], most: int) -> list[Queue]:
-    """The queue of each type that has one: the first `most`, and whoever of the viewer's own waits
-    further back."""
+def queues(entries: Iterable[QueueEntry], lengths: Mapping[str, int]) -> list[Queue]:
+    """The queue of each type that has one, as much as is shown of the `lengths` by type."""
     by_type: dict[str, list[QueueEntry]] = {}
     for entry in entries:
         by_type.setdefault(entry.gpu_type, []).append(entry)
     found = []
     for gpu_type, waiting in by_type.items():
-        shown = [e for number, e in enumerate(waiting) if number < most or e.mine]
-        rows = tuple(_queue_row(entry) for entry in shown)
-        found.append(Queue(gpu_type, rows, len(waiting) - len(shown)))
+        rows = tuple(_queue_row(entry) for entry in waiting)
+        found.append(Queue(gpu_type, rows, lengths[gpu_type] - len(rows)))
     return found
 
 

@@ -369,6 +369,26 @@ async def test_the_fleet_tells_nobody_whose_it_is(
     assert hers["queue"][0]["name"] == "secret project"
 
 
+async def test_the_fleet_is_read_in_pages(site: Site, tom: str) -> None:
+    for _ in range(3):  # one runs, two wait
+        await site.call("POST", "/reservations", tom, {"gpu_type": "t4-small", "hours": 1})
+    whole = (await site.call("GET", "/cluster", tom)).json()
+    assert (whole["queue_lengths"], whole["next_cursor"]) == ({"t4-small": 2}, None)
+    found: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        asked = f"?limit=2&queue=0{cursor and f'&cursor={cursor}'}"
+        page = (await site.call("GET", f"/cluster{asked}", tom)).json()
+        assert len(page["nodes"]) <= 2
+        assert (page["queue"], page["queue_lengths"]) == ([], {"t4-small": 2})
+        found, cursor = found + page["nodes"], page["next_cursor"]
+    assert found == whole["nodes"]
+    for wrong, field in (("queue=201", "queue"), ("limit=0", "limit"), ("cursor=x", "cursor")):
+        refused = await site.call("GET", f"/cluster?{wrong}", tom)
+        assert error(refused) == (422, "invalid_input")
+        assert refused.json()["error"]["field"] == field
+
+
 async def test_storage_that_refuses_says_so_in_its_own_words(
     site: Site, tom: str, tmp_path: Path
 ) -> None:

@@ -112,6 +112,17 @@ def test_waiting_in_the_queue(service: Running, gpudev: Run) -> None:
     assert re.search(r"somebody: 1 GPU, until 14:0[01]", status)
 
 
+def test_of_a_long_queue_the_first_and_ones_own_are_shown(service: Running, gpudev: Run) -> None:
+    for number in range(53):
+        service.reserve(f"grace-{number}", hours=1)
+    service.reserve(hours=1)
+    status = ok(gpudev("status"))
+    assert "Queue: 53 reservations" in status
+    places = [int(place) for place in re.findall(r"^(\d+) +1 x t4-small", status, re.MULTILINE)]
+    assert places == [*range(1, 51), 53]
+    assert status.rstrip().endswith("and 2 more reservations for t4-small")
+
+
 def test_what_is_in_the_way_is_told_in_the_viewers_zone(service: Running, gpudev: Run) -> None:
     service.reserve(hours=2)
     service.reserve("grace", hours=2)

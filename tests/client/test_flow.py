@@ -177,6 +177,33 @@ def test_a_list_is_read_page_by_page() -> None:
     assert [r.name for r in gathered.result] == ["a", "b"]
 
 
+def test_a_fleet_is_read_page_by_page_and_its_queue_once() -> None:
+    def page(*names: str, queue: int = 0, following: str | None = None) -> models.Cluster:
+        waiting = models.QueueEntry(
+            position=1, gpu_type="t4", gpus=1, hours=1, promised_start=None, mine=True
+        )
+        return models.Cluster(
+            nodes=[models.NodeView(name=n, gpu_type="t4", units=4, free=4) for n in names],
+            queue=[waiting] * queue, queue_lengths={"t4": 7}, simulated=False, at=NOW,
+            next_cursor=following,
+        )  # fmt: skip
+
+    # A node was added at the front between two pages.
+    pages = [page("a", "b", queue=2, following="x"), page("b", "c", following="y"), page("d")]
+    played = Played(calls.cluster(2), list(map(ok, pages)))
+    assert [node.name for node in played.result.nodes] == ["a", "b", "c", "d"]
+    assert (len(played.result.queue), played.result.queue_lengths) == (2, {"t4": 7})
+    assert played.result.next_cursor is None
+    asked = [dict(call.params) for call in played.calls]
+    assert [(one.get("queue"), one.get("cursor")) for one in asked] == [
+        ("2", None),
+        ("0", "x"),
+        ("0", "y"),
+    ]
+    endless = Played(calls.cluster(), [ok(page("a", following="x"))] * 2)
+    assert isinstance(endless.error, errors.ServerFault)
+
+
 def test_a_list_without_an_end_is_noticed() -> None:
     page = models.Page[models.Reservation](items=[reservation()], next_cursor="same")
     listed = calls.reservations()

@@ -10,7 +10,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.events import Owner
-from gpudev_service.operations import capacity, reservations
+from gpudev_service.operations import capacity, cursors, overview, reservations
 from gpudev_service.settings import NodeSpec
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import NODES, START, World, make_world
@@ -91,7 +91,7 @@ async def test_the_cluster_names_only_what_a_viewer_may_see(world: World) -> Non
     def visible(owner: Owner) -> bool:
         return owner.user == "ada"
 
-    shown = await capacity.cluster(world.ctx, "ada", visible)
+    shown = await overview.cluster(world.ctx, "ada", visible)
     held = {use.reservation for node in shown.nodes for use in node.held}
     assert held == {mine.id, None}
     assert theirs.id not in shown.model_dump_json()
@@ -106,7 +106,7 @@ async def test_the_cluster_shows_what_is_held_and_what_is_free(world: World) -> 
     share = await world.reserve("grace", "cpu-x86", hours=5)
     await world.reserve("grace", "t4", gpus=2, hours=1)
     await capacity.drain(world.ctx, "t4-2", "cooling", ADMIN)
-    shown = await capacity.cluster(world.ctx, "ada", lambda owner: owner.user == "ada")
+    shown = await overview.cluster(world.ctx, "ada", lambda owner: owner.user == "ada")
     nodes = {node.name: node for node in shown.nodes}
     assert list(nodes) == ["h100-1", "t4-1", "t4-2", "small-1", "cpu-1"]
     assert {name: (node.units, node.free) for name, node in nodes.items()} == {
@@ -126,7 +126,7 @@ async def test_the_cluster_shows_what_is_held_and_what_is_free(world: World) -> 
     [other] = nodes["cpu-1"].held
     assert (other.reservation, other.user, other.mine) == (None, None, False)
     assert other.until == share.expires_at
-    theirs = await capacity.cluster(world.ctx, "grace", lambda _: True)
+    theirs = await overview.cluster(world.ctx, "grace", lambda _: True)
     mine_ = [(use.user, use.mine) for node in theirs.nodes for use in node.held]
     assert set(mine_) == {("ada", False), ("grace", True)}
     assert (shown.at, shown.fresh, shown.trouble, shown.simulated) == (START, True, None, True)
@@ -136,7 +136,7 @@ async def test_each_type_has_a_queue_of_its_own(world: World) -> None:
     for gpu_type in ("t4-small", "h100", "cpu-x86"):
         for user in ("ada", "grace", "linus"):
             await world.reserve(user, gpu_type, gpus=8 if gpu_type == "h100" else None, hours=1)
-    shown = await capacity.cluster(world.ctx, "ada", lambda _: True)
+    shown = await overview.cluster(world.ctx, "ada", lambda _: True)
     assert [(one.gpu_type, one.position, one.user) for one in shown.queue] == [
         ("cpu-x86", 1, "linus"),
         ("h100", 1, "grace"),
@@ -152,6 +152,53 @@ async def test_each_type_has_a_queue_of_its_own(world: World) -> None:
         one.gpu_type: one.queue_length for one in await capacity.availability(world.ctx, 1, ())
     }
     assert lengths == {"h100": 2, "t4": 0, "t4-small": 2, "cpu-x86": 1}
+
+
+async def test_of_a_long_queue_the_first_and_the_viewers_own_are_shown(world: World) -> None:
+    for user in ("ada", "grace", "linus", "grace", "ada", "grace", "ada"):
+        await world.reserve(user, hours=1)
+        world.clock.pass_time(seconds=1)
+    await world.reserve("linus", "h100", gpus=8)
+    await world.reserve("linus", "h100", gpus=8)
+
+    async def shown(viewer: str, queue: int) -> list[tuple[str, int, bool]]:
+        found = await overview.cluster(world.ctx, viewer, lambda _: False, queue=queue)
+        assert found.queue_lengths == {"t4-small": 6, "h100": 1}
+        return [(one.gpu_type, one.position, one.mine) for one in found.queue]
+
+    assert await shown("ada", 2) == [
+        ("h100", 1, False),
+        ("t4-small", 1, False),
+        ("t4-small", 2, False),
+        ("t4-small", 4, True),
+        ("t4-small", 6, True),
+    ]
+    assert await shown("ada", 1) == [
+        ("h100", 1, False),
+        ("t4-small", 1, False),
+        ("t4-small", 4, True),
+    ]
+    assert await shown("", 1) == [("h100", 1, False), ("t4-small", 1, False)]
+    assert await shown("ada", 0) == []
+
+
+async def test_nodes_come_page_by_page(world: World) -> None:
+    mine = await world.reserve("ada", "t4", gpus=4)
+    seen, first = [], 0
+    while True:
+        page = await overview.cluster(world.ctx, "ada", lambda _: True, first=first, limit=2)
+        seen += [(node.name, {use.reservation for use in node.held}) for node in page.nodes]
+        if page.next_cursor is None:
+            break
+        first = cursors.number(page.next_cursor)
+    assert seen == [
+        ("h100-1", set()),
+        ("t4-1", {mine.id}),
+        ("t4-2", set()),
+        ("small-1", set()),
+        ("cpu-1", set()),
+    ]
+    assert (await overview.cluster(world.ctx, "", lambda _: True, first=99)).nodes == []
 
 
 async def test_what_a_drained_node_still_runs_is_neither_free_nor_drained(world: World) -> None:

@@ -13,7 +13,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import driving
-from gpudev_service.operations import capacity, extension, placing, reservations
+from gpudev_service.operations import capacity, extension, overview, placing, reservations
 from gpudev_service.operations.holding import Unit, gpu_types, located
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec
 from gpudev_service.store.engine import Store
@@ -51,7 +51,7 @@ async def test_a_renamed_node_gives_nobody_a_device_that_is_held(
     after = at(store, tmp_path, OLD.model_copy(update={"name": "gpu-1"}))
     other = await after.reserve("grace", "t4", gpus=2, hours=1)
     third = await after.reserve("linus", "t4", gpus=1, hours=1)
-    shown = await capacity.cluster(after.ctx, "ada", lambda _: False)
+    shown = await overview.cluster(after.ctx, "ada", lambda _: False)
     assert [(node.name, node.free, len(node.held)) for node in shown.nodes] == [("gpu-1", 0, 4)]
     assert other.state is State.PREPARING
     assert await devices(after, lease, other) == list(DEVICES)

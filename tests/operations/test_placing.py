@@ -13,7 +13,7 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import fleet as fleet_loop
-from gpudev_service.operations import capacity, placing, reservations, servers
+from gpudev_service.operations import capacity, overview, placing, reservations, servers
 from gpudev_service.store.engine import Store
 from tests.fixtures.world import World, make_world
 from tests.kube.site import Site, site
@@ -226,7 +226,7 @@ async def test_from_a_frozen_view_nothing_starts_and_no_promise_moves(
     waiting = await world.reserve("bob", "h100", gpus=8)
     promised = (await world.look(waiting)).promised_start
     there.freeze()
-    shown = await capacity.cluster(world.ctx, "eve", lambda _: True)
+    shown = await overview.cluster(world.ctx, "eve", lambda _: True)
     assert not shown.fresh
     assert "last seen" in (shown.trouble or "")
     await reservations.cancel(world.ctx, first.id, Actor("ada"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_service.operations import capacity
+from gpudev_service.operations import overview
 from tests.kube.site import site as kubernetes
 from tests.kube.things import node
 
@@ -63,7 +63,7 @@ async def test_a_person_is_not_let_in(site: Site) -> None:
         sent = {**xsrf, "reason": "x", "message": "x"}
         assert (await ada.post(path, sent)).status == 403  # type: ignore[arg-type]
     assert not any(
-        node.drained for node in (await capacity.cluster(site.world.ctx, "", lambda _: True)).nodes
+        node.drained for node in (await overview.cluster(site.world.ctx, "", lambda _: True)).nodes
     )
 
 
