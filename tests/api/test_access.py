@@ -66,6 +66,23 @@ def test_keys_are_a_matter_of_the_person_and_the_scope() -> None:
         assert (refused.value.code, refused.value.field) == ("not_allowed", "user")
 
 
+def test_a_service_and_a_user_of_one_name_are_told_apart() -> None:
+    assert caller("ada").key == "ada"
+    assert caller("ada", kind="service").key == "service:ada"
+
+
+async def test_who_may_act_for_a_group_may_for_its_members() -> None:
+    class Told:
+        async def groups(self, user: str) -> tuple[str, ...]:
+            return {"grace": ("lab",), "linus": ("other",)}[user]
+
+    leader, people = caller("ada", f"{PREFIX}reserve!group=lab"), cast("People", Told())
+    found = await access.person(people, Access.CREATE, leader, "grace")
+    assert found == Owner("grace", ("lab",))
+    with pytest.raises(Refusal, match="for that user"):
+        await access.person(people, Access.CREATE, leader, "linus")
+
+
 async def test_a_service_says_for_whom() -> None:
     service = caller("bot", f"{PREFIX}reserve", kind="service")
     nobody = cast("People", None)

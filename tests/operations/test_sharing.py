@@ -81,7 +81,10 @@ async def test_an_invitation_ends_by_itself(world: World) -> None:
     got = await world.running(await world.reserve())
     await invite(world, got, "grace", until=START + HOUR / 2)
     assert await sharing.end_due(world.ctx) == START + HOUR / 2
-    world.clock.pass_time(minutes=30)
+    world.clock.pass_time(minutes=29)
+    await sharing.end_due(world.ctx)
+    assert await shared_with(world, "grace") == [got.id], "nobody's ends before its time"
+    world.clock.pass_time(minutes=1)
     assert await shared_with(world, "grace") == [], "also before the loop has run"
     assert (await world.look(got)).collaborators == []
     assert sharing.standing((await owner(world, got)).invited, "grace", world.clock.now()) is None

@@ -152,6 +152,58 @@ def test_a_search_finds_the_first_start_that_there_is(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(16))
+def test_of_the_nodes_with_room_each_is_told_once(seed: int) -> None:
+    rng = random.Random(seed)
+    both = Both()
+    calendar, naive = both.calendar, both.naive
+    calendar.expect(1)
+    for _ in range(STEPS):
+        both.happens(rng, gives=0.4, nodes=2, units=3)
+        for _ in range(3):
+            units, duration = rng.randrange(1, 5), rng.randrange(1, 14)
+            start, count = rng.randrange(SINCE, END), rng.randrange(1, 6)
+            fitting = {
+                node
+                for node in range(len(UNITS))
+                if naive.open[node] and naive.has(node, units, start, start + duration)
+            }
+            found = calendar.room_at(start, units, duration, count)
+            assert len(found) == len(set(found)) == min(count, len(fitting))
+            assert set(found) <= fitting
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_whoever_has_a_slot_may_move_up_within_it(seed: int) -> None:
+    """As though it had been given back: with what is free before it, one start is the first."""
+    rng = random.Random(seed)
+    both = Both()
+    calendar, naive = both.calendar, both.naive
+    calendar.expect(1)
+    earlier = 0
+    for _ in range(STEPS):
+        both.happens(rng, gives=0.4, nodes=2, units=3)
+        count, units = rng.choice((1, 2, 2, 3)), rng.randrange(1, 4)
+        start = rng.randrange(SINCE + 1, END - 1)
+        end = rng.randrange(start + 1, END)
+        nodes = calendar.room_at(start, units, end - start, count)
+        if len(nodes) < count:
+            continue
+        calendar.take(nodes, start, end, units)
+        earliest = rng.randrange(SINCE, start)
+        own = calendar.freed_by(nodes, start, end, units)
+        found = calendar.find(count, units, end - start, earliest, start, own)
+        places = set(range(len(UNITS)))
+        first = naive.find(count, units, end - start, earliest, start, places)
+        assert (None if found is None else found[0]) == first
+        earlier += first is not None
+        calendar.give(nodes, start, end, units)
+        if found is not None:
+            assert len(set(found[1])) == count
+            assert calendar.fits(found[1], found[0], found[0] + end - start, units)
+    assert earlier >= 3
+
+
+@pytest.mark.parametrize("seed", range(16))
 def test_nothing_starts_before_what_is_said_to_be_the_soonest(seed: int) -> None:
     rng = random.Random(seed)
     both = Both()

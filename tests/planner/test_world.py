@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudev_service.planner import Changes, Demand, Hold, Node, Reason, Rules, Slot, World, plan
+from gpudev_service.planner import (
+    Changes,
+    Demand,
+    Hold,
+    Node,
+    Quota,
+    Reason,
+    Rules,
+    Slot,
+    World,
+    plan,
+)
 
 from .worlds import NOW, RULES, State, demand, earliest_start, faults, fleet, newcomer, states
 
@@ -157,6 +168,38 @@ def test_a_lease_that_begins_takes_the_place_of_its_promise() -> None:
     changes = world.begin("a", lease)
     assert (changes.slots, changes.moved_later) == ({}, {})
     assert set(world.plan().slots) == {"b", "c"}
+
+
+@pytest.mark.parametrize(("asked", "got"), [("", "lab"), ("ada", "lab"), ("lab", "ada")])
+def test_a_lease_counts_under_what_it_has_got_not_what_it_asked_with(asked: str, got: str) -> None:
+    """Whoever waits may be put into another group before they start."""
+    world = two_nodes(demand("a", quotas=(Quota(asked, 8),) if asked else ()))
+    world.begin("a", Hold("a", {"n0": 8}, NOW + 10, (got,)))
+    for key in ("ada", "lab"):
+        found = world.what_if(demand("b", order=1, quotas=(Quota(key, 8),)))
+        assert isinstance(found, Slot)
+        assert found.start_ms == (NOW + 10 if key == got else NOW)
+
+
+@pytest.mark.parametrize(
+    ("units", "until", "starts"),
+    [
+        ({"n1": 8}, NOW + 10, [NOW, NOW + 10, NOW + 10]),
+        ({"n0": 4}, NOW + 10, [NOW, NOW + 10, NOW + 10]),
+        ({"n0": 8, "n1": 8}, NOW + 10, [NOW + 10, NOW + 10, NOW + 20]),
+        ({"n0": 8}, NOW + 99, [NOW, NOW + 10, NOW + 20]),
+        ({"n0": 8}, NOW + 5, [NOW, NOW + 5, NOW + 10]),
+    ],
+)
+def test_a_lease_that_begins_elsewhere_or_with_another_end_holds_what_it_holds(
+    units: dict[str, int], until: int, starts: list[int]
+) -> None:
+    world = two_nodes(demand("a"))
+    assert world.plan().slots == {"a": Slot(NOW, ("n0",), 8)}
+    world.begin("a", Hold("a", units, until))
+    for order, start in enumerate(starts, 1):
+        key = f"d{order}"
+        assert world.add(demand(key, order=order)).slots[key].start_ms == start
 
 
 def test_an_extension_that_would_move_a_promise_is_refused_and_changes_nothing() -> None:
