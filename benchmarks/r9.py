@@ -23,8 +23,7 @@ from benchmarks.campaign import machine, size
 from benchmarks.ssh_peers import here
 from gpudev_client.ssh import frames, service
 from gpudev_client.ssh.wire import Address, Connection
-from tests.client.models import ID
-from tests.ssh.site import Person, Site
+from tests.ssh.site import ID, Person, Site
 
 SMALL = os.environ.get("SIZE") == "small"
 #: What the flood would send, and for how long nobody reads.

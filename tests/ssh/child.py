@@ -21,13 +21,21 @@ from jupyter_server.serverapp import ServerApp
 from tornado.web import RequestHandler
 
 from gpudev_client import errors, models
+from gpudev_client.ids import MARK
 from gpudev_client.states import State
 from gpudev_lab import sshd
 from gpudev_lab.sshd import relay
-from tests.client.models import ID, NOW, reservation
+from tests.client import models as made
+from tests.client.models import NOW
 
 OWNER = "ada"
+#: The reservation whose server this process is; whoever only imports this has none.
+ID = os.environ.get(MARK, "")
 API = "/services/gpudev/api/v1"
+
+
+def reservation(state: State = State.ACTIVE, **values: Any) -> models.Reservation:
+    return made.reservation(state, **{"id": ID, "server_name": ID, **values})
 
 
 class Service:

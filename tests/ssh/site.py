@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from tests.client.models import ID
+from gpudev_client.ids import MARK, new_id
 from tests.fixtures.certificates import self_signed
 from tests.fixtures.hub import PATIENCE, _end_with_parent
 from tests.fixtures.processes import kill_all
@@ -32,6 +32,9 @@ from tools.ports import free_ports
 from .child import OWNER
 from .laptop import Laptop
 
+#: The reservation; of this test process alone: what a server ends it knows by this name, among all
+#: processes of the machine.
+ID = new_id()
 HOST = f"gpudev-{ID}"
 
 
@@ -88,7 +91,7 @@ class Site:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "labextension")]),
             "SSH_TEST_PUBLIC": self.url,
             "SSH_TEST_BASE": self.base,
-            "GPUDEV_RESERVATION": ID,
+            MARK: ID,
             "CUDA_VISIBLE_DEVICES": "0,1",
             "JUPYTER_RUNTIME_DIR": str(self.home / "runtime"),
             **environment,

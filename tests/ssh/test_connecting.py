@@ -15,12 +15,11 @@ import pytest
 from gpudev_client import Client
 from gpudev_client.ssh import config, frames
 from gpudev_client.ssh.wire import Address, Connection
-from tests.client.models import ID
 from tests.tiers import ROOT
 
 from .laptop import GPUDEV
 from .middlebox import behind
-from .site import HOST, Person, Site, TlsSite
+from .site import HOST, ID, Person, Site, TlsSite
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
 
@@ -49,7 +48,7 @@ def test_a_session_is_where_the_server_is(ada: Person, site: Site) -> None:
     done = ada.ssh("pwd; echo $HOME $GPUDEV_RESERVATION $CUDA_VISIBLE_DEVICES; which python")
     home, rest, python = done.stdout.decode().splitlines()
     assert home == str(site.disk)
-    assert rest == f"{site.disk} abcd0123456789ef 0,1"
+    assert rest == f"{site.disk} {ID} 0,1"
     assert python.startswith("/")
 
 

@@ -22,10 +22,9 @@ from gpudev_client.errors import RemoteError
 from gpudev_client.ignoring import Patterns
 from gpudev_client.remote import Remote
 from gpudev_client.ssh import config as ssh_config
-from tests.client.models import ID
 
 from .laptop import GPUDEV
-from .site import Person, Site
+from .site import ID, Person, Site
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
 

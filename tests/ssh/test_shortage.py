@@ -14,10 +14,9 @@ import pytest
 
 from gpudev_lab.sshd import endpoint, proxied
 from gpudev_lab.sshd.endpoint import Host
-from tests.client.models import ID
 
 from .child import Service
-from .site import Site
+from .site import ID, Site
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.models import ID
-
-from .site import HOST, Person, Site
+from .site import HOST, ID, Person, Site
 
 pytestmark = [pytest.mark.ssh, pytest.mark.timeout(240)]
 
