@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -67,8 +67,10 @@ def test_keys_are_a_matter_of_the_person_and_the_scope() -> None:
 
 
 def test_a_service_and_a_user_of_one_name_are_told_apart() -> None:
-    assert caller("ada").key == "ada"
-    assert caller("ada", kind="service").key == "service:ada"
+    service = caller("ada", kind="service")
+    assert (service.key, service.owner) == ("service:ada", Owner("service:ada", ()))
+    user = replace(caller("ada"), groups=("lab",))
+    assert (user.key, user.owner) == ("ada", Owner("ada", ("lab",)))
 
 
 async def test_who_may_act_for_a_group_may_for_its_members() -> None:
@@ -144,6 +146,20 @@ async def test_who_only_looks_on_does_not_enter(world: World, role: Role, enters
         return
     with pytest.raises(Refusal, match="Ask the owner to invite you") as refused:
         await access.reservation_owner(world.ctx, Access.CONNECT, grace, got.id)
+    assert refused.value.code == "not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [([], "Only the owner of this reservation"), ([f"{PREFIX}read"], f"{PREFIX}reserve")],
+)
+async def test_a_guest_is_told_what_they_lack(world: World, more: list[str], says: str) -> None:
+    """To see it by a scope of one's own is to be told of scopes."""
+    got = await world.reserve("ada")
+    await sharing.invite(world.ctx, got.id, "grace", CollaboratorRequest(), Actor("ada"))
+    grace = caller("grace", f"{PREFIX}reserve!user=grace", *more)
+    with pytest.raises(Refusal, match=says) as refused:
+        await access.reservation_owner(world.ctx, Access.RESERVATION_WRITE, grace, got.id)
     assert refused.value.code == "not_allowed"
 
 

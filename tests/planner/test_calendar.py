@@ -257,6 +257,8 @@ def test_a_slot_may_begin_in_the_room_that_its_own_end_would_give() -> None:
     own = calendar.freed_by((0,), 4, 10, 1)
     assert calendar.find(1, 1, 6, 2, 4, own) == (2, (0,))
     assert calendar.find(1, 1, 9, 2, 4, own) is None
+    assert calendar.find(1, 1, 7, 3, 4, own) == (3, (0,))
+    assert calendar.find(1, 1, 8, 3, 4, own) is None
     assert calendar.find(1, 1, 9, 2, own=own) == (10, (0,))
 
 
