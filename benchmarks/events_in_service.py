@@ -39,7 +39,7 @@ from tests.fixtures.hub import ADMIN, RunningHub
 TYPE = "h100"
 LIMITED, LIMIT = "limited", 24
 #: What is asked beside arrivals.
-QUESTIONS = ("look", "form")
+QUESTIONS = ("look", "form", "fleet", "listing")
 #: How many ask for something while it is measured, half of them with a quota.
 PEOPLE = 20
 _PATIENCE = 120.0
@@ -249,6 +249,14 @@ class Service:
     def form(self) -> Callable[[], object]:
         """What the Hub's form shows: when each number of GPUs could be had."""
         return lambda: self._done("GET", "/availability?hours=2")
+
+    def fleet(self) -> Callable[[], object]:
+        """The first nodes and the first of the queue, as `gpu-dev status` shows them."""
+        return lambda: self._done("GET", "/cluster")
+
+    def listing(self) -> Callable[[], object]:
+        """A page of everybody's reservations."""
+        return lambda: self._done("GET", "/reservations?user=*")
 
     def seconds(self, kind: str) -> float:
         """What one event of a kind took."""

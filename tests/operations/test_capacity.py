@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from gpudev_client.models import ReservationRequest
 from gpudev_client.states import State
@@ -13,6 +14,7 @@ from gpudev_service.events import Owner
 from gpudev_service.operations import capacity, cursors, overview, reservations
 from gpudev_service.settings import NodeSpec
 from gpudev_service.store.engine import Store
+from gpudev_service.store.models import ReservationRow
 from tests.fixtures.world import NODES, START, World, make_world
 
 ADMIN = Actor("root-admin", admin=True)
@@ -180,6 +182,18 @@ async def test_of_a_long_queue_the_first_and_the_viewers_own_are_shown(world: Wo
     ]
     assert await shown("", 1) == [("h100", 1, False), ("t4-small", 1, False)]
     assert await shown("ada", 0) == []
+    # Who looks reads the rows that they are shown, and no others of the queue.
+    read: list[str] = []
+
+    def count(row: ReservationRow, _: object) -> None:
+        read.append(row.state)
+
+    event.listen(ReservationRow, "load", count)
+    try:
+        await shown("", 2)
+    finally:
+        event.remove(ReservationRow, "load", count)
+    assert read.count(State.QUEUED) == 3
 
 
 async def test_nodes_come_page_by_page(world: World) -> None:
