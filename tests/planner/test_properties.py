@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,6 +124,24 @@ def test_a_granted_extension_moves_no_promise_later(state: State, data: st.DataO
     found = plan(*after.args)
     assert faults(after, found) == []
     assert_kept(after, found)
+
+
+@many
+@given(states(), st.data())
+def test_of_an_extension_all_that_can_be_is_granted(state: State, data: st.DataObject) -> None:
+    """A moment more would move whoever is said to be in the way, or somebody beside them."""
+    if not state.holds:
+        return
+    world = World(*state.args)
+    hold = data.draw(st.sampled_from(state.holds))
+    granted = world.max_extension(hold.id, data.draw(st.integers(1, 20)))
+    if granted.reason is not Reason.PROMISED_TO_OTHERS:
+        return
+    slots = world.plan().slots
+    assert granted.blocked_by in slots
+    with pytest.raises(ValueError, match="would move later"):
+        world.extend(hold.id, hold.until_ms + granted.granted_ms + 1)
+    assert world.plan().slots == slots
 
 
 @many
