@@ -191,6 +191,8 @@ class Service:
         self._people = [
             self.hub.user(f"new-{at}", *([LIMITED] if at % 2 == 0 else [])) for at in range(PEOPLE)
         ]
+        last = self.hub.user(asyncio.run(_last_in_the_queue(self.url)))
+        self._last = {"Authorization": f"token {last}"}
 
     def arrival(self) -> Callable[[], object]:
         demand, labels = next(self._new)
@@ -251,8 +253,8 @@ class Service:
         return lambda: self._done("GET", "/availability?hours=2")
 
     def fleet(self) -> Callable[[], object]:
-        """The first nodes and the first of the queue, as `gpu-dev status` shows them."""
-        return lambda: self._done("GET", "/cluster")
+        """The first nodes and the first of the queue, for somebody who waits at its end."""
+        return lambda: self._done("GET", "/cluster", headers=self._last)
 
     def listing(self) -> Callable[[], object]:
         """A page of everybody's reservations."""
@@ -280,6 +282,20 @@ async def _ids(url: str, state: State) -> list[str]:
         async with store.reading() as session:
             query = text("SELECT id FROM reservations WHERE state = :state ORDER BY id")
             return list(await session.scalars(query, {"state": state.value}))
+    finally:
+        await store.close()
+
+
+async def _last_in_the_queue(url: str) -> str:
+    """Whose start is promised for the latest time."""
+    store = Store(url)
+    try:
+        async with store.reading() as session:
+            query = text(
+                "SELECT \"user\" FROM reservations WHERE state = 'queued'"
+                " ORDER BY planned_start DESC LIMIT 1"
+            )
+            return str(await session.scalar(query))
     finally:
         await store.close()
 

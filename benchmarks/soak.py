@@ -14,8 +14,8 @@ moments all four are made to collect and to give back what malloc keeps, and wha
 must not grow: of the proxy its heap and its buffers, since its pages come and go by more than is
 sought here; of the others their whole size. The size that the system sees is shown beside it.
 
-What is left is counted from the full load on, and the proxy's pools of connections are as large
-both times (benchmarks/pools.py).
+What is left is counted from the full load on, and with the proxy's pools of connections emptied
+(benchmarks/pools.py).
 """
 
 from __future__ import annotations
@@ -192,12 +192,12 @@ class Place:
         """Those of Hub or service, after it has collected."""
         return soak_tasks.count(Path(self._folder.name), self.hub.process(part).pid)
 
-    def fill(self) -> None:
-        """Makes the proxy's pools of connections larger than the load does."""
+    def empty_pools(self) -> None:
+        """Has the proxy give up the connections that it keeps."""
         addresses = {"hub": f"{self.hub.url}/hub/api/", "service": f"{self.hub.service}/api/v1/me"}
         for part, process in self.parts():
             if part != "proxy":
-                pools.fill(addresses.get(part, f"{self.base}/api/status"), process, POOL)
+                pools.empty(addresses.get(part, f"{self.base}/api/status"), process, POOL)
 
     def counts(self) -> Counts:
         found: Counts = {}
@@ -426,7 +426,7 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     _drive(first, minute + 2 * minute / TIMES)
     first.end()
     until(lambda: not place.server.children(), "the first sessions are gone")
-    place.fill()
+    place.empty_pools()
     before: Counts = {}
     for _ in range(CALM):
         before = extremes(max, before, place.counts())
@@ -435,7 +435,7 @@ def soak(place: Place, seconds: float, *, minute: float = MINUTE) -> Found:
     load, watch = Load(place, found, minute=minute), Watch(place, seconds)
     _drive(load, seconds, watch)
     load.end()
-    place.fill()
+    place.empty_pools()
     warm = WARM * seconds
     found.drift = drift(watch.held, warm=warm, sizes=watch.sizes)
     found.seen = drift(watch.sizes, warm=warm, sizes=watch.sizes)

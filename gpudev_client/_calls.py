@@ -44,7 +44,8 @@ def me() -> Flow[models.Me]:
 
 
 def cluster(queue: int | None = None) -> Flow[models.Cluster]:
-    """All nodes, what runs where, and of each queue the first `queue` (50) and the caller's own."""
+    """All nodes, what runs where, and of each queue the first `queue` (50, at most 200) and as many
+    of the caller's own behind them."""
     asked = params(limit=limits.PAGE_MAX, queue=queue)
     found = yield from fetch(Call("GET", "/cluster", asked), models.Cluster)
     nodes = {node.name: node for node in found.nodes}
@@ -53,7 +54,7 @@ def cluster(queue: int | None = None) -> Flow[models.Cluster]:
     while cursor is not None:
         asked = params(limit=limits.PAGE_MAX, queue=0, cursor=cursor)
         more = yield from fetch(Call("GET", "/cluster", asked), models.Cluster)
-        # A fleet may change between two pages: a node may be on both.
+        # A fleet may change between two pages: a node may be on both, or on neither.
         nodes |= {node.name: node for node in more.nodes}
         cursor = following(more.next_cursor, seen)
     return found.model_copy(update={"nodes": list(nodes.values()), "next_cursor": None})

@@ -373,7 +373,8 @@ class GpuDev:
         return self.client.remove_ssh_key(which).items
 
     def cluster(self, queue: int | None = None) -> models.Cluster:
-        """All nodes, and of each queue the first `queue` (50) and the caller's own."""
+        """All nodes, and of each queue the first `queue` (50, at most 200) and as many of the
+        caller's own behind them."""
         return self.client.cluster(queue)
 
     def close(self) -> None:
@@ -449,7 +450,8 @@ class AsyncGpuDev:
         return (await self.client.remove_ssh_key(which)).items
 
     async def cluster(self, queue: int | None = None) -> models.Cluster:
-        """All nodes, and of each queue the first `queue` (50) and the caller's own."""
+        """All nodes, and of each queue the first `queue` (50, at most 200) and as many of the
+        caller's own behind them."""
         return await self.client.cluster(queue)
 
     async def close(self) -> None:

@@ -50,7 +50,7 @@ def avail(app: App, gpu_type: str | None, hours: float | None, watch: bool, as_j
 @verbs.as_json
 @pass_app
 def status(app: App, as_json: bool) -> None:
-    """Show the fleet: nodes, what runs where, and who waits."""
+    """Show the fleet: nodes, what runs where, and who waits: the first of each type, and you."""
     cluster = app.client.cluster()
     if as_json:
         emit_json(cluster)

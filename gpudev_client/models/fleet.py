@@ -47,9 +47,10 @@ class QueueEntry(Answer):
 
 
 class Cluster(Answer):
-    """`queue` has the first of each GPU type, and the caller's own; how many wait for a type is in
-    `queue_lengths`. `fresh` is False while the fleet cannot be seen: then nothing new starts, and
-    `trouble` says why. There are more nodes while there is a `next_cursor`."""
+    """`queue` has the first of each GPU type, and as many of the caller's own behind them; how many
+    wait for a type is in `queue_lengths`. `fresh` is False while the fleet cannot be seen: then
+    nothing new starts, and `trouble` says why. There are more nodes while there is a
+    `next_cursor`."""
 
     nodes: list[NodeView]
     queue: list[QueueEntry]

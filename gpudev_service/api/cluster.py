@@ -23,7 +23,7 @@ class ClusterQuery(PageQuery):
         default=limits.PAGE_DEFAULT,
         ge=0,
         le=limits.PAGE_MAX,
-        description="Most of those who wait, of each GPU type; the caller's own, too.",
+        description="Most of those who wait, of each GPU type; as many of one's own behind them.",
     )
 
 

@@ -48,8 +48,8 @@ async def cluster(
     Args:
         first: which node is the first one shown, from 0.
         limit: how many nodes are shown.
-        queue: how many of those who wait are shown of each GPU type, and how many of the viewer's
-            own, wherever they are in it.
+        queue: how many of those who wait are shown of each GPU type; and of the viewer's own behind
+            them as many again.
     """
     now, fleet = ctx.clock.now(), ctx.fleet.nodes()
     nodes = fleet[first : first + limit]
@@ -89,7 +89,7 @@ async def _held(
     ctx: Context, session: AsyncSession, names: Sequence[str], viewer: str, visible: Visible
 ) -> dict[str, list[UnitUse]]:
     """Who holds what, by node."""
-    there = (await holding.on(ctx, session, names)).numbers
+    there = (await holding.on(ctx, session, set(names))).numbers
     leases = await _leases(session, {key for name in names for key in there.get(name, ())})
     found: dict[str, list[UnitUse]] = {}
     for name in names:
@@ -149,12 +149,16 @@ async def _lengths(session: AsyncSession) -> dict[str, int]:
 async def _queue(
     ctx: Context, session: AsyncSession, gpu_type: str, most: int, viewer: str
 ) -> list[tuple[ReservationRow, int]]:
-    """The first `most` who wait for a type, and of the viewer's own, each with its position."""
+    """The first `most` who wait for a type, and as many of the viewer's own behind them, each with
+    its position."""
     waiting = select(_row).where(_row.state.in_(WAITING), _row.gpu_type == gpu_type)
     waiting = waiting.order_by(*positions.ORDER).limit(most).options(_asked)
     head = list(await session.scalars(waiting))
-    own = await session.scalars(waiting.where(_row.user == viewer))
-    behind = [row for row in own if row not in head]
+    behind: list[ReservationRow] = []
+    if viewer and len(head) == most:
+        ahead = [row.id for row in head]
+        own = waiting.where(_row.user == viewer, _row.id.not_in(ahead))
+        behind = list(await session.scalars(own))
     places = await positions.positions(ctx, session, behind)
     places |= await positions.ranked(session, [row for row in behind if row.id not in places])
     return [(row, place) for place, row in enumerate(head, 1)] + [

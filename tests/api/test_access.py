@@ -73,6 +73,14 @@ def test_a_service_and_a_user_of_one_name_are_told_apart() -> None:
     assert (user.key, user.owner) == ("ada", Owner("ada", ("lab",)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "scope", "acts"),
+    [("service", "spawner", True), ("user", "spawner", False), ("service", "admin", False)],
+)
+def test_only_the_hubs_spawner_acts_for_others(kind: str, scope: str, acts: bool) -> None:
+    assert caller("hub", f"{PREFIX}{scope}", kind=kind).acts_for_others is acts
+
+
 async def test_who_may_act_for_a_group_may_for_its_members() -> None:
     class Told:
         async def groups(self, user: str) -> tuple[str, ...]:

@@ -156,3 +156,20 @@ def test_whoever_may_see_something_is_asked_about_it(
     interest = access.interest(caller)
     asked = interest is None or interest & {user, *(one.user for one in invited)}
     assert asked or not access.may_see(caller, owner, NOON)
+
+
+def test_whose_a_right_is_narrowed_to_is_told_by_the_right() -> None:
+    """Lists are narrowed to these: a scope for somebody that lacks the right names nobody."""
+    grants = read_scopes(
+        f"{PREFIX}{scope}"
+        for scope in (
+            "read!user=ada", "reserve!user=grace", "read!group=lab", "reserve!group=team",
+            "read!server=ada/x", "lab!server=sam/y", "read",
+        )
+    )  # fmt: skip
+    assert grants.users(Right.DISK_WRITE) == {"grace"}
+    assert grants.users(Right.DISK_READ) == {"ada", "grace"}
+    assert grants.groups(Right.DISK_WRITE) == {"team"}
+    assert grants.groups(Right.DISK_READ) == {"lab", "team"}
+    assert grants.servers(Right.LAB) == {("sam", "y")}
+    assert grants.servers(Right.READ) == {("ada", "x"), ("sam", "y")}

@@ -180,6 +180,16 @@ async def test_of_a_long_queue_the_first_and_the_viewers_own_are_shown(world: Wo
         ("t4-small", 1, False),
         ("t4-small", 4, True),
     ]
+    assert await shown("linus", 1) == [
+        ("h100", 1, True),
+        ("t4-small", 1, False),
+        ("t4-small", 2, True),
+    ]
+    assert await shown("grace", 1) == [
+        ("h100", 1, False),
+        ("t4-small", 1, True),
+        ("t4-small", 3, True),
+    ]
     assert await shown("", 1) == [("h100", 1, False), ("t4-small", 1, False)]
     assert await shown("ada", 0) == []
     # Who looks reads the rows that they are shown, and no others of the queue.
@@ -194,6 +204,16 @@ async def test_of_a_long_queue_the_first_and_the_viewers_own_are_shown(world: Wo
     finally:
         event.remove(ReservationRow, "load", count)
     assert read.count(State.QUEUED) == 3
+
+
+async def test_who_is_promised_nothing_has_a_place_in_the_queue(world: World) -> None:
+    for user in ("ada", "grace", "linus", "ada"):
+        await world.reserve(user, hours=1)
+        world.clock.pass_time(seconds=1)
+    await capacity.drain(world.ctx, "small-1", "cooling", ADMIN)
+    found = await overview.cluster(world.ctx, "ada", lambda _: False, queue=1)
+    shown = [(one.position, one.mine, one.promised_start) for one in found.queue]
+    assert shown == [(1, False, None), (3, True, None)]
 
 
 async def test_nodes_come_page_by_page(world: World) -> None:

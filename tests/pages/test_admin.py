@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gpudev_service.operations import overview
+from gpudev_service.pages import fleet
+from tests.fixtures.world import NODES
 from tests.kube.site import site as kubernetes
 from tests.kube.things import node
 
@@ -29,6 +32,32 @@ async def test_the_fleet_keeps_other_peoples_secrets(site: Site) -> None:
     page = await admin.open("fleet")
     assert "grace" in page.text
     assert page.link("grace").endswith(held.id)
+
+
+async def test_many_nodes_and_a_long_queue_are_shown_in_parts(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_NODES", 2)
+    monkeypatch.setattr(fleet, "_QUEUE", 1)
+    for user in ("linus", "grace", "linus", "ada"):
+        await site.world.reserve(user, "t4-small", hours=1)
+        site.world.clock.pass_time(seconds=1)
+    ada, admin = await site.log_in("ada"), await site.admin()
+    for who, path in ((ada, "fleet?hours=2"), (admin, "admin")):
+        found: list[str] = []
+        page = await who.open(path)
+        while True:
+            here = [node.name for node in NODES if node.name in page.text]
+            found += here
+            if "More nodes" not in page.links():
+                break
+            assert len(here) == 2
+            page = await who.open(page.link("More nodes"))
+        assert found == [node.name for node in NODES]
+    page = await ada.open("fleet")
+    assert "1 somebody 1 x t4-small" in page.text
+    assert re.search(r"3 [^.]*\(you\) 1 x t4-small", page.text)
+    assert "1 more reservation behind." in page.text
 
 
 async def test_what_is_free_when_for_a_length(site: Site) -> None:

@@ -133,3 +133,26 @@ def test_a_loss_goes_where_those_who_give_way_are_last_in_the_queue() -> None:
     assert found.moved_later == dict.fromkeys(
         ("n1 last but one", "n1 last"), Reason.QUEUE_PLANNED_AGAIN
     )
+
+
+def test_what_is_free_beside_them_need_not_be_given_up() -> None:
+    """One unit of the four is free; the last gives two and the one before it the last missing."""
+
+    def promised(name: str, units: int, order: int, node: str = "n1") -> Demand:
+        slot = Slot(NOW + 5, (node,), units)
+        return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
+
+    queue = [
+        promised("lost", 4, 1, "n0"),
+        promised("stays", 4, 2),
+        promised("gives one", 1, 3),
+        promised("gives two", 2, 4),
+    ]
+    nodes = [replace(node, available=node.name != "n0") for node in fleet(2)]
+    found = plan(*State(nodes, [], queue).args)
+    assert {key: slot.start_ms - NOW for key, slot in found.slots.items()} == {
+        "lost": 5,
+        "stays": 5,
+        "gives one": 15,
+        "gives two": 15,
+    }

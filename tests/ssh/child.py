@@ -29,8 +29,8 @@ from tests.client import models as made
 from tests.client.models import NOW
 
 OWNER = "ada"
-#: The reservation whose server this process is; whoever only imports this has none.
-ID = os.environ.get(MARK, "")
+#: The reservation whose server this process is; whoever only imports this has another.
+ID = os.environ.get(MARK, made.ID)
 API = "/services/gpudev/api/v1"
 
 
