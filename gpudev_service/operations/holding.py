@@ -31,9 +31,9 @@ class Unit(NamedTuple):
 
 
 _row = LeaseUnitRow
-#: On more nodes than these, all units are read: that is quicker, and databases have a limit on what
-#: they are asked.
-_SOME = 64
+#: Units are asked for by node on so many at most, as databases have a limit on what they are asked,
+#: and on few of all, since else it is quicker to read them all.
+_MOST, _FEW = 256, 0.5
 #: What is read of each, in the order of `Unit`.
 UNITS = select(_row.reservation_id, _row.node, _row.unit, _row.gpu_type, _row.gpu_id)
 
@@ -154,7 +154,8 @@ async def on(ctx: Context, session: AsyncSession, names: Collection[str]) -> Hel
     fleet = ctx.fleet.nodes()
     nodes = [node for node in fleet if node.name in names]
     types = ctx.fleet.types()
-    query = UNITS if len(nodes) > _SOME else UNITS.where(_concerning(nodes, types))
+    few = len(nodes) <= min(_MOST, _FEW * len(fleet))
+    query = UNITS.where(_concerning(nodes, types)) if few else UNITS
     return located(fleet, types, map(Unit._make, await session.execute(query)))
 
 

@@ -13,7 +13,14 @@ from gpudev_client.states import State
 from gpudev_service.actor import Actor
 from gpudev_service.errors import Refusal
 from gpudev_service.loops import driving
-from gpudev_service.operations import capacity, extension, overview, placing, reservations
+from gpudev_service.operations import (
+    capacity,
+    extension,
+    holding,
+    overview,
+    placing,
+    reservations,
+)
 from gpudev_service.operations.holding import Unit, gpu_types, located
 from gpudev_service.settings import GpuTypeSpec, KubernetesType, NodeSpec
 from gpudev_service.store.engine import Store
@@ -23,6 +30,12 @@ from tests.fixtures.world import NODES, START, TYPES, World, make_world
 TURNOVER = timedelta(seconds=15)
 DEVICES = tuple(f"GPU-{number}" for number in range(4))
 OLD = NodeSpec(name="ws1", gpu_type="t4", gpu_ids=DEVICES)
+
+
+@pytest.fixture(autouse=True, params=[0.0, 1.0], ids=["read-all", "read-some"])
+def _read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held on some nodes is the same, whether all units are read or those of these."""
+    monkeypatch.setattr(holding, "_FEW", request.param)
 
 
 def at(store: Store, folder: Path, *nodes: NodeSpec) -> World:
