@@ -3,10 +3,11 @@
 The tests of each area run once over a copy of the tree, with branches counted, and then, for each
 mutant, those of them that run its line. Mutants are changes that Cosmic Ray makes up, of which a
 seed draws some. Those that change nothing are not drawn: in an annotation, in a `@dataclass`, `==`
-for `is` with None or a member of an enum, and `^` or `+` for the `|` of flags. Each area is judged
-by itself: branches alone, which is the smaller number, and its own mutants. `AREAS=planner,store`,
-`MUTANTS` (per area), `SEED`, `MODULE=windows` (a part of a file's name) and `TESTS` (fewer than
-the area's) change it.
+for `is` with None or a member of an enum, `^` or `+` for the `|` of flags or behind a `<<`, and
+what is made of the `*` that stands alone among parameters. Each area is judged by itself: branches
+alone, which is the smaller number, and its own mutants. `AREAS=planner,store`, `MUTANTS` (per
+area), `SEED`, `MODULE=windows` (a part of a file's name) and `TESTS` (fewer than the area's) change
+it.
 """
 
 from __future__ import annotations
@@ -303,12 +304,21 @@ def draw(area: Area, number: int, seed: int) -> list[MutationSpec]:
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 
-#: Mutants that are the same program, where one of both sides is a single object, or both are flags.
+#: Mutants that are the same program, where one of both sides is a single object, or both are flags,
+#: or one is shifted to make room for the other.
 _IDENTITY = {
     "core/ReplaceComparisonOperator_Is_Eq",
     "core/ReplaceComparisonOperator_IsNot_NotEq",
 }
 _FLAGS = {"core/ReplaceBinaryOperator_BitOr_BitXor", "core/ReplaceBinaryOperator_BitOr_Add"}
+#: The star behind which parameters have to be named is taken for an operator.
+_STAR = {
+    f"core/ReplaceBinaryOperator_Mul_{other}"
+    for other in (
+        "Add", "Sub", "Div", "FloorDiv", "Mod", "Pow", "RShift", "LShift", "BitOr", "BitAnd",
+        "BitXor",
+    )
+}  # fmt: skip
 
 
 def _unseen(tree: ast.AST) -> Iterator[Span]:
@@ -339,6 +349,16 @@ def _same(tree: ast.AST) -> Iterator[tuple[set[str], Span]]:
                     yield _IDENTITY, _between(left, right)
             case ast.BinOp(left=left, right=right) if _is_flag(node):
                 yield _FLAGS, _between(left, right)
+            case ast.BinOp(left=ast.BinOp(op=ast.LShift()) as left, op=ast.BitOr(), right=right):
+                yield _FLAGS, _between(left, right)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                given, named = node.args, node.args.kwonlyargs
+                if named and given.vararg is None:
+                    before: list[ast.arg | ast.expr] = []
+                    before += [*given.posonlyargs, *given.args, *given.defaults]
+                    ends = [(each.end_lineno or 0, each.end_col_offset or 0) for each in before]
+                    begin = max(ends, default=(node.lineno, node.col_offset))
+                    yield _STAR, (begin, (named[0].lineno, named[0].col_offset))
 
 
 def _is_single(node: ast.expr) -> bool:

@@ -1,6 +1,7 @@
 """No module is forgotten when mutants are drawn, and no area stands in for another."""
 
 import ast
+from operator import itemgetter
 from pathlib import Path
 
 import gpudev_service
@@ -87,14 +88,22 @@ member = a is not State.ACTIVE
 thing = a is self.other
 opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
 either = mode | 1
+key = start << BITS | node
+def run(self, count=60 * 60, *, force=False): ...
+def rest(*args, force=False): ...
 """
-    found = [(names, begin[0]) for names, (begin, _) in r7._same(ast.parse(source))]
+    same = sorted(r7._same(ast.parse(source)), key=itemgetter(1))
+    found = [(names, begin[0]) for names, (begin, _) in same]
     assert found == [
         (r7._IDENTITY, 2),
         (r7._IDENTITY, 4),
         (r7._FLAGS, 6),
         (r7._FLAGS, 6),
+        (r7._FLAGS, 8),
+        (r7._STAR, 9),
     ]
+    [(_, (begin, end))] = list(r7._same(ast.parse("def f(a=2 * 3, *, b): ...")))
+    assert "def f(a=2 * 3, *, b): ..."[begin[1] : end[1]] == ", *, "
     [(_, (begin, end))] = list(r7._same(ast.parse("nothing = a is None")))
     assert "nothing = a is None"[begin[1] : end[1]] == " is "
 
