@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gpudev_client.models import Event
+from gpudev_client.models import Event, Reservation
 from gpudev_client.states import FINAL
 from gpudev_service.context import Context
 from gpudev_service.errors import Refusal
@@ -178,11 +178,14 @@ async def _beginning(
             yield event
     now = ctx.clock.now()
     if reservation_id is not None:
-        present = [await reservations.get(ctx, reservation_id)]
-    else:
-        present = await reservations.present(ctx, accept, interest)
-    for view in present:
-        yield Event(id=newest, kind=PRESENT, at=now, message=view.reason or "", reservation=view)
+        yield _present(newest, await reservations.get(ctx, reservation_id), now)
+        return
+    async for view in reservations.present(ctx, accept, interest):
+        yield _present(newest, view, now)
+
+
+def _present(newest: int, view: Reservation, now: datetime) -> Event:
+    return Event(id=newest, kind=PRESENT, at=now, message=view.reason or "", reservation=view)
 
 
 def _over(event: Event, reservation_id: str | None) -> bool:

@@ -438,19 +438,39 @@ async def history(
     return Page(items=page, next_cursor=cursors.of_number(found[limit - 1].id) if more else None)
 
 
+#: Of so many live reservations the state is read at a time: others are answered in between.
+PRESENT_AT_ONCE = 200
+
+
 async def present(
     ctx: Context, visible: Callable[[Owner], bool], interest: Interest = None
-) -> list[Reservation]:
-    """All live reservations that `visible` lets through: where an event stream begins.
+) -> AsyncIterator[Reservation]:
+    """All live reservations that `visible` lets through: where an event stream begins. Each as it
+    is when it is read; one that is over by then is left out.
 
     Args:
         interest: whose reservations are asked about at all.
     """
+    live = WAITING | LEASED
+    # What is said of a reservation may depend on what else its owner has, which is read with it.
+    ids = (
+        select(ReservationRow.id)
+        .where(ReservationRow.state.in_(live))
+        .order_by(ReservationRow.user, ReservationRow.id)
+    )
+    if interest is not None:
+        ids = ids.where(concerns(interest))
     async with ctx.store.reading() as session:
-        query = select(ReservationRow).where(ReservationRow.state.in_(WAITING | LEASED))
-        if interest is not None:
-            query = query.where(concerns(interest))
-        rows = list(await session.scalars(query))
-        whose = await views.owners(session, rows)
-        shown = [row for row in rows if visible(whose[row.id])]
-        return await views.reservations(ctx, session, shown)
+        every = list(await session.scalars(ids))
+    for at in range(0, len(every), PRESENT_AT_ONCE):
+        some = ReservationRow.id.in_(every[at : at + PRESENT_AT_ONCE])
+        async with ctx.store.reading() as session:
+            # By the states an index would have all that live.
+            found = await session.scalars(select(ReservationRow).where(some))
+            rows = [row for row in found if State(row.state) in live]
+            whose = await views.owners(session, rows)
+            shown = [row for row in rows if visible(whose[row.id])]
+            told = await views.reservations(ctx, session, shown)
+        # Whoever follows may read slowly: the database is not kept waiting.
+        for view in told:
+            yield view

@@ -368,11 +368,26 @@ async def test_a_stream_of_events_begins_with_what_concerns_somebody(world: Worl
     mine, his = await world.reserve(), await world.reserve("bob")
 
     async def shown(interest: frozenset[str] | None) -> set[str]:
-        found = await reservations.present(world.ctx, lambda owner: True, interest)
-        return {one.id for one in found}
+        found = reservations.present(world.ctx, lambda owner: True, interest)
+        return {one.id async for one in found}
 
     assert await shown(None) == {mine.id, his.id}
     assert await shown(frozenset({"bob"})) == {his.id}
+
+
+async def test_the_beginning_of_a_stream_is_read_in_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservations, "PRESENT_AT_ONCE", 2)
+    made = sorted([(await world.reserve("ada", "t4")).id for _ in range(5)])
+    found: list[str] = []
+    async for view in reservations.present(world.ctx, lambda _: True):
+        if not found:  # what comes meanwhile is told as an event
+            await reservations.cancel(world.ctx, made[3], Actor("ada"))
+            await world.sweep()
+            await world.reserve("bob", "t4")
+        found.append(view.id)
+    assert sorted(found) == [key for key in made if key != made[3]]
 
 
 async def test_a_lease_that_is_over_and_not_swept_yet_cannot_be_extended(world: World) -> None:

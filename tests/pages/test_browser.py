@@ -104,7 +104,7 @@ async def screens(lived_in: Site, browser: Browser) -> Any:
 
 
 async def _paths(site: Site) -> list[str]:
-    live = await reservations.present(site.world.ctx, lambda _: True)
+    live = [view async for view in reservations.present(site.world.ctx, lambda _: True)]
     mine = next(view.id for view in live if view.name == "training")
     shared = next(view.id for view in live if view.name == "of grace")
     query = f"port=5000&state={'s' * 22}&challenge={'c' * 43}&name=laptop"
@@ -199,7 +199,7 @@ async def test_a_card_changes_by_itself_and_says_so(lived_in: Site, screens: Any
     page = await screen.open("")
     card = page.locator("article", has_text="evaluation")
     assert "queued" in await card.inner_text()
-    live = await reservations.present(lived_in.world.ctx, lambda _: True)
+    live = [view async for view in reservations.present(lived_in.world.ctx, lambda _: True)]
     grace = next(view for view in live if (view.user, view.gpu_type) == ("grace", "t4-small"))
     mine = next(view for view in live if view.name == "evaluation")
     await page.wait_for_function("() => true")
@@ -223,7 +223,7 @@ async def test_a_new_reservation_appears(lived_in: Site, screens: Any) -> None:
 
 async def test_nothing_is_taken_from_under_the_fingers(lived_in: Site, screens: Any) -> None:
     screen = await screens()
-    live = await reservations.present(lived_in.world.ctx, lambda _: True)
+    live = [view async for view in reservations.present(lived_in.world.ctx, lambda _: True)]
     mine = next(view for view in live if view.name == "training")
     page = await screen.open(f"reservations/{mine.id}")
     await page.locator("#hours").fill("1.25")

@@ -250,11 +250,11 @@ async def test_a_long_queue_is_shown_by_as_many_questions_as_a_short_one(world: 
     for name in ("ada", "grace", "linus"):
         await world.reserve(name)
     with statements() as few:
-        await reservations.present(world.ctx, lambda _: True)
+        [view async for view in reservations.present(world.ctx, lambda _: True)]
     for number in range(12):
         await world.reserve(f"user-{number}")
     with statements() as many:
-        shown = await reservations.present(world.ctx, lambda _: True)
+        shown = [view async for view in reservations.present(world.ctx, lambda _: True)]
     assert len(many) == len(few)
     assert sorted(r.position for r in shown if r.position) == list(range(1, 15))
     for view in shown:
