@@ -185,9 +185,14 @@ def test_whoever_has_a_slot_may_move_up_within_it(seed: int) -> None:
         count, units = rng.choice((1, 2, 2, 3)), rng.randrange(1, 4)
         start = rng.randrange(SINCE + 1, END - 1)
         end = rng.randrange(start + 1, END)
-        nodes = calendar.room_at(start, units, end - start, count)
-        if len(nodes) < count:
+        fitting = [
+            node
+            for node in range(len(UNITS))
+            if naive.open[node] and naive.has(node, units, start, end)
+        ]
+        if len(fitting) < count:
             continue
+        nodes = rng.sample(fitting, count)
         calendar.take(nodes, start, end, units)
         earliest = rng.randrange(SINCE, start)
         own = calendar.freed_by(nodes, start, end, units)

@@ -170,6 +170,13 @@ def test_a_lease_that_begins_takes_the_place_of_its_promise() -> None:
     assert set(world.plan().slots) == {"b", "c"}
 
 
+def test_who_is_let_by_their_limit_goes_where_room_has_been_all_along() -> None:
+    holds = (Hold("theirs", {"n0": 4}, NOW + 100, ("ada",)), Hold("long", {"n0": 4}, NOW + 200))
+    world = two_nodes(demand("d", quotas=(Quota("ada", 8),)), holds=holds)
+    assert world.plan().slots == {"d": Slot(NOW + 100, ("n1",), 8)}
+    assert world.release("theirs").slots == {"d": Slot(NOW, ("n1",), 8)}
+
+
 @pytest.mark.parametrize(("asked", "got"), [("", "lab"), ("ada", "lab"), ("lab", "ada")])
 def test_a_lease_counts_under_what_it_has_got_not_what_it_asked_with(asked: str, got: str) -> None:
     """Whoever waits may be put into another group before they start."""
