@@ -156,3 +156,22 @@ def test_what_is_free_beside_them_need_not_be_given_up() -> None:
         "gives one": 15,
         "gives two": 15,
     }
+
+
+def test_whoever_need_not_give_way_stays() -> None:
+    """The last gives too little, and the one before it enough for both."""
+
+    def promised(name: str, units: int, order: int, node: str = "n1") -> Demand:
+        slot = Slot(NOW + 5, (node,), units)
+        return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
+
+    queue = [
+        promised("lost", 4, 1, "n0"),
+        promised("stays", 3, 2),
+        promised("gives", 4, 3),
+        promised("last", 1, 4),
+    ]
+    nodes = [replace(node, available=node.name != "n0") for node in fleet(2)]
+    found = plan(*State(nodes, [], queue).args)
+    assert found.moved_later == {"gives": Reason.QUEUE_PLANNED_AGAIN}
+    assert found.slots["lost"].start_ms == found.slots["last"].start_ms == NOW + 5
