@@ -65,6 +65,8 @@ LOOKS = 16
 #: The part of the time that does not count: caches fill, code is compiled.
 WARM = 0.25
 MEGABYTE = 1024 * 1024
+#: The task of a connection that somebody has to the Hub.
+_ANSWERS = "HTTP1ServerConnection._server_request_loop"
 #: Whole days of a lease: it does not end meanwhile.
 _SERVICE = """
 c.GpuDev.policy = {{"default": {{"max_hours": 24}}}}
@@ -189,7 +191,7 @@ class Place:
         return {**self.memory(), "proxy": proxy / MEGABYTE, "server": server / MEGABYTE}
 
     def tasks(self, part: str) -> dict[str, int]:
-        """Those of Hub or service, after it has collected."""
+        """Those of Hub or service, after it has collected, and `soak_tasks.POOLED`."""
         return soak_tasks.count(Path(self._folder.name), self.hub.process(part).pid)
 
     def empty_pools(self) -> None:
@@ -209,6 +211,12 @@ class Place:
                 "children": len(process.children()),
             }
         tasks = {part: self.tasks(part) for part in ("hub", "service")}
+        # A pool is no leak: what the service's keeps is left out at both of its ends.
+        pooled = tasks["service"].pop(soak_tasks.POOLED)
+        tasks["hub"].pop(soak_tasks.POOLED)
+        tasks["hub"][_ANSWERS] = tasks["hub"].get(_ANSWERS, 0) - pooled
+        for part in ("hub", "service"):
+            found[part]["sockets"] -= pooled
         tasks["server"] = self.look()["tasks"]
         for part, named in tasks.items():
             found[part] |= {f"task {name}": n for name, n in named.items()}

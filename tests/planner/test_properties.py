@@ -89,7 +89,7 @@ def test_asking_first_gives_the_same_answer_as_coming(state: State, data: st.Dat
     late = data.draw(newcomer(state))
     asked = what_if(base, late)
     after = plan(*replace(base, demands=[*base.demands, late]).args)
-    assert asked == (after.slots.get("new") or after.impossible["new"])
+    assert start_of(asked) == start_of(after.slots.get("new") or after.impossible["new"])
     world = World(*state.args)
     answer = world.what_if(late)
     assert world.what_if(late) == answer
