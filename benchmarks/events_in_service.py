@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from sqlalchemy import insert, text
+from sqlalchemy import insert
 
 from benchmarks import compiled, r5
 from benchmarks.planner_queues import HOUR, NOW, TURNOVER, labels_of, queue
@@ -40,6 +40,11 @@ TYPE = "h100"
 LIMITED, LIMIT = "limited", 24
 #: What is asked beside arrivals.
 QUESTIONS = ("look", "form", "fleet", "listing")
+#: The reservations in a state; and whose start is promised for the latest time.
+_IN = "SELECT id FROM reservations WHERE state = :state ORDER BY id"
+_LAST = """
+SELECT "user" FROM reservations WHERE state = 'queued' ORDER BY planned_start DESC LIMIT 1
+"""
 #: How many ask for something while it is measured, half of them with a quota.
 PEOPLE = 20
 _PATIENCE = 120.0
@@ -191,8 +196,8 @@ class Service:
         self._people = [
             self.hub.user(f"new-{at}", *([LIMITED] if at % 2 == 0 else [])) for at in range(PEOPLE)
         ]
-        last = self.hub.user(asyncio.run(_last_in_the_queue(self.url)))
-        self._last = {"Authorization": f"token {last}"}
+        (last,) = asyncio.run(r5.scalars(self.url, _LAST))
+        self._last = {"Authorization": f"token {self.hub.user(last)}"}
 
     def arrival(self) -> Callable[[], object]:
         demand, labels = next(self._new)
@@ -223,7 +228,7 @@ class Service:
 
     def extension(self) -> Callable[[], object]:
         """Of a lease that the service says can be extended: what it refuses is none."""
-        keys = asyncio.run(_ids(self.url, State.ACTIVE))
+        keys = asyncio.run(r5.scalars(self.url, _IN, state=State.ACTIVE.value))
         for key in self.rng.sample(keys, min(_TRIES, len(keys))):
             path = f"/reservations/{key}/extension"
             possible = self._done("GET", path).json()["possible_hours"]
@@ -271,33 +276,8 @@ class Service:
         return self.http.request(method, path, **given).raise_for_status()
 
     def _one(self, state: State) -> str:
-        keys = asyncio.run(_ids(self.url, state))
-        return self.rng.choice(keys)
-
-
-async def _ids(url: str, state: State) -> list[str]:
-    """The reservations in a state."""
-    store = Store(url)
-    try:
-        async with store.reading() as session:
-            query = text("SELECT id FROM reservations WHERE state = :state ORDER BY id")
-            return list(await session.scalars(query, {"state": state.value}))
-    finally:
-        await store.close()
-
-
-async def _last_in_the_queue(url: str) -> str:
-    """Whose start is promised for the latest time."""
-    store = Store(url)
-    try:
-        async with store.reading() as session:
-            query = text(
-                "SELECT \"user\" FROM reservations WHERE state = 'queued'"
-                " ORDER BY planned_start DESC LIMIT 1"
-            )
-            return str(await session.scalar(query))
-    finally:
-        await store.close()
+        keys = asyncio.run(r5.scalars(self.url, _IN, state=state.value))
+        return str(self.rng.choice(keys))
 
 
 @contextmanager

@@ -34,14 +34,14 @@ def empty(url: str, behind: psutil.Process, size: int) -> None:
                 f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n"
                 "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{".encode()
             )
-        until(lambda: connections(behind) >= size, f"{size} requests are under way")
+        until(lambda: _connections(behind) >= size, f"{size} requests are under way")
         for sock in asked:
             sock.sendall(b"}")
             while sock.recv(65536):
                 pass
 
 
-def connections(process: psutil.Process) -> int:
+def _connections(process: psutil.Process) -> int:
     """How many connections there are to the ports on which a process listens."""
     found = process.net_connections(kind="inet")
     ports = {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}

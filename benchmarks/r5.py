@@ -188,9 +188,8 @@ def wait_until(condition: Callable[[], bool], begin: float) -> float:
 
 def until_planned(url: str) -> None:
     """Returns when everybody in the database has been promised a start."""
-    if wait_until(lambda: asyncio.run(count(url, UNPLANNED)) == 0, time.monotonic()) == float(
-        "inf"
-    ):
+    took = wait_until(lambda: count(url, UNPLANNED) == 0, time.monotonic())
+    if took == float("inf"):
         raise RuntimeError("not everybody was promised a start")
 
 
@@ -244,7 +243,7 @@ def measure(name: str) -> tuple[float, float, float]:
         again = wait_until(knows_all, begin)
         since = datetime.now(UTC)
         late = wait_until(lambda: compared(since), time.monotonic())
-        there = asyncio.run(count(url, RUNNING)) if max(again, late) < PATIENCE else 0
+        there = count(url, RUNNING) if max(again, late) < PATIENCE else 0
     print(
         f"{name}: the Hub answered {started:.1f} s after it was started and knew of all {LIVE}"
         f" servers after {seen:.1f} s. Service killed, with {WAITING} waiting: first answer"
@@ -263,13 +262,19 @@ WHERE state = 'active' AND target = 'active' AND server_lost_at IS NULL
 """
 
 
-async def count(url: str, query: str) -> int:
+async def scalars(url: str, query: str, **given: str) -> list[Any]:
+    """What a query finds, of each row the first column."""
     store = Store(url)
     try:
         async with store.reading() as session:
-            return int(await session.scalar(text(query)) or 0)
+            return list(await session.scalars(text(query), given))
     finally:
         await store.close()
+
+
+def count(url: str, query: str) -> int:
+    [found] = asyncio.run(scalars(url, query))
+    return int(found)
 
 
 def main() -> int:

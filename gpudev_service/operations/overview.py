@@ -6,7 +6,7 @@ or one look would hold up everybody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -90,21 +90,12 @@ async def _held(
 ) -> dict[str, list[UnitUse]]:
     """Who holds what, by node."""
     there = (await holding.on(ctx, session, set(names))).numbers
-    leases = await _leases(session, {key for name in names for key in there.get(name, ())})
+    keys = {key for name in names for key in there.get(name, ())}
+    leases = await promises.rows(session, keys, _held_until)
     found: dict[str, list[UnitUse]] = {}
     for name in names:
         units = sorted((unit, key) for key, its in there.get(name, {}).items() for unit in its)
         found[name] = [_use(unit, leases[key], viewer, visible) for unit, key in units]
-    return found
-
-
-async def _leases(session: AsyncSession, keys: set[str]) -> Mapping[str, ReservationRow]:
-    found: dict[str, ReservationRow] = {}
-    wanted = sorted(keys)
-    for at in range(0, len(wanted), promises.AT_ONCE):
-        some = _row.id.in_(wanted[at : at + promises.AT_ONCE])
-        rows = await session.scalars(select(_row).where(some).options(_held_until))
-        found.update((row.id, row) for row in rows)
     return found
 
 

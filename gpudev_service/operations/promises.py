@@ -17,6 +17,7 @@ from sqlalchemy import Table, bindparam, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.interfaces import ORMOption
 
 from gpudev_client import words
 from gpudev_service import planner
@@ -67,13 +68,15 @@ def loaded(session: AsyncSession) -> dict[str, ReservationRow]:
     return {row.id: row for row in session if isinstance(row, ReservationRow)}
 
 
-async def rows(session: AsyncSession, keys: Collection[str]) -> dict[str, ReservationRow]:
+async def rows(
+    session: AsyncSession, keys: Collection[str], *options: ORMOption
+) -> dict[str, ReservationRow]:
     """The rows of `keys`; those that the session has are not read again."""
     found = loaded(session)
     missing = sorted(key for key in keys if key not in found)
     for at in range(0, len(missing), AT_ONCE):
         query = select(ReservationRow).where(ReservationRow.id.in_(missing[at : at + AT_ONCE]))
-        found.update((row.id, row) for row in await session.scalars(query))
+        found.update((row.id, row) for row in await session.scalars(query.options(*options)))
     return found
 
 

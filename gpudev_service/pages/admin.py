@@ -85,7 +85,7 @@ class Admin(FleetPage):
             more=self.addresses.page("admin", **given, cursor=found.next_cursor)
             if found.next_cursor
             else None,
-            more_nodes=self.more_nodes("admin", cluster, query.first),
+            more_nodes=self.more_nodes("admin", cluster),
             forms=forms,
         )
 

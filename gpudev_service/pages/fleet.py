@@ -38,11 +38,12 @@ class FleetPage(PageHandler):
         query = cluster_api.ClusterQuery(limit=_NODES, cursor=cursors.of_number(first), queue=queue)
         return await cluster_api.cluster(self.call(query=query))
 
-    def more_nodes(self, page: str, cluster: Cluster, first: int, **given: str) -> str | None:
+    def more_nodes(self, page: str, cluster: Cluster, **given: str) -> str | None:
         """The address of the nodes that follow; None where there are none."""
         if cluster.next_cursor is None:
             return None
-        return self.addresses.page(page, **given, first=str(first + _NODES))
+        following = cursors.number(cluster.next_cursor)
+        return self.addresses.page(page, **given, first=str(following))
 
 
 class Fleet(FleetPage):
@@ -63,5 +64,5 @@ class Fleet(FleetPage):
             simulated=cluster.simulated,
             all_simulated=all(node.simulated for node in self.service.ctx.fleet.nodes()),
             hours=query.hours,
-            more=self.more_nodes("fleet", cluster, query.first, hours=f"{query.hours:g}"),
+            more=self.more_nodes("fleet", cluster, hours=f"{query.hours:g}"),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
@@ -33,16 +34,15 @@ class Naive:
     def has(self, node: int, units: int, start: int, end: int) -> bool:
         return all(self.at(node, moment) >= units for moment in range(start, end))
 
+    def fitting(self, among: Iterable[int], units: int, start: int, end: int) -> list[int]:
+        """Which of the nodes are open and have room."""
+        return [n for n in among if self.open[n] and self.has(n, units, start, end)]
+
     def find(
         self, count: int, units: int, duration: int, earliest: int, before: int, among: set[int]
     ) -> int | None:
         for start in range(earliest, min(before, END + 1)):
-            fitting = [
-                node
-                for node in among
-                if self.open[node] and self.has(node, units, start, start + duration)
-            ]
-            if len(fitting) >= count:
+            if len(self.fitting(among, units, start, start + duration)) >= count:
                 return start
         return None
 
@@ -162,14 +162,10 @@ def test_of_the_nodes_with_room_each_is_told_once(seed: int) -> None:
         for _ in range(3):
             units, duration = rng.randrange(1, 5), rng.randrange(1, 14)
             start, count = rng.randrange(SINCE, END), rng.randrange(1, 6)
-            fitting = {
-                node
-                for node in range(len(UNITS))
-                if naive.open[node] and naive.has(node, units, start, start + duration)
-            }
+            fitting = naive.fitting(range(len(UNITS)), units, start, start + duration)
             found = calendar.room_at(start, units, duration, count)
             assert len(found) == len(set(found)) == min(count, len(fitting))
-            assert set(found) <= fitting
+            assert set(found) <= set(fitting)
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -185,11 +181,7 @@ def test_whoever_has_a_slot_may_move_up_within_it(seed: int) -> None:
         count, units = rng.choice((1, 2, 2, 3)), rng.randrange(1, 4)
         start = rng.randrange(SINCE + 1, END - 1)
         end = rng.randrange(start + 1, END)
-        fitting = [
-            node
-            for node in range(len(UNITS))
-            if naive.open[node] and naive.has(node, units, start, end)
-        ]
+        fitting = naive.fitting(range(len(UNITS)), units, start, end)
         if len(fitting) < count:
             continue
         nodes = rng.sample(fitting, count)

@@ -12,6 +12,12 @@ from gpudev_service.planner import Demand, Extension, Node, Reason, Slot, plan
 from .worlds import NOW, State, demand, fleet, lease, max_extension, starts
 
 
+def promised(name: str, units: int, order: int, node: str = "n1") -> Demand:
+    """One who waits and is promised `units` of the node at five o'clock."""
+    slot = Slot(NOW + 5, (node,), units)
+    return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
+
+
 def test_a_drained_node_gets_nothing_new_and_keeps_its_leases() -> None:
     nodes = [Node("n0", "h100", 8, available=False), Node("n1", "h100", 8)]
     holds = [lease("on drained", "n0", 5), lease("other", "n1", 9)]
@@ -115,10 +121,6 @@ def test_a_gang_takes_over_from_several_behind_it() -> None:
 def test_a_loss_goes_where_those_who_give_way_are_last_in_the_queue() -> None:
     """On n1 the last two make room together; on n2 two who are before them would."""
 
-    def promised(name: str, units: int, order: int, node: str) -> Demand:
-        slot = Slot(NOW + 5, (node,), units)
-        return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
-
     queue = [
         promised("lost", 4, 1, "n0"),
         *(promised(f"n1 {at}", 2, at, "n1") for at in (2, 3)),
@@ -138,10 +140,6 @@ def test_a_loss_goes_where_those_who_give_way_are_last_in_the_queue() -> None:
 def test_what_is_free_beside_them_need_not_be_given_up() -> None:
     """One unit of the four is free; the last gives two and the one before it the last missing."""
 
-    def promised(name: str, units: int, order: int, node: str = "n1") -> Demand:
-        slot = Slot(NOW + 5, (node,), units)
-        return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
-
     queue = [
         promised("lost", 4, 1, "n0"),
         promised("stays", 4, 2),
@@ -160,10 +158,6 @@ def test_what_is_free_beside_them_need_not_be_given_up() -> None:
 
 def test_whoever_need_not_give_way_stays() -> None:
     """The last gives too little, and the one before it enough for both."""
-
-    def promised(name: str, units: int, order: int, node: str = "n1") -> Demand:
-        slot = Slot(NOW + 5, (node,), units)
-        return replace(demand(name, units, order=order, not_before=NOW + 5), promise=slot)
 
     queue = [
         promised("lost", 4, 1, "n0"),
